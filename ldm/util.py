@@ -1,0 +1,138 @@
+"""Building objects from configuration nodes, and the errors that a person is meant to read."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+EXIT_BAD_INPUT = 2
+
+
+class UserError(Exception):
+    """Something the user gave is wrong; the message is one sentence: what, where, and what would be right."""
+
+
+class ConfigError(UserError):
+    """A configuration node cannot be turned into an object."""
+
+
+class MissingPartError(UserError):
+    """A known target that this project does not carry; the message says what is missing."""
+
+
+def get_obj_from_str(path: str, reload: bool = False) -> Any:
+    """Import the object that a dotted path such as ``torch.nn.Identity`` names.
+
+    Raises:
+        ConfigError: the module or the name in it does not exist.
+    """
+    module_name, _, name = str(path).rpartition(".")
+    if not module_name:
+        raise ConfigError(f"target '{path}' is not a dotted import path such as 'package.module.Class'")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise ConfigError(f"target '{path}' does not exist: there is no module '{error.name}'") from error
+        raise ConfigError(f"target '{path}' needs the Python package '{error.name}', which is not installed") from error
+    if reload:
+        module = importlib.reload(module)
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        raise ConfigError(f"target '{path}' does not exist: module '{module_name}' has no '{name}'") from error
+
+
+def instantiate_from_config(config: Mapping[str, Any], **extra: Any) -> Any:
+    """Build the object that a ``{target: dotted.path, params: {...}}`` node describes.
+
+    Args:
+        config: the node, a plain mapping or an OmegaConf one.
+        extra: further keyword arguments, which win over ``params``.
+
+    Raises:
+        ConfigError: no ``target``, an unknown target, or a parameter that it does not take or still needs.
+    """
+    if not isinstance(config, Mapping) or "target" not in config:
+        raise ConfigError(f"a configuration node needs the key 'target', got {_short(config)}")
+    target = config["target"]
+    factory = get_obj_from_str(target)
+    kwargs = {**(config.get("params") or {}), **extra}
+    _check_arguments(target, factory, kwargs)
+    return factory(**kwargs)
+
+
+def _check_arguments(target: str, factory: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """Name the parameter that does not fit, before the call: a TypeError from deeper down would hide it."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # builtins without a signature
+        return
+    parameters = signature.parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = [name for name in kwargs if name not in parameters]
+    if unknown and not takes_any:
+        raise ConfigError(
+            f"target '{target}' has no parameter '{unknown[0]}'; it takes: {', '.join(parameters) or 'none'}"
+        )
+    for name, parameter in parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and name not in kwargs:
+            raise ConfigError(f"target '{target}' needs the parameter '{name}', which the configuration does not give")
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it over ``path`` on success, remove it on failure.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; an older file at ``path`` survives.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result should be as readable as any other
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror or error}; nothing was changed there") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def run_command(main: Callable[[], None], debug: bool | None = None) -> None:
+    """Run a command's ``main``: bad input ends with one sentence on stderr and exit code 2, Ctrl-C with 130.
+
+    ``--debug`` among the arguments (or ``debug=True``) shows the traceback as well.
+    """
+    debug = "--debug" in sys.argv if debug is None else debug
+    try:
+        main()
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)

@@ -1,0 +1,54 @@
+"""What several tests share: golden cases and small builders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@dataclass
+class GoldenCase:
+    """One case of reference numbers: configuration, weights, inputs and the outputs to meet."""
+
+    config: DictConfig
+    weights: dict[str, torch.Tensor]
+    inputs: dict[str, torch.Tensor]
+    expected: dict[str, torch.Tensor]
+    args: dict[str, Any]
+    about: dict[str, Any]
+
+    def assert_close(self, name: str, actual: torch.Tensor) -> None:
+        """Compare with ``out.<name>`` at the tolerance that the case states for it."""
+        expected = self.expected[name]
+        assert actual.shape == expected.shape, f"{name}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+        tolerance = self.about["tensors"][f"out.{name}"]["tolerance"]
+        if tolerance == "exact":
+            assert torch.equal(actual.cpu(), expected), f"{name}: not equal"
+            return
+        torch.testing.assert_close(
+            actual.detach().cpu().float(), expected, rtol=tolerance["rtol"], atol=tolerance["atol"],
+            msg=lambda text: f"{name}: {text}",
+        )
+
+
+def golden_case(name: str) -> GoldenCase:
+    """Read the golden case ``name`` from tests/golden; inputs are clones, free to be changed."""
+    about = json.loads((GOLDEN / f"{name}.json").read_text())
+    tensors = load_file(GOLDEN / about["io"])
+    return GoldenCase(
+        config=OmegaConf.load(GOLDEN / about["config"]),
+        weights=load_file(GOLDEN / about["weights"]),
+        inputs={k[3:]: v for k, v in tensors.items() if k.startswith("in.")},
+        expected={k[4:]: v for k, v in tensors.items() if k.startswith("out.")},
+        args=about["args"],
+        about=about,
+    )
