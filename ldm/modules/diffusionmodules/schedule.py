@@ -1,0 +1,165 @@
+"""Noise schedules: betas, the steps that DDIM visits, and the conversion between what a network may predict.
+
+A noisy latent is x_t = s_t x0 + n_t e with s_t = sqrt(acp_t) and n_t = sqrt(1 - acp_t), acp the running product of 1 - beta
+(Ho et al., "Denoising Diffusion Probabilistic Models", eq. 4). Tables are float64; results on latents are float32.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.util import UserError
+
+log = logging.getLogger(__name__)
+
+PARAMETERIZATIONS = ("eps", "v", "x0")
+LARGEST_BETA = 0.999
+
+
+def make_beta_schedule(
+    schedule: str, n_timestep: int, linear_start: float = 1e-4, linear_end: float = 2e-2, cosine_s: float = 8e-3
+) -> np.ndarray:
+    """The variance that each of the ``n_timestep`` steps adds, float64 [T].
+
+    Args:
+        schedule: "linear" (linear in the square root of beta), "sqrt_linear" (linear in beta), "sqrt" (the root of
+            linear values) or "cosine" (Nichol & Dhariwal 2021, eq. 17, with offset ``cosine_s``).
+
+    Raises:
+        UserError: an unknown schedule or a length below 1.
+    """
+    if n_timestep < 1:
+        raise UserError(f"a noise schedule needs at least 1 step, got {n_timestep}")
+    if schedule == "linear":
+        return np.linspace(linear_start**0.5, linear_end**0.5, n_timestep, dtype=np.float64) ** 2
+    if schedule == "sqrt_linear":
+        return np.linspace(linear_start, linear_end, n_timestep, dtype=np.float64)
+    if schedule == "sqrt":
+        return np.linspace(linear_start, linear_end, n_timestep, dtype=np.float64) ** 0.5
+    if schedule == "cosine":
+        progress = (np.arange(n_timestep + 1, dtype=np.float64) / n_timestep + cosine_s) / (1 + cosine_s)
+        signal_variance = np.cos(progress * np.pi / 2) ** 2
+        return np.clip(1 - signal_variance[1:] / signal_variance[:-1], 0, LARGEST_BETA)
+    raise UserError(f"unknown noise schedule '{schedule}'; known: linear, cosine, sqrt_linear, sqrt")
+
+
+def make_ddim_timesteps(method: str, S: int, T: int, verbose: bool = False) -> np.ndarray:
+    """The timesteps that DDIM visits, ascending, int64 (Song et al. 2021, section 4.2).
+
+    "uniform" takes every (T // S)-th step, so that an S which does not divide T gives more than S steps; "quad" takes S
+    steps spaced as squares up to 0.8 T. Both are shifted up by one.
+
+    Raises:
+        UserError: an unknown method, or an S for which a step would lie outside 1..T-1.
+    """
+    if not 1 <= S <= T:
+        raise UserError(f"the number of sampling steps must lie between 1 and {T}, got {S}")
+    if method == "uniform":
+        steps = np.arange(0, T, T // S, dtype=np.int64) + 1
+    elif method == "quad":
+        steps = (np.linspace(0, np.sqrt(0.8 * T), S) ** 2).astype(np.int64) + 1
+    else:
+        raise UserError(f"unknown way to space DDIM steps '{method}'; known: uniform, quad")
+    if steps[-1] >= T:
+        raise UserError(
+            f"{S} sampling steps would visit timestep {steps[-1]} of a schedule that ends at {T - 1}; "
+            f"take a number of steps that divides {T}, such as {_nearest_divisor(S, T)}"
+        )
+    if verbose:
+        log.info("DDIM timesteps: %s", steps)
+    return steps
+
+
+def _nearest_divisor(S: int, T: int) -> int:
+    """The S' nearest to S whose uniform steps stay inside the schedule."""
+    usable = [s for s in range(1, T + 1) if (T - 1) // (T // s) * (T // s) + 1 < T and T % s == 0]
+    return min(usable, key=lambda s: abs(s - S), default=1)
+
+
+def make_ddim_sampling_parameters(
+    alphacums: np.ndarray | Tensor | Sequence[float], ddim_timesteps: np.ndarray, eta: float, verbose: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(sigmas, alphas, alphas_prev)`` at the DDIM steps, float64, each as long as ``ddim_timesteps``.
+
+    ``alphas`` are acp at the steps, ``alphas_prev`` acp one visited step earlier (acp[0] before the first), and sigma the
+    spread of the fresh noise, eta times that of the DDPM posterior (Song et al. 2021, eq. 16).
+    """
+    table = np.asarray(alphacums, dtype=np.float64)
+    alphas = table[ddim_timesteps]
+    alphas_prev = np.concatenate([table[:1], alphas[:-1]])
+    sigmas = eta * np.sqrt((1 - alphas_prev) / (1 - alphas) * (1 - alphas / alphas_prev))
+    if verbose:
+        log.info("DDIM alphas: %s; alphas_prev: %s; sigmas for eta %s: %s", alphas, alphas_prev, eta, sigmas)
+    return sigmas, alphas, alphas_prev
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A noise schedule together with what the network predicts.
+
+    Attributes:
+        alphas_cumprod: float64 [T] on the CPU, descending.
+        parameterization: "eps", "v" (Salimans & Ho 2022: v = s e - n x0) or "x0".
+    """
+
+    alphas_cumprod: Tensor
+    parameterization: str = "eps"
+
+    def __post_init__(self) -> None:
+        if self.parameterization not in PARAMETERIZATIONS:
+            known = ", ".join(PARAMETERIZATIONS)
+            raise UserError(f"unknown parameterization '{self.parameterization}'; known: {known}")
+
+    @classmethod
+    def from_betas(cls, betas: np.ndarray, parameterization: str = "eps") -> Schedule:
+        """The schedule whose steps add the variances ``betas`` [T]."""
+        return cls(torch.from_numpy(np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))), parameterization)
+
+    def __len__(self) -> int:
+        return self.alphas_cumprod.shape[0]
+
+    def signal(self, t: Tensor | int) -> Tensor:
+        """sqrt(acp_t), float64, of the shape of ``t``, on the CPU."""
+        return self._at(t).sqrt()
+
+    def noise(self, t: Tensor | int) -> Tensor:
+        """sqrt(1 - acp_t), float64, of the shape of ``t``, on the CPU."""
+        return (1 - self._at(t)).sqrt()
+
+    def add_noise(self, x0: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
+        """x_t, a sample of q(x_t | x0) for the given noise; float32, shape of ``x0``."""
+        signal, spread = self._factors(t, x0)
+        return signal * x0.float() + spread * noise.float()
+
+    def to_eps(self, out: Tensor, x: Tensor, t: Tensor | int) -> Tensor:
+        """The noise in ``x`` [B, ...] that the network output ``out`` stands for; float32."""
+        if self.parameterization == "eps":
+            return out.float()
+        signal, noise = self._factors(t, x)
+        if self.parameterization == "v":
+            return signal * out.float() + noise * x.float()
+        return (x.float() - signal * out.float()) / noise
+
+    def to_x0(self, out: Tensor, x: Tensor, t: Tensor | int) -> Tensor:
+        """The clean latent in ``x`` [B, ...] that the network output ``out`` stands for; float32."""
+        if self.parameterization == "x0":
+            return out.float()
+        signal, noise = self._factors(t, x)
+        if self.parameterization == "v":
+            return signal * x.float() - noise * out.float()
+        return (x.float() - noise * out.float()) / signal
+
+    def _at(self, t: Tensor | int) -> Tensor:
+        return self.alphas_cumprod[torch.as_tensor(t, device="cpu").long()]
+
+    def _factors(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and noise in float32 on the device of ``like``, shaped to multiply it."""
+        acp = self._at(t)
+        acp = acp.reshape(acp.shape + (1,) * (like.dim() - acp.dim())) if acp.dim() else acp
+        return acp.sqrt().to(like.device, torch.float32), (1 - acp).sqrt().to(like.device, torch.float32)
