@@ -11,7 +11,9 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+from omegaconf import OmegaConf
 
 EXIT_BAD_INPUT = 2
 
@@ -63,6 +65,8 @@ def instantiate_from_config(config: Mapping[str, Any], **extra: Any) -> Any:
     """
     if not isinstance(config, Mapping) or "target" not in config:
         raise ConfigError(f"a configuration node needs the key 'target', got {_short(config)}")
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)  # plain lists and dicts: objects keep what they are given
     target = config["target"]
     factory = get_obj_from_str(target)
     kwargs = {**(config.get("params") or {}), **extra}
@@ -72,21 +76,46 @@ def instantiate_from_config(config: Mapping[str, Any], **extra: Any) -> Any:
 
 def _check_arguments(target: str, factory: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
     """Name the parameter that does not fit, before the call: a TypeError from deeper down would hide it."""
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # builtins without a signature
+    parameters = _parameters(factory)
+    if parameters is None:
         return
-    parameters = signature.parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [name for name in kwargs if name not in parameters]
-    if unknown and not takes_any:
+    if unknown:
         raise ConfigError(
             f"target '{target}' has no parameter '{unknown[0]}'; it takes: {', '.join(parameters) or 'none'}"
         )
     for name, parameter in parameters.items():
-        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        if named and parameter.default is parameter.empty and name not in kwargs:
+        if parameter.default is parameter.empty and name not in kwargs:
             raise ConfigError(f"target '{target}' needs the parameter '{name}', which the configuration does not give")
+
+
+def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
+    """The parameters that can be given by name, or None when anything may be given.
+
+    A constructor that passes ``**kwargs`` on to its base class takes the base's parameters as well.
+    """
+    constructors: list[Callable[..., Any]] = [factory]
+    if _is_class(factory):
+        constructors = [vars(c)["__init__"] for c in factory.__mro__ if "__init__" in vars(c)]
+    found: dict[str, inspect.Parameter] = {}
+    for constructor in constructors:
+        try:
+            parameters = list(inspect.signature(constructor).parameters.values())
+        except (TypeError, ValueError):  # builtins without a signature
+            return None
+        parameters = parameters[1:] if _is_class(factory) else parameters  # without self
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            return None
+        for parameter in parameters:
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                found.setdefault(parameter.name, parameter)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return found
+    return None
+
+
+def _is_class(factory: Callable[..., Any]) -> TypeGuard[type]:
+    return inspect.isclass(factory)
 
 
 def _short(value: Any, limit: int = 80) -> str:
