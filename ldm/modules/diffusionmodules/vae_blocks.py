@@ -1,0 +1,176 @@
+"""Building blocks of the convolutional autoencoder; names of submodules are state-dict keys of released files."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ldm.util import ConfigError
+
+GROUPS = 32
+EPS = 1e-6
+ATTENTION_TYPES = ("vanilla", "vanilla-xformers", "memory-efficient", "none")
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """The autoencoder's normalisation: 32 groups, eps 1e-6.
+
+    Raises:
+        ConfigError: ``channels`` is not a multiple of 32.
+    """
+    if channels % GROUPS:
+        raise ConfigError(f"an autoencoder layer of {channels} channels is not possible: ch * ch_mult must be "
+                          f"a multiple of {GROUPS}")
+    return nn.GroupNorm(GROUPS, channels, eps=EPS)
+
+
+def conv3(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size."""
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+class ResnetBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1 convolution on the shortcut where the width changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = conv3(in_channels, out_channels)
+        self.norm2 = group_norm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = conv3(out_channels, out_channels)
+        if in_channels != out_channels:
+            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.changes_width = in_channels != out_channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C',H,W]."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return (self.nin_shortcut(x) if self.changes_width else x) + h
+
+
+class AttnBlock(nn.Module):
+    """Self-attention over all positions with one head as wide as the layer, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C,H,W]."""
+        h = self.norm(x)
+        q, k, v = (layer(h).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))  # b 1 n c
+        out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.proj_out(out)
+
+
+def attention_block(channels: int, kind: str = "vanilla") -> nn.Module:
+    """The attention that ``attn_type`` names; every softmax kind is one fused kernel here, ``none`` is the identity.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    if kind not in ATTENTION_TYPES:
+        raise ConfigError(f"attn_type '{kind}' is not known; it can be one of: {', '.join(ATTENTION_TYPES)}")
+    return nn.Identity() if kind == "none" else AttnBlock(channels)
+
+
+class Downsample(nn.Module):
+    """Halves height and width: a stride-2 convolution padded at the right and bottom only, or a 2x2 mean."""
+
+    def __init__(self, channels: int, with_conv: bool = True) -> None:
+        super().__init__()
+        self.with_conv = with_conv
+        if with_conv:
+            self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C,H/2,W/2]."""
+        return self.conv(F.pad(x, (0, 1, 0, 1))) if self.with_conv else F.avg_pool2d(x, 2)
+
+
+class Upsample(nn.Module):
+    """Doubles height and width: every pixel repeated, then a 3x3 convolution."""
+
+    def __init__(self, channels: int, with_conv: bool = True) -> None:
+        super().__init__()
+        self.with_conv = with_conv
+        if with_conv:
+            self.conv = conv3(channels, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C,2H,2W]."""
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return self.conv(x) if self.with_conv else x
+
+
+class Middle(nn.Module):
+    """The blocks at the lowest resolution: residual, attention, residual."""
+
+    def __init__(self, channels: int, dropout: float, attn_type: str) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, dropout)
+        self.attn_1 = attention_block(channels, attn_type)
+        self.block_2 = ResnetBlock(channels, channels, dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C,H,W]."""
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Stage(nn.Module):
+    """Residual blocks at one resolution, each followed by attention where the resolution asks for it."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, count: int, dropout: float, attn_type: str, attends: bool
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * count
+        self.block = nn.ModuleList(
+            ResnetBlock(before, after, dropout) for before, after in zip(widths, widths[1:], strict=False)
+        )
+        self.attn = nn.ModuleList(attention_block(out_channels, attn_type) for _ in range(count if attends else 0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C',H,W], before any resampling."""
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if self.attn:
+                x = self.attn[i](x)
+        return x
+
+
+class DownStage(Stage):
+    """A stage of the encoder, followed by ``downsample`` unless it is the last."""
+
+    def __init__(self, *shape: int, dropout: float, attn_type: str, attends: bool, resample: bool, conv: bool) -> None:
+        super().__init__(*shape, dropout, attn_type, attends)
+        self.resample = resample
+        if resample:
+            self.downsample = Downsample(shape[1], conv)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C',H/2,W/2], or [B,C',H,W] for the last stage."""
+        x = super().forward(x)
+        return self.downsample(x) if self.resample else x
+
+
+class UpStage(Stage):
+    """A stage of the decoder, followed by ``upsample`` unless it is the one of full resolution."""
+
+    def __init__(self, *shape: int, dropout: float, attn_type: str, attends: bool, resample: bool, conv: bool) -> None:
+        super().__init__(*shape, dropout, attn_type, attends)
+        self.resample = resample
+        if resample:
+            self.upsample = Upsample(shape[1], conv)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C',2H,2W], or [B,C',H,W] at full resolution."""
+        x = super().forward(x)
+        return self.upsample(x) if self.resample else x
