@@ -1,0 +1,279 @@
+"""Pictures between files, PIL and [-1, 1]: reading any format, sizes, parameters in PNG text, numbered files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from ldm.util import UserError, atomic_write
+
+log = logging.getLogger(__name__)
+
+StrPath = str | os.PathLike[str]
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif", ".jfif")
+FONT_SIZE, LINE = 11, 14  # of a sheet's labels, in pixels
+WIDE_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansCJKkr-Regular.otf",
+    "AppleSDGothicNeo.ttc",
+    "msyh.ttc",
+    "wqy-microhei.ttc",
+)
+
+
+def load_image(path: StrPath) -> Image.Image:
+    """Read a picture of any format as upright 8-bit RGB: EXIF rotation applied, 16 bits scaled, alpha over white.
+
+    Raises:
+        UserError: the file is missing, is no picture, or is cut off.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no image file '{path}'")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = "not a picture in a known format" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UserError(f"cannot read the image '{path}': {reason}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of a picture in any mode; what is transparent becomes white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """16 bits by their range; floats in [0, 1] by theirs; anything else by its own largest value."""
+    values = values.astype(np.float64)
+    largest = float(values.max(initial=0.0))
+    if largest <= 1.0:
+        full = 1.0
+    elif largest <= 255.0:
+        full = 255.0
+    else:
+        full = 65535.0 if largest <= 65535.0 else largest
+    return np.clip(np.round(values / full * 255.0), 0, 255).astype(np.uint8)
+
+
+def image_to_array(image: Image.Image) -> NDArray[np.float32]:
+    """[H, W, 3] float32 in [-1, 1]."""
+    return np.asarray(image.convert("RGB"), np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def image_to_tensor(image: Image.Image) -> torch.Tensor:
+    """[3, H, W] float32 in [-1, 1]."""
+    return torch.from_numpy(image_to_array(image)).permute(2, 0, 1).contiguous()
+
+
+def tensor_to_image(tensor: torch.Tensor) -> Image.Image:
+    """The picture of a [3, H, W] tensor in [-1, 1]; values beyond are clipped, NaN becomes grey."""
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise ValueError(f"a picture is [3, H, W], got {list(tensor.shape)}")
+    values = torch.nan_to_num(tensor.detach().float().cpu(), nan=0.0).clamp(-1, 1)
+    return Image.fromarray(((values + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
+
+
+def list_images(folder: StrPath) -> list[Path]:
+    """The picture files of a folder (by their suffix), in natural order: 2.png before 10.png.
+
+    Raises:
+        UserError: the folder is missing or holds no pictures.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder '{folder}'")
+    found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    if not found:
+        raise UserError(f"the folder '{folder}' holds no pictures; known formats are {', '.join(SUFFIXES)}")
+    return sorted(found, key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def load_folder(folder: StrPath) -> list[tuple[Path, Image.Image]]:
+    """Read all pictures of a folder; unreadable ones are named, counted and left out.
+
+    Raises:
+        UserError: no folder, no pictures, or none that can be read.
+    """
+    paths = list_images(folder)
+    images = list(readable_images(paths))
+    if not images:
+        raise UserError(f"none of the {len(paths)} pictures in '{folder}' can be read")
+    return images
+
+
+def readable_images(paths: Sequence[Path]) -> Iterator[tuple[Path, Image.Image]]:
+    """The pictures that can be read, one at a time; the others are named and, at the end, counted in warnings."""
+    skipped = 0
+    for path in paths:
+        try:
+            image = load_image(path)
+        except UserError as error:
+            skipped += 1
+            log.warning("skipped: %s", error)
+            continue
+        yield path, image
+    if skipped:
+        log.warning("skipped %d of %d pictures that cannot be read", skipped, len(paths))
+
+
+def check_size(width: int, height: int, factor: int) -> None:
+    """Refuse a size that the model's downsampling does not divide.
+
+    Raises:
+        UserError: names the nearest sizes that would do.
+    """
+    for name, value in (("width (W)", width), ("height (H)", height)):
+        if value < factor or value % factor:
+            lower, upper = max(value // factor, 1) * factor, (value // factor + 1) * factor
+            near = f"{lower} or {upper}" if lower < upper and value >= factor else f"{lower}"
+            raise UserError(f"{name} {value} is not a multiple of {factor}; {near} would be right")
+
+
+def fit_size(width: int, height: int, factor: int, longest: int | None = None) -> tuple[int, int]:
+    """The nearest size (width, height) in multiples of the factor, aspect kept, at most `longest` on a side."""
+    scale = min(1.0, longest / max(width, height)) if longest else 1.0
+    ceiling = math.inf if longest is None else max(longest // factor, 1)
+    blocks = [min(max(1, round(side * scale / factor)), ceiling) for side in (width, height)]
+    return int(blocks[0] * factor), int(blocks[1] * factor)
+
+
+def fit_image(image: Image.Image, factor: int, longest: int | None = None) -> Image.Image:
+    """Resize to the nearest size that the factor divides, aspect kept within half a factor."""
+    return image.resize(fit_size(*image.size, factor, longest), Image.Resampling.LANCZOS)
+
+
+def centre_crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize so that the size is covered, and cut what stands over on both sides alike."""
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def save_image(image: Image.Image, path: StrPath, parameters: Mapping[str, Any] | str | None = None) -> None:
+    """Write a picture in the format of its suffix; `parameters` goes into a PNG's text field of that name.
+
+    A mapping is written as JSON, a string as it is.
+
+    Raises:
+        UserError: unknown suffix, full disk (an older file survives).
+    """
+    path = Path(path)
+    formats = Image.registered_extensions()
+    if path.suffix.lower() not in formats:
+        raise UserError(f"cannot write '{path}': '{path.suffix}' is no picture format; .png would be right")
+    options: dict[str, Any] = {}
+    if parameters is not None and path.suffix.lower() == ".png":
+        text = parameters if isinstance(parameters, str) else json.dumps(dict(parameters), ensure_ascii=False)
+        info = PngInfo()
+        info.add_itxt("parameters", text)
+        options["pnginfo"] = info
+    with atomic_write(path) as temporary:
+        image.save(temporary, format=formats[path.suffix.lower()], **options)
+
+
+def read_parameters(path: StrPath) -> dict[str, Any] | str | None:
+    """What `save_image` wrote into the 'parameters' field; None where there is none.
+
+    Raises:
+        UserError: the file is missing or is no picture.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            image.load()
+            text = image.info.get("parameters")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"cannot read the image '{path}': {error}") from error
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return str(text)
+    return value if isinstance(value, dict) else str(text)
+
+
+def next_numbered_path(folder: StrPath, suffix: str = ".png", prefix: str = "", digits: int = 5) -> Path:
+    """The path after the highest number in use, 00000.png onwards; it names no file that exists."""
+    folder = Path(folder)
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.[^.]+")
+    used = [int(m[1]) for p in (folder.iterdir() if folder.is_dir() else ()) if (m := pattern.fullmatch(p.name))]
+    return folder / f"{prefix}{max(used, default=-1) + 1:0{digits}d}{suffix}"
+
+
+def make_grid(
+    images: Sequence[Image.Image], columns: int, labels: Sequence[str] | None = None, gap: int = 2
+) -> Image.Image:
+    """A sheet of pictures, row by row, each with its label (wrapped to the picture's width) underneath.
+
+    Pictures of different sizes are centred in cells of the largest.
+
+    Raises:
+        UserError: no pictures, or not one label each.
+    """
+    if not images or columns < 1:
+        raise UserError("a sheet needs at least one picture and one column")
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"a sheet of {len(images)} pictures needs as many labels, got {len(labels)}")
+    columns = min(columns, len(images))
+    width, height = max(i.width for i in images), max(i.height for i in images)
+    wrapped = [_wrap(label, width) for label in labels] if labels else [""] * len(images)
+    strip = max(text.count("\n") + 1 if text else 0 for text in wrapped) * LINE
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + strip + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (image, text) in enumerate(zip(images, wrapped, strict=True)):
+        left = gap + number % columns * (width + gap)
+        top = gap + number // columns * (height + strip + gap)
+        sheet.paste(image.convert("RGB"), (left + (width - image.width) // 2, top + (height - image.height) // 2))
+        if text:
+            draw.multiline_text((left, top + height), text, fill="black", font=_font(), spacing=2)
+    return sheet
+
+
+def _wrap(text: str, width: int) -> str:
+    """Break a label between words (anywhere in a word that is too long) so that it fits the width in pixels."""
+    font, lines = _font(), [""]
+    for word in re.findall(r"\S+\s*", text):
+        if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and font.getlength((lines[-1] + letter).rstrip()) > width:
+                lines.append("")
+            lines[-1] += letter
+    return "\n".join(line.rstrip() for line in lines)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font of the system that has Korean and Chinese letters, where there is one; Pillow's own otherwise."""
+    for name in WIDE_FONTS:
+        try:
+            return ImageFont.truetype(name, FONT_SIZE)
+        except OSError:
+            continue
+    return ImageFont.load_default(FONT_SIZE)

@@ -1,0 +1,174 @@
+"""Photographs that need no download: those that scikit-image's wheel carries, all free of rights."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from ldm.data.captions import LANGUAGES, language_of
+from ldm.data.draws import choose, uniform
+from ldm.data.images import image_to_array, load_image
+from ldm.data.world import Split
+from ldm.util import UserError
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A file of scikit-image's data folder, and what is on it."""
+
+    file: str
+    subjects: dict[str, str]  # language -> noun phrase
+    heldout: bool = False
+    share: float = 1.0  # how often it is drawn, against the others
+
+    @property
+    def name(self) -> str:
+        return Path(self.file).stem
+
+
+def _photo(file: str, en: str, ko: str, zh: str, heldout: bool = False, share: float = 1.0) -> Photo:
+    return Photo(file, {"en": en, "ko": ko, "zh": zh}, heldout, share)
+
+
+PHOTOS: tuple[Photo, ...] = (
+    _photo("astronaut.png", "an astronaut", "우주비행사", "宇航员", share=3),
+    _photo("coffee.png", "a cup of coffee", "커피 한 잔", "一杯咖啡", share=3),
+    _photo("motorcycle_left.png", "a motorcycle", "오토바이", "摩托车", share=2),
+    _photo("motorcycle_right.png", "a motorcycle", "오토바이", "摩托车"),
+    _photo("hubble_deep_field.jpg", "galaxies", "은하", "星系"),
+    _photo("retina.jpg", "a retina", "망막", "视网膜"),
+    _photo("ihc.png", "stained tissue", "염색된 조직", "染色的组织"),
+    _photo("brick.png", "a brick wall", "벽돌 벽", "砖墙"),
+    _photo("grass.png", "grass", "풀밭", "草地"),
+    _photo("gravel.png", "gravel", "자갈", "碎石"),
+    _photo("moon.png", "the surface of the moon", "달 표면", "月球表面"),
+    _photo("page.png", "a printed page", "인쇄된 페이지", "印刷的书页"),
+    _photo("cell.png", "a cell", "세포", "细胞"),
+    _photo("clock_motion.png", "a clock", "시계", "时钟"),
+    _photo("chelsea.png", "a cat", "고양이", "猫", heldout=True),
+    _photo("rocket.jpg", "a rocket", "로켓", "火箭", heldout=True),
+    _photo("camera.png", "a man with a camera", "카메라를 든 남자", "拿着相机的男人", heldout=True),
+    _photo("coins.png", "coins", "동전", "硬币", heldout=True),
+)
+TEMPLATES = {
+    "en": ("a photograph of {}", "a photo of {}", "a picture of {}"),
+    "ko": ("{} 사진", "{}의 사진", "{} 그림"),
+    "zh": ("{}的照片", "一张{}的照片", "{}的图片"),
+}
+
+
+def photo_path(photo: Photo) -> Path:
+    """Where the photograph lies.
+
+    Raises:
+        UserError: scikit-image is not installed, or this version of it does not carry the file.
+    """
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise UserError("the bundled photographs come with the package 'scikit-image', which is not installed")
+    path = Path(spec.origin).parent / "data" / photo.file
+    if not path.exists():
+        raise UserError(f"the installed scikit-image does not carry '{photo.file}': install scikit-image 0.22 or later")
+    return path
+
+
+@cache
+def photos(split: Split = "all") -> tuple[Photo, ...]:
+    """The photographs of a split; 'heldout' ones are never trained on.
+
+    Raises:
+        UserError: an unknown split.
+    """
+    if split not in ("train", "heldout", "all"):
+        raise UserError(f"the photographs have no split '{split}'; they have: train, heldout, all")
+    return tuple(photo for photo in PHOTOS if split == "all" or photo.heldout == (split == "heldout"))
+
+
+def load_photo(photo: Photo) -> Image.Image:
+    """The whole photograph as RGB, read once."""
+    return _read_once(photo_path(photo))
+
+
+@cache
+def _read_once(path: Path) -> Image.Image:
+    return load_image(path)
+
+
+class BundledPhotos(Dataset[dict[str, Any]]):
+    """Random square crops of the bundled photographs; every item is a function of (seed, index).
+
+    Items are {"image": [size, size, 3] float32 in [-1, 1], "caption": str}.
+
+    Args:
+        split: 'train', 'heldout' (whole photographs that training never sees) or 'all'.
+        size: width and height of the crops.
+        length: how many items.
+        seed: another seed, other crops.
+        scales: smallest and largest side of the crop before it is resized, as shares of the photograph's shorter
+            side; crops are never enlarged unless the photograph itself is smaller than `size`.
+        flip: mirror half of the items.
+        language: 'en', 'ko', 'zh' or 'mixed'.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        size: int = 64,
+        length: int = 10_000,
+        seed: int = 0,
+        scales: Sequence[float] = (0.2, 1.0),
+        flip: bool = True,
+        language: str = "en",
+    ) -> None:
+        if size < 1 or length < 1 or not 0 < scales[0] <= scales[1] <= 1:
+            raise UserError(
+                f"photographs need size >= 1, length >= 1 and 0 < smallest <= largest scale <= 1, "
+                f"got {size}, {length} and {tuple(scales)}"
+            )
+        if language != "mixed":
+            language_of(language)
+        self.photos = photos(split)
+        self.size, self.length, self.seed = size, length, seed
+        self.scales, self.flip, self.language = (float(scales[0]), float(scales[1])), flip, language
+        self._limits = np.cumsum([photo.share for photo in self.photos]) / sum(photo.share for photo in self.photos)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -self.length <= index < self.length:
+            raise IndexError(f"item {index} of a data set of {self.length}")
+        number = int(index) % self.length
+        photo = self.photos[int(np.searchsorted(self._limits, self._draw(number, "which photo"), side="right"))]
+        return {"image": self._crop(load_photo(photo), number), "caption": self._caption(photo, number)}
+
+    def _draw(self, number: int, name: str) -> float:
+        return float(uniform(self.seed, number, name)[0])
+
+    def _crop(self, image: Image.Image, number: int) -> np.ndarray:
+        shorter = min(image.size)
+        smallest, largest = (max(scale * shorter, min(self.size, shorter)) for scale in self.scales)
+        side = smallest * (largest / smallest) ** self._draw(number, "zoom")
+        left = self._draw(number, "left") * (image.width - side)
+        top = self._draw(number, "top") * (image.height - side)
+        box = (left, top, left + side, top + side)
+        crop = image.resize((self.size, self.size), Image.Resampling.LANCZOS, box=box)
+        array = image_to_array(crop)
+        return array[:, ::-1].copy() if self.flip and self._draw(number, "flip") < 0.5 else array
+
+    def _caption(self, photo: Photo, number: int) -> str:
+        names = tuple(LANGUAGES)
+        language = self.language
+        if language == "mixed":
+            language = names[int(choose(self.seed, number, "language", len(names))[0])]
+        templates = TEMPLATES[language]
+        template = templates[int(choose(self.seed, number, "photo template", len(templates))[0])]
+        return template.format(photo.subjects[language])
