@@ -1,0 +1,50 @@
+"""Training checkpoints: written in one piece, read without running anything, never in the middle of an update."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import CheckpointIO
+
+from ldm.util import atomic_write
+
+
+def between_updates(trainer: pl.Trainer) -> bool:
+    """Whether the last batch completed an optimizer step: gradients half accumulated are in no checkpoint."""
+    return not trainer.fit_loop._should_accumulate()
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Saves beside the old file and renames, so that a crash while saving leaves the old checkpoint whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with atomic_write(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class TrainCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint with the same parameters, which always keeps one ``last.ckpt``."""
+
+    def __init__(self, dirpath: str | os.PathLike[str] | None = None, **params: Any) -> None:
+        params.setdefault("save_last", True)
+        params.setdefault("enable_version_counter", False)  # a resumed run goes on with the same files
+        super().__init__(dirpath=dirpath, **params)
+
+    def _should_skip_saving_checkpoint(self, trainer: pl.Trainer) -> bool:
+        return super()._should_skip_saving_checkpoint(trainer) or not between_updates(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Whatever the interval, the end of the run is kept as ``last.ckpt``."""
+        if self.save_last and not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -1,0 +1,123 @@
+"""The data of a run as its YAML describes it: one node each for train, validation, test, predict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from ldm.training.sampling import Position, ResumableSampler, SeededItems, seed_worker
+from ldm.util import ConfigError, UserError, instantiate_from_config
+
+
+class DataModuleFromConfig(pl.LightningDataModule):
+    """Loaders for the data sets that ``{target, params}`` nodes name.
+
+    Args:
+        batch_size: items per process and step.
+        train, validation, test, predict: nodes of map-style (or iterable) data sets; each may be absent.
+        wrap: accepted from old YAMLs; every data set is wrapped anyway.
+        num_workers: loader processes; None is twice the batch size, at most the number of CPUs.
+        shuffle_test_loader, shuffle_val_dataloader: draw those in random order (the same one in every run).
+        use_worker_init_fn: accepted from old YAMLs; every item has a seed of its own here, whatever worker reads it.
+        cache_latents: encode every training image once and train on the stored moments; for data sets whose items
+            are always the same picture (see :mod:`ldm.training.latents`).
+        cache_file: keep the moments in this safetensors file, too.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        train: Mapping[str, Any] | None = None,
+        validation: Mapping[str, Any] | None = None,
+        test: Mapping[str, Any] | None = None,
+        predict: Mapping[str, Any] | None = None,
+        wrap: bool = False,
+        num_workers: int | None = None,
+        shuffle_test_loader: bool = False,
+        use_worker_init_fn: bool = False,
+        shuffle_val_dataloader: bool = False,
+        cache_latents: bool = False,
+        cache_file: str | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigError(f"data.params.batch_size is {batch_size}; it must be at least 1")
+        self.batch_size = batch_size
+        nodes = {"train": train, "validation": validation, "test": test, "predict": predict}
+        self.dataset_configs = {name: node for name, node in nodes.items() if node is not None}
+        if not self.dataset_configs:
+            raise ConfigError("data.params names no data set; it needs at least one of train, validation, test, predict")
+        self.num_workers = min(2 * batch_size, os.cpu_count() or 1) if num_workers is None else num_workers
+        self.shuffled = {"train": True, "validation": shuffle_val_dataloader, "test": shuffle_test_loader, "predict": False}
+        self.cache_latents = cache_latents
+        self.cache_file = cache_file
+        self.position = Position()
+        self.datasets: dict[str, Any] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Build the data sets, once.
+
+        Raises:
+            UserError: the training data set is empty.
+        """
+        if self.datasets:
+            return
+        self.datasets = {name: instantiate_from_config(node) for name, node in self.dataset_configs.items()}
+        train = self.datasets.get("train")
+        if train is not None and not isinstance(train, IterableDataset) and len(train) == 0:
+            raise UserError(f"the training data set '{self.dataset_configs['train']['target']}' is empty")
+
+    def train_dataloader(self) -> DataLoader | list[DataLoader]:
+        return self.loader("train", self.position, self._batches_per_epoch)
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        return self.loader("validation", Position(self.position.seed))
+
+    def test_dataloader(self) -> DataLoader | list[DataLoader]:
+        return self.loader("test", Position(self.position.seed))
+
+    def predict_dataloader(self) -> DataLoader | list[DataLoader]:
+        return self.loader("predict", Position(self.position.seed))
+
+    def loader(
+        self, name: str, position: Position, batches_per_epoch: Callable[[int], int | None] = lambda full: None
+    ) -> DataLoader | list[DataLoader]:
+        """The loader of one data set, for this process; an empty list where the YAML gives none."""
+        if name not in self.datasets:
+            return []
+        data = self.datasets[name]
+        options: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": seed_worker,
+        }
+        if isinstance(data, IterableDataset):
+            return DataLoader(data, **options)
+        shuffle = self.shuffled[name] and not self._overfits
+        rank, world_size = self._rank_and_world_size
+        sampler = ResumableSampler(data, position, self.batch_size, shuffle=shuffle, rank=rank, world_size=world_size)
+        limit = batches_per_epoch(sampler.batches_per_epoch)
+        sampler.batches_per_epoch = min(sampler.batches_per_epoch, limit or sampler.batches_per_epoch)
+        return DataLoader(SeededItems(data, position), sampler=sampler, **options)
+
+    @property
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    @property
+    def _overfits(self) -> bool:
+        return self.trainer is not None and self.trainer.overfit_batches > 0
+
+    def _batches_per_epoch(self, full: int) -> int | None:
+        """Lightning's ``limit_train_batches`` ends an epoch early; the sampler must count epochs the same way."""
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        if limit is None:
+            return None
+        return int(full * limit) if isinstance(limit, float) else limit

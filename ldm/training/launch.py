@@ -1,0 +1,209 @@
+"""From a command line to a trained model: the one page of straight code behind main.py."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import sys
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from ldm.training import legacy
+from ldm.training.callbacks import StopOnSignal, StopRequestedError
+from ldm.training.checkpoints import AtomicCheckpointIO, TrainCheckpoint
+from ldm.training.config import apply_personalization, read_config, require
+from ldm.training.options import parse
+from ldm.training.resume import ExactResume
+from ldm.training.run_folder import RunFolder, choose_run_folder, configurations
+from ldm.training.datamodule import DataModuleFromConfig
+from ldm.util import ConfigError, MissingPartError, instantiate_from_config
+
+log = logging.getLogger(__name__)
+
+EXIT_STOPPED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Do what a command line asks for.
+
+    Raises:
+        UserError: something in it, or in a file that it names, is wrong; nothing has been written then.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options, changes = parse(sys.argv[1:] if arguments is None else arguments)
+    run = choose_run_folder(options)
+    config = read_config(configurations(options, run), changes)
+    apply_personalization(config, options)
+    lightning = config.pop("lightning", OmegaConf.create())
+    pl.seed_everything(options.seed, workers=True, verbose=False)
+
+    model = build_model(config)
+    if options.actual_resume:
+        load_weights(model, options.actual_resume)
+    data = instantiate_from_config(require(config, "data"))
+    data.setup("fit")
+    trainer = make_trainer(options, run, config, lightning)
+    model.learning_rate = learning_rate(options, config, trainer)
+    change_memory(model, lightning)
+    if options.train:
+        fit(trainer, model, data, run)
+    if not options.no_test and isinstance(data, DataModuleFromConfig) and "test" in data.dataset_configs:
+        trainer.test(model, data)
+
+
+def build_model(config: DictConfig) -> pl.LightningModule:
+    """The model that the ``model:`` section describes.
+
+    Raises:
+        ConfigError: it is nothing that Lightning could train.
+    """
+    node = require(config, "model")
+    model = instantiate_from_config(node)
+    if not isinstance(model, pl.LightningModule):
+        raise ConfigError(f"model.target '{node['target']}' is no LightningModule, so it cannot be trained")
+    return model
+
+
+def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, run: RunFolder) -> None:
+    """Train; when asked to stop, leave with a checkpoint, a hint and exit code 130 (0 in helper processes)."""
+    try:
+        trainer.fit(model, data, ckpt_path=run.checkpoint)
+    except StopRequestedError as stop:
+        log.warning("stopped; everything is in %s; go on with: main.py -t -r %s", stop, run.path)
+        sys.exit(EXIT_STOPPED if trainer.is_global_zero else 0)
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Weights only, from any kind of checkpoint."""
+    from ldm.checkpoint import load_weights as load
+
+    report = load(model, path)
+    log.info("weights from %s; missing: %s, unexpected: %s", path, len(report.missing), len(report.unexpected))
+
+
+def learning_rate(options: argparse.Namespace, config: DictConfig, trainer: pl.Trainer) -> float:
+    """``base_learning_rate``, times devices x batch size x accumulation unless ``--scale_lr false``."""
+    base = float(require(config, "model.base_learning_rate"))
+    if not options.scale_lr:
+        return base
+    devices = trainer.num_devices * trainer.num_nodes
+    batch_size = int(require(config, "data.params.batch_size"))
+    rate = base * devices * batch_size * trainer.accumulate_grad_batches
+    log.info(
+        "learning rate %.2e = %d (accumulation) x %d (devices) x %d (batch size) x %.2e (base_learning_rate)",
+        rate, trainer.accumulate_grad_batches, devices, batch_size, base,
+    )  # fmt: skip
+    return rate
+
+
+def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig, lightning: DictConfig) -> pl.Trainer:
+    """The Trainer that the ``lightning:`` section and the flags describe.
+
+    Raises:
+        ConfigError: Lightning does not accept the settings.
+    """
+    settings = legacy.translate_trainer(plain(lightning.get("trainer")) or {})
+    if lightning.get("find_unused_parameters") and settings.get("strategy", "ddp") == "ddp":
+        settings["strategy"] = "ddp_find_unused_parameters_true"
+    settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO()], **settings}
+    callbacks = make_callbacks(options, run, config, lightning)
+    accumulation = settings.get("accumulate_grad_batches", 1)
+    if isinstance(accumulation, dict):
+        callbacks.append(pl.callbacks.GradientAccumulationScheduler({int(k): v for k, v in accumulation.items()}))
+        del settings["accumulate_grad_batches"]
+    try:
+        return pl.Trainer(logger=make_loggers(options, run, lightning), callbacks=callbacks, **settings)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ConfigError(f"lightning.trainer does not fit: {' '.join(str(error).split())[:300]}") from error
+
+
+def make_callbacks(
+    options: argparse.Namespace, run: RunFolder, config: DictConfig, lightning: DictConfig
+) -> list[pl.Callback]:
+    """The usual callbacks, each of which ``lightning.callbacks.<name>`` may change, and further ones from there."""
+    nodes = {
+        "setup_callback": {
+            "target": "ldm.training.callbacks.SetupCallback",
+            "params": {
+                "resume": options.resume,
+                "now": run.now,
+                "logdir": str(run.path),
+                "ckptdir": str(run.checkpoints),
+                "cfgdir": str(run.configs),
+                "config": plain(config),
+                "lightning_config": plain(lightning),
+            },
+        },
+        "image_logger": {
+            "target": "ldm.training.image_logger.ImageLogger",
+            "params": {"batch_frequency": 750, "max_images": 4, "clamp": True},
+        },
+        "learning_rate_logger": {
+            "target": "pytorch_lightning.callbacks.LearningRateMonitor",
+            "params": {"logging_interval": "step"},
+        },
+        "cuda_callback": {"target": "ldm.training.callbacks.CUDACallback"},
+    }
+    wanted = plain(OmegaConf.merge(nodes, lightning.get("callbacks") or {}))
+    built = [build(node) for node in wanted.values()]
+    return [ExactResume(options.seed), *built, StopOnSignal(run.checkpoints), make_checkpoint(run, lightning)]
+
+
+def make_checkpoint(run: RunFolder, lightning: DictConfig) -> TrainCheckpoint:
+    """Checkpoints in the run folder, changed by ``lightning.modelcheckpoint.params``."""
+    node = plain(lightning.get("modelcheckpoint")) or {}
+    params = {"filename": "{epoch:06}-{step:09}", **(node.get("params") or {})}
+    params = {key: value for key, value in params.items() if key != "period"} | {"dirpath": str(run.checkpoints)}
+    return instantiate_from_config({"target": "ldm.training.checkpoints.TrainCheckpoint", "params": params})
+
+
+def make_loggers(options: argparse.Namespace, run: RunFolder, lightning: DictConfig) -> list[Any]:
+    """CSV and TensorBoard under metrics/, or CSV and the logger that ``lightning.logger`` names.
+
+    Raises:
+        MissingPartError: wandb is asked for but not installed.
+    """
+    csv = pl.loggers.CSVLogger(str(run.path), name="metrics", flush_logs_every_n_steps=10)
+    node = plain(lightning.get("logger")) or {"target": "pytorch_lightning.loggers.TensorBoardLogger"}
+    target = legacy.TARGETS.get(node["target"], node["target"])
+    params: dict[str, Any] = {"save_dir": str(run.path), "name": "metrics"}
+    if target.endswith("TensorBoardLogger"):
+        params["version"] = csv.version
+    if target.endswith("WandbLogger"):
+        if importlib.util.find_spec("wandb") is None:
+            raise MissingPartError("lightning.logger names wandb, which is not installed: run 'pip install wandb'")
+        params |= {"name": run.path.name, "id": run.path.name} | ({"project": options.project} if options.project else {})
+    given = {} if target != node["target"] else node.get("params") or {}
+    return [csv, instantiate_from_config({"target": target, "params": params | given})]
+
+
+def change_memory(model: nn.Module, lightning: DictConfig) -> None:
+    """``lightning.channels_last`` and ``lightning.compile``: the same numbers, sooner (True, or a submodule's name)."""
+    if lightning.get("channels_last"):
+        for child in model.children():
+            child.to(memory_format=torch.channels_last)
+    wish = lightning.get("compile")
+    if wish:
+        names = ("model.diffusion_model", "encoder", "decoder") if wish is True else (str(wish),)
+        modules = dict(model.named_modules())
+        found = [modules[name] for name in names if name in modules]
+        if not found:
+            raise ConfigError(f"lightning.compile: the model has no submodule {' or '.join(names)}")
+        for module in found:
+            module.compile()
+
+
+def build(node: dict[str, Any]) -> Any:
+    """A callback from its node, under the name that its class has here."""
+    return instantiate_from_config({**node, "target": legacy.TARGETS.get(node["target"], node["target"])})
+
+
+def plain(node: Any) -> Any:
+    """Lists and dicts out of a configuration node, resolved; anything else as it is."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

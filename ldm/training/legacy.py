@@ -1,0 +1,104 @@
+"""Old YAMLs and flags, written for Lightning 1: one table of what each key is called today."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ldm.util import ConfigError
+
+log = logging.getLogger(__name__)
+
+Settings = dict[str, Any]
+
+
+def _gpus(value: Any) -> Settings:
+    """``0,`` and ``[0]`` are device 0, ``2`` is any two, ``-1`` is all, 0 is none; without CUDA: the CPU."""
+    if value in (None, "", 0, "0"):
+        return {"accelerator": "cpu", "devices": 1} if value in (0, "0") else {}
+    if not torch.cuda.is_available():
+        log.warning("gpus=%s was asked for, but this machine has no CUDA device: training on the CPU", value)
+        return {"accelerator": "cpu", "devices": 1}
+    if isinstance(value, str) and "," in value:
+        return {"accelerator": "gpu", "devices": [int(part) for part in value.split(",") if part.strip()]}
+    return {"accelerator": "gpu", "devices": value if isinstance(value, list) else int(value)}
+
+
+def _accelerator(value: Any) -> Settings:
+    """Lightning 1 called the strategy an accelerator."""
+    return {"strategy": value} if str(value).startswith(("dp", "ddp", "deepspeed", "horovod")) else {"accelerator": value}
+
+
+def _strategy(value: Any) -> Settings:
+    return {"strategy": {"ddp2": "ddp", "dp": "ddp", "ddp_sharded": "ddp"}.get(str(value), value)}
+
+
+def _precision(value: Any) -> Settings:
+    return {"precision": {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}.get(str(value), value)}
+
+
+def _refresh_rate(value: Any) -> Settings:
+    return {"enable_progress_bar": value != 0}
+
+
+def _renamed(name: str) -> Callable[[Any], Settings]:
+    return lambda value: {name: value}
+
+
+def _dropped(value: Any) -> Settings:
+    return {}
+
+
+# Old key of the Trainer -> what it means today. Keys that only tuned Lightning 1 itself are dropped.
+TRAINER_KEYS: dict[str, Callable[[Any], Settings]] = {
+    "gpus": _gpus,
+    "num_gpus": _gpus,
+    "accelerator": _accelerator,
+    "strategy": _strategy,
+    "distributed_backend": _accelerator,
+    "precision": _precision,
+    "num_processes": _renamed("devices"),
+    "replace_sampler_ddp": _renamed("use_distributed_sampler"),
+    "checkpoint_callback": _renamed("enable_checkpointing"),
+    "progress_bar_refresh_rate": _refresh_rate,
+    "weights_summary": lambda value: {"enable_model_summary": value is not None},
+    "reload_dataloaders_every_epoch": lambda value: {"reload_dataloaders_every_n_epochs": int(value)},
+    **dict.fromkeys(
+        (
+            "amp_backend", "amp_level", "auto_select_gpus", "auto_scale_batch_size", "auto_lr_find",
+            "flush_logs_every_n_steps", "log_gpu_memory", "move_metrics_to_cpu", "multiple_trainloader_mode",
+            "prepare_data_per_node", "process_position", "terminate_on_nan", "track_grad_norm", "weights_save_path",
+            "stochastic_weight_avg", "max_images",
+        ),
+        _dropped,
+    ),
+}  # fmt: skip
+
+TARGETS = {
+    "pytorch_lightning.loggers.TestTubeLogger": "pytorch_lightning.loggers.TensorBoardLogger",
+    "pytorch_lightning.callbacks.ModelCheckpoint": "ldm.training.checkpoints.TrainCheckpoint",
+}
+
+
+def translate_trainer(old: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of today's Trainer from those in a YAML; a device named on purpose wins over ``gpus``.
+
+    Raises:
+        ConfigError: a key that neither Lightning 1 nor Lightning 2 has.
+    """
+    known = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
+    new: dict[str, Any] = {}
+    for key, value in old.items():
+        if key not in known and key not in TRAINER_KEYS:
+            raise ConfigError(f"lightning.trainer has no option '{key}'; see the Trainer of Lightning {pl.__version__}")
+        settings = TRAINER_KEYS.get(key, _renamed(key))(value)
+        if key in ("gpus", "num_gpus"):
+            new = {**settings, **new}
+        else:
+            new |= settings
+    return new

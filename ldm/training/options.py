@@ -1,0 +1,92 @@
+"""The command line of main.py: its own flags, the Trainer's flags, and ``a.b=c`` changes of the configuration."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+
+import pytorch_lightning as pl
+
+from ldm.training.legacy import TRAINER_KEYS
+from ldm.util import UserError
+
+_CHANGE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=")
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("yes", "true", "t", "y", "1"):
+        return True
+    if text.lower() in ("no", "false", "f", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags of main.py."""
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        description="Train what a YAML describes.",
+        epilog="Anything in the YAML can be changed with a.b=c or --a.b c; every option of Lightning's Trainer is a flag.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+
+    def switch(*names: str, default: bool = False, help: str) -> None:
+        add(*names, type=_boolean, const=True, default=default, nargs="?", metavar="BOOL", help=help)
+
+    add("-b", "--base", nargs="*", action="extend", default=[], metavar="YAML", help="configurations, merged left to right")
+    switch("-t", "--train", help="train")
+    switch("--no-test", help="skip the test data set after training")
+    add("-n", "--name", default="", help="ending of the run folder's name")
+    add("-p", "--project", default="", help="name of the project, for loggers that have one (wandb)")
+    add("--postfix", default="", help="added to the run folder's name")
+    add("-l", "--logdir", default="logs", help="where run folders are made")
+    add("-r", "--resume", default="", metavar="RUN|CKPT", help="run folder, or a checkpoint inside one, to go on with")
+    add("--actual_resume", default="", metavar="CKPT", help="start from these weights (weights only)")
+    add("-s", "--seed", type=int, default=23, help="seed of everything that is drawn")
+    switch("--scale_lr", default=True, help="multiply base_learning_rate by devices, batch size and accumulation")
+    switch("-d", "--debug", help="show the traceback of an error")
+    add("--data_root", default="", help="folder of training pictures (data.params.train.params.data_root)")
+    switch("--datadir_in_name", help="put the name of --data_root in front of the run folder's name")
+    add("--init_word", default="", help="word that a new placeholder starts from")
+    add("--placeholder_string", default="", help="word that stands for the new concept")
+    add("--embedding_manager_ckpt", default="", help="embedding file to go on with")
+    return parser
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Split a command line into main.py's own options and changes of the configuration as ``a.b=c`` strings.
+
+    Raises:
+        UserError: a flag that neither main.py nor the Trainer has, or one without its value.
+    """
+    changes = [text for text in arguments if _CHANGE.match(text)]
+    options, rest = make_parser().parse_known_args([text for text in arguments if not _CHANGE.match(text)])
+    return options, [*_read_rest(rest), *changes]
+
+
+def trainer_flags() -> set[str]:
+    """Names of the Trainer's parameters, today's and those of Lightning 1 that can be translated."""
+    return set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"} | set(TRAINER_KEYS)
+
+
+def _read_rest(rest: list[str]) -> list[str]:
+    changes = []
+    tokens = iter(range(len(rest)))
+    for i in tokens:
+        flag, separator, value = rest[i].partition("=")
+        if not flag.startswith("--"):
+            raise UserError(f"'{rest[i]}' is neither a flag nor a change such as model.params.timesteps=1000")
+        name = flag[2:]
+        if "." not in name:
+            if name.replace("-", "_") not in trainer_flags():
+                raise UserError(f"there is no flag '--{name}'; see --help, or change the configuration with --a.b value")
+            name = "lightning.trainer." + name.replace("-", "_")
+        if not separator:
+            has_value = i + 1 < len(rest) and not rest[i + 1].startswith("--")
+            if not has_value and name.count(".") != 2:
+                raise UserError(f"'{rest[i]}' needs a value")
+            value = rest[next(tokens)] if has_value else "true"
+        changes.append(f"{name}={value}")
+    return changes

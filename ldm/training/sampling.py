@@ -1,0 +1,105 @@
+"""Which item comes when: an order that depends on the seed and the position only, so that a run can go on exactly."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+MAX_SEED = 2**32
+
+
+@dataclass
+class Position:
+    """Where a run stands: the seed and how many batches (of one process) have been trained on."""
+
+    seed: int = 23
+    batches: int = 0
+
+
+def derived_seed(*parts: int) -> int:
+    """One well-mixed 32-bit seed out of several integers (numpy's SeedSequence)."""
+    return int(np.random.SeedSequence([part % MAX_SEED for part in parts]).generate_state(1, np.uint32)[0])
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators (every device)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class ResumableSampler(DistributedSampler):
+    """Keys ``(index, epoch)`` of this process's items, from the current position to the end of the epoch.
+
+    The order of an epoch is a permutation drawn from (seed, epoch). Items are dealt to the processes in turn; the first
+    ones are dealt again until all have equally many. It is a DistributedSampler only so that Lightning leaves it alone.
+
+    Args:
+        data: anything with a length.
+        position: shared with the callback that counts; read whenever an epoch's iterator is made.
+        batch_size: of one process; turns the position into a number of items.
+        batches_per_epoch: batches after which the trainer calls it an epoch; None is the whole data.
+    """
+
+    def __init__(
+        self,
+        data: Sized,
+        position: Position,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        batches_per_epoch: int | None = None,
+    ) -> None:
+        super().__init__(data, num_replicas=world_size, rank=rank, shuffle=shuffle)  # type: ignore[arg-type]
+        self.position = position
+        self.batch_size = batch_size
+        full = -(-self.num_samples // batch_size)
+        self.batches_per_epoch = full if batches_per_epoch is None else min(full, batches_per_epoch)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The items of this process in the given epoch, as indices [num_samples]."""
+        size = len(self.dataset)  # type: ignore[arg-type]
+        indices = np.random.default_rng([self.position.seed, epoch]).permutation(size) if self.shuffle else np.arange(size)
+        return np.resize(indices, self.total_size)[self.rank :: self.num_replicas]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+        epoch, batch = divmod(self.position.batches, max(self.batches_per_epoch, 1))
+        for index in self.order(epoch)[batch * self.batch_size :]:
+            yield int(index), epoch
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class SeededItems(Dataset):
+    """A data set read by ``(index, epoch)``: random choices inside an item depend on (seed, epoch, index) alone.
+
+    So flips, crops and random captions are the same whatever the number of workers, and after a restart.
+    """
+
+    def __init__(self, data: Any, position: Position) -> None:
+        self.data = data
+        self.position = position
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        index, epoch = key
+        seed_all(derived_seed(self.position.seed, epoch, index))
+        return self.data[index]
+
+
+def seed_worker(worker_id: int) -> None:
+    """Give numpy and Python a seed of their own in each loader process (torch has one already)."""
+    seed = torch.initial_seed() % MAX_SEED
+    random.seed(seed)
+    np.random.seed(seed)

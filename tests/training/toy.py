@@ -1,0 +1,94 @@
+"""A small model and data set that draw noise, drop out, keep an average and use every hook that training needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ldm.lr_scheduler import LambdaLinearScheduler
+
+
+class ToyPictures(Dataset):
+    """Pictures [4,4,3] in [-1,1], with a random flip."""
+
+    def __init__(self, size: int = 22, data_root: str = "") -> None:
+        self.pictures = torch.randn(size, 4, 4, 3, generator=torch.Generator().manual_seed(0)).tanh()
+        self.data_root = data_root
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        picture = self.pictures[index]
+        return {"image": picture.flip(1) if random.random() < 0.5 else picture, "index": index}
+
+
+class ToyModel(pl.LightningModule):
+    """Denoises; writes every loss to ``<log_file>.<rank>`` as it happens, so that a killed run leaves them."""
+
+    learning_rate: float
+
+    def __init__(self, log_file: str = "", delay: float = 0.0, scheduled: bool = True, **ignored: Any) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.Dropout(0.2), nn.Conv2d(8, 3, 3, padding=1))
+        self.frozen = nn.Linear(2, 2).requires_grad_(False).eval()
+        self.register_buffer("average", torch.zeros(3))
+        self.average: Tensor
+        self.log_file = log_file
+        self.delay = delay
+        self.scheduled = scheduled
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        x = batch["image"].movedim(-1, 1)
+        t = torch.rand(len(x), 1, 1, 1)
+        noise = torch.randn_like(x)
+        loss = (self.net(x * (1 - t) + noise * t) - noise).square().mean()
+        self.average.mul_(0.9).add_(x.mean((0, 2, 3)), alpha=0.1)
+        self.log("train/loss", loss)
+        self._write(loss, batch["index"].tolist())
+        time.sleep(self.delay)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        x = batch["image"].movedim(-1, 1)
+        self.log("val/loss", (self.net(x + torch.randn_like(x)) - x).square().mean(), sync_dist=True)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.log("test/loss", (self.net(batch["image"].movedim(-1, 1))).square().mean())
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.learning_rate)
+        if not self.scheduled:
+            return optimizer
+        factor = LambdaLinearScheduler([3], f_min=[0.1], f_max=[1.0], f_start=[0.1], cycle_lengths=[40])
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def log_images(self, batch: dict[str, Tensor], split: str = "train", **kwargs: Any) -> dict[str, Tensor]:
+        torch.rand(100)  # pictures that draw must not disturb the run
+        return {"inputs": batch["image"].movedim(-1, 1), **{k: torch.zeros(1, 3, 4, 4) for k in kwargs}}
+
+    def _write(self, loss: Tensor, indices: list[int]) -> None:
+        if not self.log_file:
+            return
+        entry = {
+            "step": self.trainer.global_step,
+            "loss": loss.item(),
+            "items": indices,
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "average": self.average.tolist(),
+            "weights": float(sum(p.double().sum() for p in self.net.parameters())),
+        }
+        with Path(f"{self.log_file}.{self.global_rank}").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
