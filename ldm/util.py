@@ -65,11 +65,11 @@ def instantiate_from_config(config: Mapping[str, Any], **extra: Any) -> Any:
     """
     if not isinstance(config, Mapping) or "target" not in config:
         raise ConfigError(f"a configuration node needs the key 'target', got {_short(config)}")
-    if OmegaConf.is_config(config):
-        config = OmegaConf.to_container(config, resolve=True)  # plain lists and dicts: objects keep what they are given
-    target = config["target"]
+    # plain lists and dicts: objects keep what they are given
+    node: Any = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    target = node["target"]
     factory = get_obj_from_str(target)
-    kwargs = {**(config.get("params") or {}), **extra}
+    kwargs = {**(node.get("params") or {}), **extra}
     _check_arguments(target, factory, kwargs)
     return factory(**kwargs)
 
@@ -141,7 +141,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result should be as readable as any other
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write '{path}': {error.strerror or error}; nothing was changed there") from error
     finally:

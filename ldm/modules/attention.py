@@ -150,7 +150,7 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         inner_dim = n_heads * d_head
-        context_dims = list(context_dim) if _is_list(context_dim) else [context_dim] * depth
+        context_dims = context_dim if isinstance(context_dim, list) else [context_dim] * depth
         self.use_linear = use_linear
         self.norm = group_norm(in_channels, eps=1e-6)
         self.proj_in = nn.Linear(in_channels, inner_dim) if use_linear else nn.Conv2d(in_channels, inner_dim, 1)
@@ -194,7 +194,8 @@ class AttentionBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.order = "b (three h d) n -> three b h n d" if use_new_attention_order else "b (h three d) n -> three b h n d"
+        rows = "(three h d)" if use_new_attention_order else "(h three d)"
+        self.split = f"b {rows} n -> three b h n d"
         self.use_checkpoint = use_checkpoint
         self.norm = group_norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
@@ -205,7 +206,7 @@ class AttentionBlock(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
-        q, k, v = rearrange(self.qkv(self.norm(flat)), self.order, three=3, h=self.num_heads)
+        q, k, v = rearrange(self.qkv(self.norm(flat)), self.split, three=3, h=self.num_heads)
         out = rearrange(self.attend(q, k, v), "b h n d -> b (h d) n")
         return (flat + self.proj_out(out)).reshape(x.shape)
 
@@ -224,7 +225,3 @@ def _to_tokens(feature_map: Tensor) -> Tensor:
 def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:
     """[B, H W, C] -> [B, C, H, W], stored channels-last."""
     return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
-
-
-def _is_list(value: object) -> bool:
-    return not isinstance(value, int) and value is not None

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class LitEma(nn.Module):
@@ -16,6 +16,9 @@ class LitEma(nn.Module):
     ``diffusion_modelout2bias``), beside ``decay`` and ``num_updates``, as in released checkpoints.
     The decay grows with the number of updates n as min(decay, (1 + n) / (10 + n)), so that early weights are forgotten.
     """
+
+    decay: Tensor
+    num_updates: Tensor
 
     def __init__(self, model: nn.Module, decay: float = 0.9999, use_num_updates: bool = True) -> None:
         """Raises ValueError for a decay outside [0, 1]."""

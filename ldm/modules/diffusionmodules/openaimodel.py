@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,60 @@ class Timestep(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         return timestep_embedding(t, self.dim)
+
+
+@dataclass(frozen=True)
+class LayerFactory:
+    """The layers of one UNet: what its options say, applied to a width and a level."""
+
+    emb_channels: int
+    dropout: float
+    use_checkpoint: bool
+    conv_resample: bool
+    use_scale_shift_norm: bool
+    resblock_updown: bool
+    attention_resolutions: frozenset[int]
+    num_head_channels: int
+    use_new_attention_order: bool
+    use_spatial_transformer: bool
+    depths: list[int]
+    context_dim: int | list[int] | None
+    self_attention_off: list[bool]
+    attention_blocks: list[int]
+    use_linear: bool
+
+    def resblock(self, channels: int, out_channels: int, up: bool = False, down: bool = False) -> ResBlock:
+        return ResBlock(
+            channels, self.emb_channels, self.dropout, out_channels,
+            use_scale_shift_norm=self.use_scale_shift_norm, use_checkpoint=self.use_checkpoint, up=up, down=down,
+        )  # fmt: skip
+
+    def attention(self, channels: int, heads: int, depth: int, disable_self_attn: bool) -> nn.Module:
+        heads, width = attention_heads(channels, heads, self.num_head_channels)
+        if not self.use_spatial_transformer:
+            return AttentionBlock(channels, heads, self.use_checkpoint, self.use_new_attention_order)
+        return SpatialTransformer(
+            channels, heads, width, depth, self.dropout, self.context_dim,
+            disable_self_attn, self.use_linear, self.use_checkpoint,
+        )  # fmt: skip
+
+    def block(self, channels: int, out_channels: int, level: int, index: int, heads: int) -> list[nn.Module]:
+        """A ResBlock, with attention behind it where this level has some for its ``index``-th block."""
+        parts: list[nn.Module] = [self.resblock(channels, out_channels)]
+        if 2**level in self.attention_resolutions and index < self.attention_blocks[level]:
+            disabled = self.self_attention_off[level]
+            parts.append(self.attention(out_channels, heads, self.depths[level], disabled))
+        return parts
+
+    def down(self, channels: int) -> nn.Module:
+        if self.resblock_updown:
+            return self.resblock(channels, channels, down=True)
+        return Downsample(channels, self.conv_resample)
+
+    def up(self, channels: int) -> nn.Module:
+        if self.resblock_updown:
+            return self.resblock(channels, channels, up=True)
+        return Upsample(channels, self.conv_resample)
 
 
 class UNetModel(nn.Module):
@@ -84,20 +139,14 @@ class UNetModel(nn.Module):
     ) -> None:
         """Raises ConfigError for parameters that do not fit together."""
         super().__init__()
-        levels = len(channel_mult)
         if dims != 2:
             raise ConfigError(f"UNetModel parameter 'dims' must be 2 (pictures), got {dims}")
-        if use_spatial_transformer and context_dim is None:
-            raise ConfigError("UNetModel with 'use_spatial_transformer' needs 'context_dim', the width of the context")
-        if context_dim is not None and not use_spatial_transformer:
-            raise ConfigError("UNetModel with 'context_dim' needs 'use_spatial_transformer: true'")
+        if use_spatial_transformer != (context_dim is not None):
+            raise ConfigError("UNetModel needs 'use_spatial_transformer' and 'context_dim' together, or neither")
         if num_heads == -1 and num_head_channels == -1:
             raise ConfigError("UNetModel needs 'num_heads' or 'num_head_channels'")
-        num_res_blocks = _per_level(num_res_blocks, levels, "num_res_blocks")
-        depths = _per_level(transformer_depth, levels, "transformer_depth")
-        if isinstance(context_dim, Sequence):
-            context_dim = list(context_dim)
-
+        levels = len(channel_mult)
+        emb_channels = 4 * model_channels
         self.image_size = image_size
         self.in_channels = in_channels
         self.model_channels = model_channels
@@ -105,84 +154,85 @@ class UNetModel(nn.Module):
         self.num_classes = num_classes
         self.context_dim = context_dim
         self.predict_codebook_ids = n_embed is not None
-        self.downsampling = 2 ** (levels - 1)
-        emb_channels = 4 * model_channels
 
-        def attention(channels: int, heads: int, depth: int, disable_self_attn: bool) -> nn.Module:
-            heads, width = attention_heads(channels, heads, num_head_channels)
-            if not use_spatial_transformer:
-                return AttentionBlock(channels, heads, use_checkpoint, use_new_attention_order)
-            return SpatialTransformer(
-                channels, heads, width, depth, dropout, context_dim,  # type: ignore[arg-type]
-                disable_self_attn, use_linear_in_transformer, use_checkpoint,
-            )  # fmt: skip
-
-        def resblock(channels: int, out: int, **resample: bool) -> ResBlock:
-            return ResBlock(
-                channels, emb_channels, dropout, out,
-                use_scale_shift_norm=use_scale_shift_norm, use_checkpoint=use_checkpoint, **resample,
-            )  # fmt: skip
-
-        def has_attention(level: int, block: int) -> bool:
-            allowed = num_attention_blocks is None or block < num_attention_blocks[level]
-            return 2**level in set(attention_resolutions) and allowed
-
-        def level_attention(level: int, channels: int, heads: int) -> nn.Module:
-            disabled = bool(disable_self_attentions[level]) if disable_self_attentions is not None else False
-            return attention(channels, heads, depths[level], disabled)
-
-        self.time_embed = _embedding_mlp(model_channels, emb_channels)
+        layers = LayerFactory(
+            emb_channels=emb_channels,
+            dropout=dropout,
+            use_checkpoint=use_checkpoint,
+            conv_resample=conv_resample,
+            use_scale_shift_norm=use_scale_shift_norm,
+            resblock_updown=resblock_updown,
+            attention_resolutions=frozenset(attention_resolutions),
+            num_head_channels=num_head_channels,
+            use_new_attention_order=use_new_attention_order,
+            use_spatial_transformer=use_spatial_transformer,
+            depths=_per_level(transformer_depth, levels, "transformer_depth"),
+            context_dim=list(context_dim) if isinstance(context_dim, Sequence) else context_dim,
+            self_attention_off=_per_level(disable_self_attentions or False, levels, "disable_self_attentions"),
+            attention_blocks=_per_level(num_attention_blocks or 2**31, levels, "num_attention_blocks"),
+            use_linear=use_linear_in_transformer,
+        )
+        self.time_embed = embedding_mlp(model_channels, emb_channels)
         if num_classes is not None:
-            self.label_emb = _label_embedding(num_classes, adm_in_channels, model_channels, emb_channels)
+            self.label_emb = label_embedding(num_classes, adm_in_channels, model_channels, emb_channels)
 
+        blocks = _per_level(num_res_blocks, levels, "num_res_blocks")
         widths = [mult * model_channels for mult in channel_mult]
-        ch = widths[0]
-        skips = [ch]
-        self.input_blocks = nn.ModuleList(
-            [TimestepEmbedSequential(nn.Conv2d(in_channels, ch, 3, padding=1))]
-        )
-        for level, width in enumerate(widths):
-            for block in range(num_res_blocks[level]):
-                layers: list[nn.Module] = [resblock(ch, width)]
-                ch = width
-                if has_attention(level, block):
-                    layers.append(level_attention(level, ch, num_heads))
-                self.input_blocks.append(TimestepEmbedSequential(*layers))
-                skips.append(ch)
-            if level < levels - 1:
-                down = resblock(ch, ch, down=True) if resblock_updown else Downsample(ch, conv_resample)
-                self.input_blocks.append(TimestepEmbedSequential(down))
-                skips.append(ch)
-
-        middle_depth = depths[-1] if transformer_depth_middle is None else transformer_depth_middle
+        self.input_blocks, skips = self._build_encoder(layers, widths, blocks, num_heads)
+        ch = widths[-1]
+        middle_depth = layers.depths[-1] if transformer_depth_middle is None else transformer_depth_middle
         self.middle_block = TimestepEmbedSequential(
-            resblock(ch, ch), attention(ch, num_heads, middle_depth, disable_middle_self_attn), resblock(ch, ch)
+            layers.resblock(ch, ch),
+            layers.attention(ch, num_heads, middle_depth, disable_middle_self_attn),
+            layers.resblock(ch, ch),
         )
-
         heads_up = num_heads if num_heads_upsample == -1 or use_spatial_transformer else num_heads_upsample
-        self.output_blocks = nn.ModuleList()
-        for level in reversed(range(levels)):
-            for block in range(num_res_blocks[level] + 1):
-                layers = [resblock(ch + skips.pop(), widths[level])]
-                ch = widths[level]
-                if has_attention(level, block):
-                    layers.append(level_attention(level, ch, heads_up))
-                if level > 0 and block == num_res_blocks[level]:
-                    layers.append(resblock(ch, ch, up=True) if resblock_updown else Upsample(ch, conv_resample))
-                self.output_blocks.append(TimestepEmbedSequential(*layers))
+        self.output_blocks = self._build_decoder(layers, widths, blocks, heads_up, skips)
+        ch = widths[0]
 
-        self.out = nn.Sequential(
-            group_norm(ch), nn.SiLU(), zero_module(nn.Conv2d(ch, out_channels, 3, padding=1))
-        )
+        self.out = nn.Sequential(group_norm(ch), nn.SiLU(), zero_module(nn.Conv2d(ch, out_channels, 3, padding=1)))
         if n_embed is not None:
             self.id_predictor = nn.Sequential(group_norm(ch), nn.Conv2d(model_channels, n_embed, 1))
         if use_fp16 or use_bf16:
             self.to(torch.float16 if use_fp16 else torch.bfloat16)
 
+    def _build_encoder(
+        self, layers: LayerFactory, widths: list[int], blocks: list[int], heads: int
+    ) -> tuple[nn.ModuleList, list[int]]:
+        """The blocks on the way down, and the width of each one's output."""
+        ch = widths[0]
+        built = [TimestepEmbedSequential(nn.Conv2d(self.in_channels, ch, 3, padding=1))]
+        skips = [ch]
+        for level, width in enumerate(widths):
+            for block in range(blocks[level]):
+                built.append(TimestepEmbedSequential(*layers.block(ch, width, level, block, heads)))
+                ch = width
+                skips.append(ch)
+            if level < len(widths) - 1:
+                built.append(TimestepEmbedSequential(layers.down(ch)))
+                skips.append(ch)
+        return nn.ModuleList(built), skips
+
+    def _build_decoder(
+        self, layers: LayerFactory, widths: list[int], blocks: list[int], heads: int, skips: list[int]
+    ) -> nn.ModuleList:
+        """The blocks on the way up; each takes one encoder output, of the widths ``skips``, beside its input."""
+        skips = list(skips)
+        ch = widths[-1]
+        built = []
+        for level in reversed(range(len(widths))):
+            for block in range(blocks[level] + 1):
+                parts = layers.block(ch + skips.pop(), widths[level], level, block, heads)
+                ch = widths[level]
+                if level > 0 and block == blocks[level]:
+                    parts.append(layers.up(ch))
+                built.append(TimestepEmbedSequential(*parts))
+        return nn.ModuleList(built)
+
     @property
     def dtype(self) -> torch.dtype:
         """The precision that the network computes in: that of its weights."""
-        return self.time_embed[0].weight.dtype  # type: ignore[union-attr, return-value]
+        return self.time_embed[0].weight.dtype
 
     def embed_conditions(self, timesteps: Tensor, y: Tensor | None) -> Tensor:
         """Timestep [B] and class or vector y -> [B, 4 model_channels].
@@ -226,18 +276,21 @@ class UNetModel(nn.Module):
         return h.to(x.dtype)
 
 
-def _per_level(value: int | Sequence[int], levels: int, name: str) -> list[int]:
-    values = [value] * levels if isinstance(value, int) else list(value)
+T = TypeVar("T", int, bool)
+
+
+def _per_level(value: T | Sequence[T], levels: int, name: str) -> list[T]:
+    values = list(value) if isinstance(value, Sequence) else [value] * levels
     if len(values) != levels:
         raise ConfigError(f"UNetModel parameter '{name}' needs one entry a level ({levels}), got {len(values)}")
     return values
 
 
-def _embedding_mlp(dim_in: int, dim_out: int) -> nn.Sequential:
+def embedding_mlp(dim_in: int, dim_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim_in, dim_out), nn.SiLU(), nn.Linear(dim_out, dim_out))
 
 
-def _label_embedding(
+def label_embedding(
     num_classes: int | str, adm_in_channels: int | None, model_channels: int, emb_channels: int
 ) -> nn.Module:
     """What turns y into something to add to the timestep's embedding: by a table, or an MLP for vectors (SDXL)."""
@@ -246,11 +299,11 @@ def _label_embedding(
     if num_classes == "continuous":
         return nn.Linear(1, emb_channels)
     if num_classes == "timestep":
-        return nn.Sequential(Timestep(model_channels), _embedding_mlp(model_channels, emb_channels))
+        return nn.Sequential(Timestep(model_channels), embedding_mlp(model_channels, emb_channels))
     if num_classes == "sequential":
         if adm_in_channels is None:
             raise ConfigError("UNetModel with 'num_classes: sequential' needs 'adm_in_channels', the width of y")
-        return nn.Sequential(_embedding_mlp(adm_in_channels, emb_channels))
+        return nn.Sequential(embedding_mlp(adm_in_channels, emb_channels))
     raise ConfigError(
         f"UNetModel parameter 'num_classes' must be a number, 'continuous', 'timestep' or 'sequential', "
         f"got '{num_classes}'"
