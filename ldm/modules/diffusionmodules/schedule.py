@@ -1,7 +1,7 @@
 """Noise schedules: betas, the steps that DDIM visits, and the conversion between what a network may predict.
 
-A noisy latent is x_t = s_t x0 + n_t e with s_t = sqrt(acp_t) and n_t = sqrt(1 - acp_t), acp the running product of 1 - beta
-(Ho et al., "Denoising Diffusion Probabilistic Models", eq. 4). Tables are float64; results on latents are float32.
+A noisy latent is x_t = s_t x0 + n_t e with s_t = sqrt(acp_t) and n_t = sqrt(1 - acp_t), where acp is the running
+product of 1 - beta (Ho et al. 2020, eq. 4). Tables are float64; results on latents are float32.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def make_ddim_timesteps(method: str, S: int, T: int, verbose: bool = False) -> n
 
 
 def _nearest_divisor(S: int, T: int) -> int:
-    """The S' nearest to S whose uniform steps stay inside the schedule."""
-    usable = [s for s in range(1, T + 1) if (T - 1) // (T // s) * (T // s) + 1 < T and T % s == 0]
+    """The divisor of T nearest to S whose last uniform step, T - T/S + 1, stays inside the schedule."""
+    usable = [s for s in range(1, T // 2 + 1) if T % s == 0]
     return min(usable, key=lambda s: abs(s - S), default=1)
 
 
@@ -87,8 +87,8 @@ def make_ddim_sampling_parameters(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(sigmas, alphas, alphas_prev)`` at the DDIM steps, float64, each as long as ``ddim_timesteps``.
 
-    ``alphas`` are acp at the steps, ``alphas_prev`` acp one visited step earlier (acp[0] before the first), and sigma the
-    spread of the fresh noise, eta times that of the DDPM posterior (Song et al. 2021, eq. 16).
+    ``alphas`` are acp at the steps, ``alphas_prev`` acp one visited step earlier (acp[0] before the first), and sigma
+    is the spread of the fresh noise, eta times that of the DDPM posterior (Song et al. 2021, eq. 16).
     """
     table = np.asarray(alphacums, dtype=np.float64)
     alphas = table[ddim_timesteps]
@@ -97,6 +97,27 @@ def make_ddim_sampling_parameters(
     if verbose:
         log.info("DDIM alphas: %s; alphas_prev: %s; sigmas for eta %s: %s", alphas, alphas_prev, eta, sigmas)
     return sigmas, alphas, alphas_prev
+
+
+Factor = Tensor | float
+
+
+def output_to_eps(out: Tensor, x: Tensor, signal: Factor, noise: Factor, parameterization: str) -> Tensor:
+    """The noise in ``x = signal x0 + noise e`` that the network output ``out`` stands for; float32."""
+    if parameterization == "eps":
+        return out.float()
+    if parameterization == "v":
+        return signal * out.float() + noise * x.float()
+    return (x.float() - signal * out.float()) / noise
+
+
+def output_to_x0(out: Tensor, x: Tensor, signal: Factor, noise: Factor, parameterization: str) -> Tensor:
+    """The clean latent in ``x = signal x0 + noise e`` that the network output ``out`` stands for; float32."""
+    if parameterization == "x0":
+        return out.float()
+    if parameterization == "v":
+        return signal * x.float() - noise * out.float()
+    return (x.float() - noise * out.float()) / signal
 
 
 @dataclass(frozen=True)
@@ -139,21 +160,11 @@ class Schedule:
 
     def to_eps(self, out: Tensor, x: Tensor, t: Tensor | int) -> Tensor:
         """The noise in ``x`` [B, ...] that the network output ``out`` stands for; float32."""
-        if self.parameterization == "eps":
-            return out.float()
-        signal, noise = self._factors(t, x)
-        if self.parameterization == "v":
-            return signal * out.float() + noise * x.float()
-        return (x.float() - signal * out.float()) / noise
+        return output_to_eps(out, x, *self._factors(t, x), self.parameterization)
 
     def to_x0(self, out: Tensor, x: Tensor, t: Tensor | int) -> Tensor:
         """The clean latent in ``x`` [B, ...] that the network output ``out`` stands for; float32."""
-        if self.parameterization == "x0":
-            return out.float()
-        signal, noise = self._factors(t, x)
-        if self.parameterization == "v":
-            return signal * x.float() - noise * out.float()
-        return (x.float() - noise * out.float()) / signal
+        return output_to_x0(out, x, *self._factors(t, x), self.parameterization)
 
     def _at(self, t: Tensor | int) -> Tensor:
         return self.alphas_cumprod[torch.as_tensor(t, device="cpu").long()]

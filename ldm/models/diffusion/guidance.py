@@ -1,0 +1,95 @@
+"""Classifier-free guidance (Ho & Salimans 2022) as a wrapper around a denoiser, and batches of conditions.
+
+A condition is a tensor [B, ...], None, or a dict or list of conditions (``c_concat``, ``c_crossattn`` of hybrids).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm.models.diffusion.loop import Denoiser
+from ldm.modules.diffusionmodules.schedule import Schedule
+from ldm.util import UserError
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A denoiser whose prediction is pushed from the unconditional towards (and past) the conditional one."""
+
+    denoiser: Denoiser
+    scale: float
+    uncond: Any
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.denoiser.schedule
+
+    @property
+    def device(self) -> torch.device:
+        return self.denoiser.device
+
+    def predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        """u + scale (c - u), from one batch [unconditional, conditional], or two calls if their shapes differ."""
+        uncond = expand_condition(self.uncond, x.shape[0])
+        cond = expand_condition(cond, x.shape[0])
+        if can_join(uncond, cond):
+            both = self.denoiser.predict(torch.cat([x, x]), torch.cat([t, t]), join(uncond, cond))
+            out_u, out_c = both.chunk(2)
+        else:
+            out_u, out_c = self.denoiser.predict(x, t, uncond), self.denoiser.predict(x, t, cond)
+        return out_u + self.scale * (out_c - out_u)
+
+
+def guided(denoiser: Denoiser, scale: float, uncond: Any) -> Denoiser:
+    """The denoiser with guidance; the plain one (half the work) where the scale is 1 or ``uncond`` is None."""
+    return denoiser if scale == 1 or uncond is None else Guided(denoiser, float(scale), uncond)
+
+
+def expand_condition(cond: Any, batch: int) -> Any:
+    """Repeat every tensor whose batch is 1 to ``batch`` rows.
+
+    Raises:
+        UserError: a tensor has another number of rows.
+    """
+
+    def expand(tensor: Tensor) -> Tensor:
+        if tensor.shape[0] not in (1, batch):
+            raise UserError(f"a condition for {tensor.shape[0]} images was given for a batch of {batch}")
+        return tensor if tensor.shape[0] == batch else tensor.expand(batch, *tensor.shape[1:])
+
+    return _map(expand, cond)
+
+
+def can_join(first: Any, second: Any) -> bool:
+    """Whether two conditions have the same structure and differ in their batch at most."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(can_join(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(can_join(a, b) for a, b in zip(first, second, strict=True))
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape[1:] == second.shape[1:]
+    return first is None and second is None
+
+
+def join(first: Any, second: Any) -> Any:
+    """One batch of two conditions for which ``can_join`` holds: the rows of ``first``, then those of ``second``."""
+    return _map(lambda a, b: torch.cat([a, b.to(a.dtype)]), first, second)
+
+
+def _map(function: Callable[..., Tensor], *conditions: Any) -> Any:
+    """Apply ``function`` to the tensors at the same place of equally built conditions."""
+    first = conditions[0]
+    if first is None:
+        return None
+    if isinstance(first, dict):
+        return {key: _map(function, *(c[key] for c in conditions)) for key in first}
+    if isinstance(first, list | tuple):
+        return [_map(function, *parts) for parts in zip(*conditions, strict=True)]
+    if isinstance(first, Tensor):
+        return function(*conditions)
+    raise UserError(f"a condition is a tensor, None, or a dict or list of those; got {type(first).__name__}")
