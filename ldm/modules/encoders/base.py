@@ -1,0 +1,185 @@
+"""What every conditioning encoder offers, and what textual inversion needs to know about a text encoder."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ldm.util import UserError
+
+
+class EmbeddingChange(Protocol):
+    """What an encoder calls between the token embedding and the positions; an EmbeddingManager is one."""
+
+    def __call__(self, tokens: Tensor, embedded: Tensor) -> Tensor:
+        """Token ids [B, N] and their vectors [B, N, D] -> the vectors to use; both may be changed in place."""
+        ...
+
+
+class TextTokenizer(Protocol):
+    """Text to token ids, padded and cut to one length."""
+
+    @property
+    def max_length(self) -> int:
+        """The number of ids in a row."""
+        ...
+
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for text outside the vocabulary."""
+        ...
+
+    def __call__(self, text: str | Sequence[str]) -> Tensor:
+        """Texts -> ids [B, max_length], long, on the CPU, with the start and end markers."""
+        ...
+
+    def pieces(self, text: str) -> list[int]:
+        """The ids of a text alone: no markers, no padding, not cut."""
+        ...
+
+
+@runtime_checkable
+class TokenSpace(Protocol):
+    """What textual inversion needs from a text encoder, whichever family it belongs to."""
+
+    @property
+    def family(self) -> str:
+        """Whose vocabulary and vectors these are: "bert", "clip" or "openclip"."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """D, the length of a token vector."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """N, the number of tokens in a prompt."""
+        ...
+
+    def tokenize(self, text: str | Sequence[str]) -> Tensor:
+        """Texts -> token ids [B, N]."""
+        ...
+
+    def token_of(self, word: str) -> int:
+        """The id of a word that is exactly one token; a UserError otherwise."""
+        ...
+
+    def vector_of(self, token: int) -> Tensor:
+        """The vector [D] of a token, before positions, detached."""
+        ...
+
+    def initial_vector(self, token: int) -> Tensor:
+        """The vector [D] from which textual inversion starts a placeholder when ``token`` is its initial word."""
+        ...
+
+
+class AbstractEncoder(nn.Module):
+    """A module that turns a condition (text, label, picture) into what the network is conditioned on."""
+
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        """Condition -> what the network sees, here simply ``forward``."""
+        return self(*args, **kwargs)
+
+
+class IdentityEncoder(AbstractEncoder):
+    """Gives back what it gets."""
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+
+class TextEncoder(AbstractEncoder):
+    """Text or token ids -> context [B, N, D]; the shared half of the BERT, CLIP and OpenCLIP embedders.
+
+    A subclass sets ``family`` and ``tokenizer`` (or None when it is given token ids only) and defines
+    ``token_embedding`` and ``encode_tokens``.
+    """
+
+    family: str
+    tokenizer: TextTokenizer | None
+    frozen = False
+
+    @property
+    @abstractmethod
+    def token_embedding(self) -> nn.Embedding:
+        """The table of token vectors."""
+
+    @abstractmethod
+    def encode_tokens(self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
+        """Token ids [B, N] on the module's device -> context [B, N, D]."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; tokens are sent there."""
+        return self.token_embedding.weight.device
+
+    @property
+    def width(self) -> int:
+        return self.token_embedding.embedding_dim
+
+    @property
+    def max_length(self) -> int:
+        return self._need_tokenizer().max_length
+
+    def forward(self, text: str | Sequence[str] | Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
+        """Texts, or token ids [B, N], -> context [B, N, D].
+
+        Args:
+            text: one text, several, or token ids; ids are copied, so a manager never changes the caller's.
+            embedding_manager: may replace token vectors before positions are added.
+
+        Raises:
+            UserError: the tokenizer's files cannot be found, or text was given where only ids can be encoded.
+        """
+        tokens = text.to(self.device, copy=True) if isinstance(text, Tensor) else self.tokenize(text).to(self.device)
+        return self.encode_tokens(tokens, embedding_manager)
+
+    def encode(self, text: str | Sequence[str] | Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
+        return self(text, embedding_manager=embedding_manager)
+
+    def tokenize(self, text: str | Sequence[str]) -> Tensor:
+        """Texts -> token ids [B, N] on the CPU."""
+        return self._need_tokenizer()(text)
+
+    def token_of(self, word: str) -> int:
+        """The id of a word that is exactly one token.
+
+        Raises:
+            UserError: the word is several tokens, none, or not in the vocabulary.
+        """
+        tokenizer = self._need_tokenizer()
+        pieces = tokenizer.pieces(word)
+        if len(pieces) != 1:
+            raise UserError(f"'{word}' is {len(pieces)} tokens for this text encoder; give a word that is exactly one")
+        if pieces[0] == tokenizer.unknown:
+            raise UserError(f"'{word}' is not in the vocabulary of this text encoder; give a word that is")
+        return pieces[0]
+
+    def vector_of(self, token: int) -> Tensor:
+        return self.token_embedding.weight[token].detach().clone()
+
+    def initial_vector(self, token: int) -> Tensor:
+        return self.vector_of(token)
+
+    def freeze(self) -> None:
+        """No gradients, and evaluation mode for good: a later ``train()`` on a parent does not reach this module."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        super().train(mode and not self.frozen)
+        return self
+
+    def _need_tokenizer(self) -> TextTokenizer:
+        if self.tokenizer is None:
+            raise UserError(
+                f"{type(self).__name__} was built without a tokenizer, so it encodes token ids, not text; "
+                "set 'use_tokenizer: true' in its configuration"
+            )
+        return self.tokenizer
