@@ -55,7 +55,7 @@ def load_image(path: StrPath) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of a picture in any mode; what is transparent becomes white."""
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_to_8_bit(np.asarray(image), image.mode)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
@@ -63,16 +63,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """16 bits by their range; floats in [0, 1] by theirs; anything else by its own largest value."""
-    values = values.astype(np.float64)
+def _to_8_bit(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
+    """Integers by the range of 16 bits; floats by that of 1 or 255, whichever holds them; beyond, by the largest."""
+    values = np.nan_to_num(values.astype(np.float64))
+    ranges = (1.0, 255.0) if mode == "F" else (65535.0,)
     largest = float(values.max(initial=0.0))
-    if largest <= 1.0:
-        full = 1.0
-    elif largest <= 255.0:
-        full = 255.0
-    else:
-        full = 65535.0 if largest <= 65535.0 else largest
+    full = next((limit for limit in ranges if largest <= limit), largest)
     return np.clip(np.round(values / full * 255.0), 0, 255).astype(np.uint8)
 
 
@@ -94,7 +90,7 @@ def tensor_to_image(tensor: torch.Tensor) -> Image.Image:
     return Image.fromarray(((values + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
-def list_images(folder: StrPath) -> list[Path]:
+def list_images(folder: StrPath, recursive: bool = False) -> list[Path]:
     """The picture files of a folder (by their suffix), in natural order: 2.png before 10.png.
 
     Raises:
@@ -103,14 +99,15 @@ def list_images(folder: StrPath) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}'")
-    found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    entries = folder.rglob("*") if recursive else folder.iterdir()
+    found = [p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
     if not found:
         raise UserError(f"the folder '{folder}' holds no pictures; known formats are {', '.join(SUFFIXES)}")
     return sorted(found, key=_natural)
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", path.name.lower())
+    parts = re.split(r"(\d+)", path.as_posix().lower())
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 

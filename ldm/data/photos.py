@@ -14,8 +14,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ldm.data.captions import LANGUAGES, language_of
+from ldm.data.crops import check_crops, random_crop
 from ldm.data.draws import choose, uniform
-from ldm.data.images import image_to_array, load_image
+from ldm.data.images import load_image
 from ldm.data.world import Split
 from ldm.util import UserError
 
@@ -112,8 +113,7 @@ class BundledPhotos(Dataset[dict[str, Any]]):
         size: width and height of the crops.
         length: how many items.
         seed: another seed, other crops.
-        scales: smallest and largest side of the crop before it is resized, as shares of the photograph's shorter
-            side; crops are never enlarged unless the photograph itself is smaller than `size`.
+        scales: smallest and largest side of the crop before it is resized, as `random_crop` takes them.
         flip: mirror half of the items.
         language: 'en', 'ko', 'zh' or 'mixed'.
     """
@@ -128,16 +128,14 @@ class BundledPhotos(Dataset[dict[str, Any]]):
         flip: bool = True,
         language: str = "en",
     ) -> None:
-        if size < 1 or length < 1 or not 0 < scales[0] <= scales[1] <= 1:
-            raise UserError(
-                f"photographs need size >= 1, length >= 1 and 0 < smallest <= largest scale <= 1, "
-                f"got {size}, {length} and {tuple(scales)}"
-            )
+        if length < 1:
+            raise UserError(f"a data set of photographs needs length >= 1, got {length}")
+        self.scales = check_crops(size, scales)
         if language != "mixed":
             language_of(language)
         self.photos = photos(split)
         self.size, self.length, self.seed = size, length, seed
-        self.scales, self.flip, self.language = (float(scales[0]), float(scales[1])), flip, language
+        self.flip, self.language = flip, language
         self._limits = np.cumsum([photo.share for photo in self.photos]) / sum(photo.share for photo in self.photos)
 
     def __len__(self) -> int:
@@ -148,21 +146,11 @@ class BundledPhotos(Dataset[dict[str, Any]]):
             raise IndexError(f"item {index} of a data set of {self.length}")
         number = int(index) % self.length
         photo = self.photos[int(np.searchsorted(self._limits, self._draw(number, "which photo"), side="right"))]
-        return {"image": self._crop(load_photo(photo), number), "caption": self._caption(photo, number)}
+        image = random_crop(load_photo(photo), self.size, self.seed, number, self.scales, self.flip)
+        return {"image": image, "caption": self._caption(photo, number)}
 
     def _draw(self, number: int, name: str) -> float:
         return float(uniform(self.seed, number, name)[0])
-
-    def _crop(self, image: Image.Image, number: int) -> np.ndarray:
-        shorter = min(image.size)
-        smallest, largest = (max(scale * shorter, min(self.size, shorter)) for scale in self.scales)
-        side = smallest * (largest / smallest) ** self._draw(number, "zoom")
-        left = self._draw(number, "left") * (image.width - side)
-        top = self._draw(number, "top") * (image.height - side)
-        box = (left, top, left + side, top + side)
-        crop = image.resize((self.size, self.size), Image.Resampling.LANCZOS, box=box)
-        array = image_to_array(crop)
-        return array[:, ::-1].copy() if self.flip and self._draw(number, "flip") < 0.5 else array
 
     def _caption(self, photo: Photo, number: int) -> str:
         names = tuple(LANGUAGES)

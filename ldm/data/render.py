@@ -67,7 +67,8 @@ def _cross(x: Array, y: Array) -> Array:
 
 
 def _moon(x: Array, y: Array) -> Array:
-    """A disc less a smaller one to its right."""
+    """A disc less a smaller one to its right, shifted so that what is left is in the middle."""
+    x = x - np.float32(0.15)
     disc = np.hypot(x, y) - np.float32(0.98)
     bite = np.hypot(x - np.float32(0.52), y + np.float32(0.06)) - np.float32(0.72)
     return np.maximum(disc, -bite)
