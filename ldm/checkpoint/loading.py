@@ -1,0 +1,178 @@
+"""From weights to a module that holds them: on the meta device first, so that a model costs its size once."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import Tensor, nn
+
+from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folder
+from ldm.checkpoint.fit import LoadReport, check_fit, keep_precise_schedule, make_report, match_text_model
+from ldm.checkpoint.materialise import materialise
+from ldm.checkpoint.reading import read_state_dict, use_ema
+from ldm.checkpoint.source import MappedTensors
+from ldm.util import ConfigError, UserError, instantiate_from_config
+
+logger = logging.getLogger(__name__)
+
+
+def load_weights(
+    module: nn.Module,
+    weights: str | os.PathLike[str] | Mapping[str, Tensor],
+    *,
+    ema: bool = False,
+    prefix: str = "",
+    ignore: Sequence[str] = (),
+    strict: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> LoadReport:
+    """Put weights into a module; one that is on the meta device takes the (mapped) tensors themselves.
+
+    Args:
+        module: real or on the meta device.
+        weights: a file, a diffusers folder or a state dict.
+        ema: use the EMA weights, if there are any.
+        prefix: take only the keys below it, without it (``first_stage_model.``).
+        ignore: beginnings of keys that are not read from the file, and may be missing.
+        strict: missing and unexpected keys are an error; otherwise they are reported and logged.
+        dtype: of the parameters; None keeps what the constructor chose. Buffers always keep theirs.
+        device: where a module from the meta device goes; None is the CPU.
+
+    Raises:
+        UserError: shapes do not match, the weights are of another model, or a parameter would stay without values.
+    """
+    origin = "the given state dict" if isinstance(weights, Mapping) else f"'{os.fspath(weights)}'"
+    source = weights if isinstance(weights, Mapping) else read_state_dict(weights)
+    given = use_ema(source, origin) if ema else dict(source)
+    given = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
+    given = {key: value for key, value in given.items() if not key.startswith(tuple(ignore))}
+    if not given:
+        raise UserError(f"{origin} holds nothing below '{prefix}'")
+    release = source.release if isinstance(source, MappedTensors) else None
+
+    expected = module.state_dict(keep_vars=True)
+    given = keep_precise_schedule(match_text_model(given, expected), expected)
+    wanted = {key: value for key, value in expected.items() if not key.startswith(tuple(ignore))}
+    report = make_report(given, wanted)
+    check_fit(origin, given, wanted, report, strict)
+    for words, keys in (("missing", report.missing), ("unexpected", report.unexpected)):
+        if keys:
+            logger.warning("%s: %d keys %s, first: %s", origin, len(keys), words, ", ".join(keys[:5]))
+    given = {key: value for key, value in given.items() if key in expected}
+    _put(module, given, expected, dtype, torch.device(device or "cpu"), release)
+    return report
+
+
+def _put(
+    module: nn.Module,
+    given: dict[str, Tensor],
+    expected: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+    place: torch.device,
+    release: Callable[[Tensor], None] | None,
+) -> None:
+    """Convert tensor by tensor, giving back what was read, and hand them to the module."""
+    was_meta = any(value.is_meta for value in expected.values())
+    tensors = {}
+    for key, tensor in given.items():
+        tensors[key] = _convert(tensor, expected[key], dtype, place)
+        if release is not None and tensors[key].data_ptr() != tensor.data_ptr():
+            release(tensor)
+    module.load_state_dict(tensors, strict=False, assign=was_meta)
+    if was_meta:
+        materialise(module, place)
+        _finish(module, dtype, place)
+
+
+def _convert(tensor: Tensor, target: Tensor, dtype: torch.dtype | None, place: torch.device) -> Tensor:
+    """The tensor as the module wants it; the same one where nothing has to change."""
+    wanted = target.dtype
+    if dtype is not None and isinstance(target, nn.Parameter) and target.is_floating_point():
+        wanted = dtype
+    return tensor.to(place if target.is_meta else target.device, wanted)
+
+
+def _finish(module: nn.Module, dtype: torch.dtype | None, place: torch.device) -> None:
+    """Bring along what was not in the file: computed buffers, and parameters that were made anew."""
+    for parameter in module.parameters():
+        if dtype is not None and parameter.is_floating_point() and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
+    module.to(place)
+
+
+def load_model(
+    config: Mapping[str, Any] | None,
+    ckpt: str | os.PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    ema: bool = False,
+    ignore: Sequence[str] = (),
+) -> nn.Module:
+    """Build the model that a configuration describes, with a checkpoint's weights, in eval mode.
+
+    Args:
+        config: a ``{target, params}`` node or a document with a ``model:`` node; None for a diffusers folder, which
+            describes itself. ``ckpt_path`` entries inside are not read: the checkpoint has everything.
+        ckpt: a file of any format, or a diffusers folder.
+        device: where the model goes.
+        dtype: of the parameters; None keeps what the configuration says (float32). Buffers keep theirs.
+        ema: use the EMA weights, if there are any.
+        ignore: beginnings of keys that stay as the constructor or their class initialises them.
+
+    Raises:
+        ConfigError: the configuration has no model, or does not describe one.
+        UserError: as :func:`read_state_dict` and :func:`load_weights`.
+    """
+    if config is None:
+        if not is_diffusers_folder(ckpt):
+            raise ConfigError(f"'{os.fspath(ckpt)}' needs a configuration: only a diffusers folder describes itself")
+        config = diffusers_config(ckpt)
+    node = without_checkpoints(model_node(config))
+    with torch.device("meta"):
+        module = instantiate_from_config(node)
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"target '{node['target']}' makes a {type(module).__name__}, not a model")
+    load_weights(module, ckpt, ema=ema, ignore=ignore, dtype=dtype, device=device)
+    return module.eval()
+
+
+def model_node(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ``{target, params}`` node of a configuration: itself, or what lies under ``model:``.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    node = config if "target" in config else config.get("model")
+    if not isinstance(node, Mapping) or "target" not in node:
+        sections = ", ".join(map(str, config)) or "nothing"
+        raise ConfigError(f"the configuration has no section 'model' with a 'target'; it has: {sections}")
+    return node
+
+
+def without_checkpoints(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A copy of a configuration in which every ``ckpt_path`` is null, however deep."""
+    copied = copy.deepcopy(node)
+    if isinstance(copied, DictConfig):
+        OmegaConf.set_readonly(copied, False)
+    _clear_checkpoints(copied)
+    return copied
+
+
+def _clear_checkpoints(node: Any) -> None:
+    if isinstance(node, (dict, DictConfig)):
+        for key in list(node):
+            if key == "ckpt_path":
+                node[key] = None
+            elif not (isinstance(node, DictConfig) and OmegaConf.is_missing(node, key)):
+                _clear_checkpoints(node[key])
+    elif isinstance(node, (list, ListConfig)):
+        for item in node:
+            _clear_checkpoints(item)
