@@ -15,6 +15,8 @@ from typing import Any, TypeGuard
 
 from omegaconf import OmegaConf
 
+from ldm.targets import current_name, why_missing
+
 EXIT_BAD_INPUT = 2
 
 
@@ -31,26 +33,33 @@ class MissingPartError(UserError):
 
 
 def get_obj_from_str(path: str, reload: bool = False) -> Any:
-    """Import the object that a dotted path such as ``torch.nn.Identity`` names.
+    """Import the object that a dotted path such as ``torch.nn.Identity`` names, wherever it is now.
 
     Raises:
+        MissingPartError: a public name that this project is known not to carry.
         ConfigError: the module or the name in it does not exist.
     """
-    module_name, _, name = str(path).rpartition(".")
+    path = current_name(str(path))
+    module_name, _, name = path.rpartition(".")
     if not module_name:
         raise ConfigError(f"target '{path}' is not a dotted import path such as 'package.module.Class'")
     try:
         module = importlib.import_module(module_name)
+        module = importlib.reload(module) if reload else module
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ConfigError(f"target '{path}' does not exist: there is no module '{error.name}'") from error
-        raise ConfigError(f"target '{path}' needs the Python package '{error.name}', which is not installed") from error
-    if reload:
-        module = importlib.reload(module)
+            raise _no_target(path, f"does not exist: there is no module '{error.name}'") from error
+        raise _no_target(path, f"needs the Python package '{error.name}', which is not installed") from error
     try:
         return getattr(module, name)
     except AttributeError as error:
-        raise ConfigError(f"target '{path}' does not exist: module '{module_name}' has no '{name}'") from error
+        raise _no_target(path, f"does not exist: module '{module_name}' has no '{name}'") from error
+
+
+def _no_target(path: str, problem: str) -> UserError:
+    """The error for a target that cannot be imported: what would do instead, where that is known."""
+    reason = why_missing(path)
+    return ConfigError(f"target '{path}' {problem}") if reason is None else MissingPartError(f"no '{path}': {reason}")
 
 
 def instantiate_from_config(config: Mapping[str, Any], **extra: Any) -> Any:

@@ -1,0 +1,62 @@
+"""Names in public configurations that are elsewhere now, or that this project does not have.
+
+Configurations outlive the code that they were written for. ``ldm.util.get_obj_from_str`` asks here: first whether a
+name has moved, and, when it cannot be imported, whether it is known to be missing and what to use instead.
+"""
+
+from __future__ import annotations
+
+# old prefix -> new prefix
+MOVED = {
+    "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator": "ldm.modules.losses.VQLPIPSWithDiscriminator",
+    "taming.modules.losses.vqperceptual.DummyLoss": "ldm.modules.losses.DummyLoss",
+    "ldm.modules.losses.contperceptual.DummyLoss": "ldm.modules.losses.DummyLoss",
+    "lightning.pytorch": "pytorch_lightning",
+    "pytorch_lightning.callbacks.GPUStatsMonitor": "pytorch_lightning.callbacks.DeviceStatsMonitor",
+}
+
+FOLDERS = "take ldm.data.folder.ImageFolder, or ldm.data.captioned.CaptionedFolder for pictures with captions"
+
+# prefix -> what is missing, and what would do
+NOT_CARRIED = {
+    "ldm.data.imagenet": f"ImageNet's data sets are not here; {FOLDERS}",
+    "ldm.data.lsun": f"LSUN's data sets are not here; {FOLDERS}",
+    "ldm.data.openimages": f"OpenImages' data sets are not here; {FOLDERS}",
+    "ldm.data.faceshq": f"the face data sets (CelebA-HQ, FFHQ) are not here; {FOLDERS}",
+    "ldm.data.celebahq": f"the face data sets (CelebA-HQ, FFHQ) are not here; {FOLDERS}",
+    "ldm.data.coco": f"COCO is not here; {FOLDERS}",
+    "ldm.data.ade20k": f"ADE20K is not here; {FOLDERS}",
+    "ldm.data.previews": f"the preview data set was never public; {FOLDERS}",
+    "ldm.data.teyvat": f"this data set is not here; {FOLDERS}",
+    "ldm.data.laion": f"reading LAION's tar shards is not here; {FOLDERS}",
+    "ldm.data.base.Txt2ImgIterableBaseDataset": f"streaming data sets are not here; {FOLDERS}",
+    "ldm.data.util.AddMiDaS": "the depth network's input is made by ldm.modules.midas.api",
+    "taming.data": f"taming's data sets are not here; {FOLDERS}",
+    "taming.models": "taming's own models are not here; ldm.models.autoencoder has the VQ autoencoders",
+    "torchvision.transforms": "torchvision is not used here; the data sets resize and crop by themselves",
+    "ldm.models.diffusion.classifier": "classifier guidance is not here; classifier-free guidance is",
+    "ldm.modules.diffusionmodules.openaimodel.EncoderUNetModel": "the classifier half of a UNet is not here",
+    "ldm.modules.encoders.modules.FrozenT5Embedder": "the T5 encoder is not here",
+    "ldm.modules.encoders.modules.FrozenCLIPT5Encoder": "the T5 encoder is not here",
+    "ldm.modules.karlo": "Karlo's prior is not here; the unCLIP models take a picture instead",
+    "pytorch_lightning.loggers.TestTubeLogger": "Lightning has dropped test-tube; take TensorBoardLogger or CSVLogger",
+    "pytorch_lightning.strategies.ColossalAIStrategy": "Lightning has dropped ColossalAI; take DDPStrategy",
+}
+
+
+def current_name(target: str) -> str:
+    """Where ``target`` is now; itself if it has not moved."""
+    old = _longest_prefix(target, MOVED)
+    return target if old is None else MOVED[old] + target[len(old) :]
+
+
+def why_missing(target: str) -> str | None:
+    """What is missing and what would do instead, for a name that this project is known not to have."""
+    prefix = _longest_prefix(target, NOT_CARRIED)
+    return None if prefix is None else NOT_CARRIED[prefix]
+
+
+def _longest_prefix(target: str, table: dict[str, str]) -> str | None:
+    """The longest entry that is ``target`` or a package or module that it lies in."""
+    found = [prefix for prefix in table if target == prefix or target.startswith(prefix + ".")]
+    return max(found, key=len, default=None)

@@ -1,0 +1,128 @@
+"""Who may import whom (read from the sources, not by importing), and what no file of ldm/ may hold."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT
+
+LONGEST_FILE = 450
+SOURCES = sorted((ROOT / "ldm").rglob("*.py"))
+
+# part of ldm/ -> the parts that it may import, besides itself
+MAY_IMPORT = {
+    "targets": set(),
+    "util": {"targets"},
+    "checkpoint": {"util"},
+    "lr_scheduler": {"util"},
+    "modules": {"util", "checkpoint"},
+    "control": {"util", "checkpoint", "modules"},
+    "data": {"util"},
+    "models": {"util", "checkpoint", "modules"},
+    "training": {"util", "checkpoint", "data"},
+    "workflows": {"util", "checkpoint", "modules", "control", "models", "data"},
+}
+CONTROL_SEES = ("ldm.modules.attention",)  # of the modules, control knows the seam only
+TAMING = ("modules/losses/", "models/autoencoder.py")
+LIGHTNING = ("models/", "training/")
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a module imports, wherever in the file, relative imports resolved."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def inside(name: str, module: str) -> bool:
+    return name == module or name.startswith(module + ".")
+
+
+def complaints(path: str, source: str) -> list[str]:
+    """What is wrong in one file of ldm/, ``path`` counted from there."""
+    part = path.split("/")[0].removesuffix(".py")
+    package = ".".join(["ldm", *path.split("/")[:-1]])
+    tree = ast.parse(source)
+    found = []
+    for line, name in imports(tree, package):
+        where = f"ldm/{path}:{line} imports {name}"
+        target = name.split(".")[1] if inside(name, "ldm") and "." in name else None
+        if target is not None and target != part and target not in MAY_IMPORT[part]:
+            found.append(f"{where}: {part} may import {', '.join(sorted(MAY_IMPORT[part])) or 'nothing of ldm'}")
+        if part == "control" and target == "modules" and not any(inside(name, seen) for seen in CONTROL_SEES):
+            found.append(f"{where}: control may import {', '.join(CONTROL_SEES)} of the modules")
+        if inside(name, "taming") and not path.startswith(TAMING):
+            found.append(f"{where}: taming is for {', '.join(TAMING)}")
+        if any(inside(name, pl) for pl in ("pytorch_lightning", "lightning")) and not path.startswith(LIGHTNING):
+            found.append(f"{where}: Lightning is for {', '.join(LIGHTNING)}")
+        if name.split(".")[0] in ("pickle", "dill", "cloudpickle", "joblib") and part != "checkpoint":
+            found.append(f"{where}: weight files are opened in ldm/checkpoint only")
+        if inside(name, "torchvision"):
+            found.append(f"{where}: torchvision is not a requirement")
+        if inside(name, "main") or name.split(".")[0] in ("scripts", "benchmarks", "tests"):
+            found.append(f"{where}: a library does not import its commands")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            call = ast.unparse(node.func)
+            where = f"ldm/{path}:{node.lineno} calls {call}"
+            if call == "print":
+                found.append(f"{where}: use logging")
+            if call in ("torch.load", "torch.save") and part != "checkpoint":
+                found.append(f"{where}: weight files are opened and written in ldm/checkpoint only")
+            if call.endswith(".cuda"):
+                found.append(f"{where}: say .to(device)")
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            found.append(f"ldm/{path}:{node.lineno}: a bare except hides every error")
+    if source.count("\n") > LONGEST_FILE:
+        found.append(f"ldm/{path}: {source.count(chr(10))} lines, more than {LONGEST_FILE}")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_file_keeps_the_rules(path: Path) -> None:
+    wrong = complaints(path.relative_to(ROOT / "ldm").as_posix(), path.read_text())
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "what"),
+    [
+        ("modules/a.py", "from ldm.models.autoencoder import AutoencoderKL", "modules may import"),
+        ("modules/a/b.py", "from ...control import style", "modules may import"),
+        ("modules/a.py", "def f():\n    import ldm.workflows.txt2img", "modules may import"),
+        ("modules/a.py", "from ldm import control", "modules may import"),
+        ("control/a.py", "from ldm.modules.ema import LitEma", "control may import"),
+        ("training/a.py", "from ldm.models.diffusion.ddpm import DDPM", "training may import"),
+        ("data/a.py", "from ldm.checkpoint import read_state_dict", "data may import"),
+        ("models/diffusion/ddpm.py", "import taming.modules.vqvae", "taming is for"),
+        ("workflows/a.py", "import pytorch_lightning as pl", "Lightning is for"),
+        ("models/a.py", "import pickle", "ldm/checkpoint only"),
+        ("models/a.py", "x = torch.load('a.ckpt')", "ldm/checkpoint only"),
+        ("models/a.py", "from main import ImageLogger", "commands"),
+        ("util.py", "print('hello')", "use logging"),
+        ("modules/a.py", "x = model.cuda()", "say .to(device)"),
+        ("modules/a.py", "try:\n    f()\nexcept:\n    pass", "bare except"),
+        ("modules/a.py", "\n" * (LONGEST_FILE + 1), "lines, more than"),
+    ],
+)
+def test_each_rule_is_seen_to_be_broken(path: str, source: str, what: str) -> None:
+    assert any(what in complaint for complaint in complaints(path, source))
+
+
+def test_what_is_allowed_is_not_complained_about() -> None:
+    assert not complaints("models/autoencoder.py", "import taming.modules.vqvae\nfrom ldm.modules import ema\n")
+    assert not complaints("control/a.py", "from ldm.modules.attention import CrossAttention\n")
+    assert not complaints("modules/a/b.py", "from . import c\nfrom ..d import e\n")
+
+
+def test_every_part_is_known() -> None:
+    parts = {path.relative_to(ROOT / "ldm").parts[0].removesuffix(".py") for path in SOURCES}
+    assert parts - {"__init__"} <= set(MAY_IMPORT)
