@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,8 +43,8 @@ class SetupCallback(pl.Callback):
         logdir: str | os.PathLike[str],
         ckptdir: str | os.PathLike[str],
         cfgdir: str | os.PathLike[str],
-        config: Mapping[str, Any],
-        lightning_config: Mapping[str, Any],
+        config: dict[str, Any],
+        lightning_config: dict[str, Any],
     ) -> None:
         self.resume = resume
         self.now = now
@@ -60,7 +60,7 @@ class SetupCallback(pl.Callback):
         self._save(self.config, "project")
         self._save({"lightning": self.lightning_config}, "lightning")
 
-    def _save(self, config: Mapping[str, Any], name: str) -> None:
+    def _save(self, config: dict[str, Any], name: str) -> None:
         with atomic_write(self.cfgdir / f"{self.now}-{name}.yaml") as path:
             OmegaConf.save(OmegaConf.create(config), path, resolve=True)
 

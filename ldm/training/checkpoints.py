@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ class AtomicCheckpointIO(CheckpointIO):
 class TrainCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint with the same parameters, which always keeps one ``last.ckpt``."""
 
-    def __init__(self, dirpath: str | os.PathLike[str] | None = None, **params: Any) -> None:
+    def __init__(self, dirpath: str | Path | None = None, **params: Any) -> None:
         params.setdefault("save_last", True)
         params.setdefault("enable_version_counter", False)  # a resumed run goes on with the same files
         super().__init__(dirpath=dirpath, **params)

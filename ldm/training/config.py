@@ -44,7 +44,7 @@ def require(config: DictConfig, section: str) -> Any:
 
 
 def apply_personalization(config: DictConfig, options: argparse.Namespace) -> None:
-    """Write ``--data_root``, ``--init_word``, ``--placeholder_string`` and ``--embedding_manager_ckpt`` into the config.
+    """Write --data_root, --init_word, --placeholder_string and --embedding_manager_ckpt into the configuration.
 
     Raises:
         ConfigError: the configuration has no place for one of them.

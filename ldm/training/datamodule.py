@@ -51,9 +51,9 @@ class DataModuleFromConfig(pl.LightningDataModule):
         nodes = {"train": train, "validation": validation, "test": test, "predict": predict}
         self.dataset_configs = {name: node for name, node in nodes.items() if node is not None}
         if not self.dataset_configs:
-            raise ConfigError("data.params names no data set; it needs at least one of train, validation, test, predict")
+            raise ConfigError("data.params names no data set; it needs one of train, validation, test, predict")
         self.num_workers = min(2 * batch_size, os.cpu_count() or 1) if num_workers is None else num_workers
-        self.shuffled = {"train": True, "validation": shuffle_val_dataloader, "test": shuffle_test_loader, "predict": False}
+        self.shuffled = {"train": True, "validation": shuffle_val_dataloader, "test": shuffle_test_loader}
         self.cache_latents = cache_latents
         self.cache_file = cache_file
         self.position = Position()
@@ -100,7 +100,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         }
         if isinstance(data, IterableDataset):
             return DataLoader(data, **options)
-        shuffle = self.shuffled[name] and not self._overfits
+        shuffle = self.shuffled.get(name, False) and not self._overfits
         rank, world_size = self._rank_and_world_size
         sampler = ResumableSampler(data, position, self.batch_size, shuffle=shuffle, rank=rank, world_size=world_size)
         limit = batches_per_epoch(sampler.batches_per_epoch)
@@ -113,7 +113,8 @@ class DataModuleFromConfig(pl.LightningDataModule):
 
     @property
     def _overfits(self) -> bool:
-        return self.trainer is not None and self.trainer.overfit_batches > 0
+        trainer: Any = self.trainer
+        return trainer is not None and trainer.overfit_batches > 0
 
     def _batches_per_epoch(self, full: int) -> int | None:
         """Lightning's ``limit_train_batches`` ends an epoch early; the sampler must count epochs the same way."""

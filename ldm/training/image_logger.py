@@ -15,7 +15,7 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor, nn
 
-from ldm.util import atomic_write
+from ldm.data.images import make_grid, save_image, tensor_to_image
 
 GRID_COLUMNS = 4
 
@@ -33,16 +33,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             child.training = mode
 
 
-def grid_of(images: Tensor, columns: int = GRID_COLUMNS) -> Image.Image:
-    """One picture out of a batch [N,C,H,W] in [0,1], C being 1 or 3, row by row."""
-    images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-    n, c, h, w = images.shape
-    columns = min(columns, n)
-    rows = math.ceil(n / columns)
-    canvas = torch.zeros(rows * columns, c, h, w)
-    canvas[:n] = images
-    pixels = canvas.view(rows, columns, c, h, w).permute(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
-    return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().numpy())
+def pictures_of(images: Tensor, rescale: bool = True) -> list[Image.Image]:
+    """Pictures out of [N,C,H,W] or [C,H,W]; one channel is grey, of more than three the first three are shown.
+
+    Args:
+        images: in [-1,1], or in [0,1] when ``rescale`` is false; values beyond are cut.
+    """
+    images = images[None] if images.ndim == 3 else images
+    images = (images if rescale else images * 2 - 1).detach().float().cpu()
+    return [tensor_to_image(image[:3].expand(3, -1, -1)) for image in images]
 
 
 class ImageLogger(pl.Callback):
@@ -51,7 +50,7 @@ class ImageLogger(pl.Callback):
     Args:
         batch_frequency: optimizer steps (or batches, see ``log_on_batch_idx``) between two sets of pictures.
         max_images: pictures of each kind.
-        clamp: cut values to [-1,1].
+        clamp: accepted from old YAMLs; values beyond the range are always cut.
         increase_log_steps: also at steps 1, 2, 4, 8, ... below ``batch_frequency``.
         rescale: the model's pictures are in [-1,1], not [0,1].
         disabled: no pictures at all.
@@ -76,7 +75,6 @@ class ImageLogger(pl.Callback):
     ) -> None:
         self.batch_frequency = batch_frequency
         self.max_images = max_images
-        self.clamp = clamp
         self.rescale = rescale
         self.disabled = disabled
         self.log_on_batch_idx = log_on_batch_idx
@@ -118,22 +116,16 @@ class ImageLogger(pl.Callback):
             return
         self._done = (split, count)
         with evaluating(pl_module):
-            pictures = draw(batch, split=split, **self.log_images_kwargs)
-        for kind, images in pictures.items():
-            if isinstance(images, Tensor) and images.ndim == 4:
-                self._keep(trainer, split, kind, self._prepared(images), batch_idx)
+            drawn = draw(batch, split=split, **self.log_images_kwargs)
+        for kind, images in drawn.items():
+            if isinstance(images, Tensor) and images.ndim in (3, 4):
+                shown = pictures_of(images[: self.max_images] if images.ndim == 4 else images, self.rescale)
+                self._keep(trainer, split, kind, make_grid(shown, GRID_COLUMNS), batch_idx)
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        images = images[: self.max_images].detach().float().cpu()
-        images = images.clamp(-1, 1) if self.clamp else images
-        return (images + 1) / 2 if self.rescale else images
-
-    def _keep(self, trainer: pl.Trainer, split: str, kind: str, images: Tensor, batch_idx: int) -> None:
-        grid = grid_of(images)
+    def _keep(self, trainer: pl.Trainer, split: str, kind: str, grid: Image.Image, batch_idx: int) -> None:
         folder = self.folder or Path(trainer.default_root_dir) / "images"
         step, epoch = trainer.global_step, trainer.current_epoch
-        with atomic_write(folder / split / f"{kind}_gs-{step:06}_e-{epoch:06}_b-{batch_idx:06}.png") as path:
-            grid.save(path)
+        save_image(grid, folder / split / f"{kind}_gs-{step:06}_e-{epoch:06}_b-{batch_idx:06}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(f"{split}/{kind}", np.asarray(grid), step, dataformats="HWC")

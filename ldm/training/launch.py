@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import logging
 import sys
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,15 +19,24 @@ from ldm.training import legacy
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
 from ldm.training.checkpoints import AtomicCheckpointIO, TrainCheckpoint
 from ldm.training.config import apply_personalization, read_config, require
+from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.options import parse
 from ldm.training.resume import ExactResume
 from ldm.training.run_folder import RunFolder, choose_run_folder, configurations
-from ldm.training.datamodule import DataModuleFromConfig
 from ldm.util import ConfigError, MissingPartError, instantiate_from_config
 
 log = logging.getLogger(__name__)
 
 EXIT_STOPPED = 130
+
+# What Lightning says that is not so, or not news, in this project.
+NOISE = (
+    ".*ended before the epoch ended and your dataloader is not resumable",  # the sampler is
+    ".*in eval mode at the start of training",  # frozen parts are, on purpose
+    ".*exists and is not empty",  # a resumed run goes on with its folder
+    ".*smaller than the logging interval",
+    ".*isinstance.treespec, LeafSpec.. is deprecated",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,6 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         UserError: something in it, or in a file that it names, is wrong; nothing has been written then.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
     options, changes = parse(sys.argv[1:] if arguments is None else arguments)
     run = choose_run_folder(options)
     config = read_config(configurations(options, run), changes)
@@ -49,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     data = instantiate_from_config(require(config, "data"))
     data.setup("fit")
     trainer = make_trainer(options, run, config, lightning)
-    model.learning_rate = learning_rate(options, config, trainer)
+    setattr(model, "learning_rate", learning_rate(options, config, trainer))  # noqa: B010  (a plain float, no submodule)
     change_memory(model, lightning)
     if options.train:
         fit(trainer, model, data, run)
@@ -178,7 +190,8 @@ def make_loggers(options: argparse.Namespace, run: RunFolder, lightning: DictCon
     if target.endswith("WandbLogger"):
         if importlib.util.find_spec("wandb") is None:
             raise MissingPartError("lightning.logger names wandb, which is not installed: run 'pip install wandb'")
-        params |= {"name": run.path.name, "id": run.path.name} | ({"project": options.project} if options.project else {})
+        params |= {"name": run.path.name, "id": run.path.name}
+        params |= {"project": options.project} if options.project else {}
     given = {} if target != node["target"] else node.get("params") or {}
     return [csv, instantiate_from_config({"target": target, "params": params | given})]
 
@@ -186,8 +199,8 @@ def make_loggers(options: argparse.Namespace, run: RunFolder, lightning: DictCon
 def change_memory(model: nn.Module, lightning: DictConfig) -> None:
     """``lightning.channels_last`` and ``lightning.compile``: the same numbers, sooner (True, or a submodule's name)."""
     if lightning.get("channels_last"):
-        for child in model.children():
-            child.to(memory_format=torch.channels_last)
+        for child in model.children():  # LightningModule.to itself does not know memory formats
+            child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wish = lightning.get("compile")
     if wish:
         names = ("model.diffusion_model", "encoder", "decoder") if wish is True else (str(wish),)

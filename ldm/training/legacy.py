@@ -31,7 +31,8 @@ def _gpus(value: Any) -> Settings:
 
 def _accelerator(value: Any) -> Settings:
     """Lightning 1 called the strategy an accelerator."""
-    return {"strategy": value} if str(value).startswith(("dp", "ddp", "deepspeed", "horovod")) else {"accelerator": value}
+    is_strategy = str(value).startswith(("dp", "ddp", "deepspeed", "horovod"))
+    return _strategy(value) if is_strategy else {"accelerator": value}
 
 
 def _strategy(value: Any) -> Settings:
@@ -39,7 +40,8 @@ def _strategy(value: Any) -> Settings:
 
 
 def _precision(value: Any) -> Settings:
-    return {"precision": {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}.get(str(value), value)}
+    names = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+    return {"precision": names.get(str(value), value)}
 
 
 def _refresh_rate(value: Any) -> Settings:

@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="main.py",
         description="Train what a YAML describes.",
-        epilog="Anything in the YAML can be changed with a.b=c or --a.b c; every option of Lightning's Trainer is a flag.",
+        epilog="Anything in the YAML can be changed with a.b=c or --a.b c; every option of the Trainer is a flag.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     def switch(*names: str, default: bool = False, help: str) -> None:
         add(*names, type=_boolean, const=True, default=default, nargs="?", metavar="BOOL", help=help)
 
-    add("-b", "--base", nargs="*", action="extend", default=[], metavar="YAML", help="configurations, merged left to right")
+    add("-b", "--base", nargs="*", action="extend", default=[], metavar="YAML", help="YAMLs, merged left to right")
     switch("-t", "--train", help="train")
     switch("--no-test", help="skip the test data set after training")
     add("-n", "--name", default="", help="ending of the run folder's name")
@@ -81,7 +81,7 @@ def _read_rest(rest: list[str]) -> list[str]:
         name = flag[2:]
         if "." not in name:
             if name.replace("-", "_") not in trainer_flags():
-                raise UserError(f"there is no flag '--{name}'; see --help, or change the configuration with --a.b value")
+                raise UserError(f"there is no flag '--{name}'; see --help, or change a YAML value with --a.b value")
             name = "lightning.trainer." + name.replace("-", "_")
         if not separator:
             has_value = i + 1 < len(rest) and not rest[i + 1].startswith("--")

@@ -12,7 +12,7 @@ from ldm.util import UserError
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``logs/<date>_<name><postfix>/`` with configs/, checkpoints/, images/, metrics/; ``checkpoint`` to resume from."""
+    """``logs/<date>_<name><postfix>/`` with configs/, checkpoints/, images/, metrics/; what to resume from."""
 
     path: Path
     now: str
@@ -44,7 +44,7 @@ def choose_run_folder(options: argparse.Namespace) -> RunFolder:
 
 def _resumed(options: argparse.Namespace, now: str) -> RunFolder:
     if options.name:
-        raise UserError("--name and --resume exclude each other: a resumed run keeps its folder; use --postfix for a new one")
+        raise UserError("--name and --resume exclude each other: a resumed run keeps its folder")
     given = Path(options.resume)
     if not given.exists():
         raise UserError(f"--resume: there is no '{given}'; give a run folder or a checkpoint inside one")

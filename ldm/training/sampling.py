@@ -67,10 +67,11 @@ class ResumableSampler(DistributedSampler):
     def order(self, epoch: int) -> np.ndarray:
         """The items of this process in the given epoch, as indices [num_samples]."""
         size = len(self.dataset)  # type: ignore[arg-type]
-        indices = np.random.default_rng([self.position.seed, epoch]).permutation(size) if self.shuffle else np.arange(size)
+        generator = np.random.default_rng([self.position.seed, epoch])
+        indices = generator.permutation(size) if self.shuffle else np.arange(size)
         return np.resize(indices, self.total_size)[self.rank :: self.num_replicas]
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, batch = divmod(self.position.batches, max(self.batches_per_epoch, 1))
         for index in self.order(epoch)[batch * self.batch_size :]:
             yield int(index), epoch

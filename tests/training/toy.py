@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,16 @@ class ToyModel(pl.LightningModule):
 
     learning_rate: float
 
-    def __init__(self, log_file: str = "", delay: float = 0.0, scheduled: bool = True, **ignored: Any) -> None:
+    def __init__(self, log_file: str = "", delay: float = 0.0, interrupt_at: int = -1) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.Dropout(0.2), nn.Conv2d(8, 3, 3, padding=1))
+        first, last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+        self.net = nn.Sequential(first, nn.SiLU(), nn.Dropout(0.2), last)
         self.frozen = nn.Linear(2, 2).requires_grad_(False).eval()
         self.register_buffer("average", torch.zeros(3))
         self.average: Tensor
         self.log_file = log_file
         self.delay = delay
-        self.scheduled = scheduled
+        self.interrupt_at = interrupt_at
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x = batch["image"].movedim(-1, 1)
@@ -56,6 +58,8 @@ class ToyModel(pl.LightningModule):
         self.log("train/loss", loss)
         self._write(loss, batch["index"].tolist())
         time.sleep(self.delay)
+        if self.trainer.fit_loop.epoch_loop.total_batch_idx == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -67,8 +71,6 @@ class ToyModel(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.learning_rate)
-        if not self.scheduled:
-            return optimizer
         factor = LambdaLinearScheduler([3], f_min=[0.1], f_max=[1.0], f_start=[0.1], cycle_lengths=[40])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
@@ -86,7 +88,7 @@ class ToyModel(pl.LightningModule):
             "items": indices,
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             "average": self.average.tolist(),
-            "weights": float(sum(p.double().sum() for p in self.net.parameters())),
+            "weights": float(sum(p.detach().double().sum() for p in self.net.parameters())),
         }
         with Path(f"{self.log_file}.{self.global_rank}").open("a") as file:
             file.write(json.dumps(entry) + "\n")
