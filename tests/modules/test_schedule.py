@@ -40,7 +40,7 @@ def test_ddim_steps() -> None:
 def test_ddim_parameters_with_eta_one_are_the_ddpm_posterior() -> None:
     betas = make_beta_schedule("linear", 1000, 0.00085, 0.012)
     acp = np.cumprod(1 - betas)
-    sigmas, alphas, alphas_prev = make_ddim_sampling_parameters(acp, np.arange(1, 1000), eta=1.0)
+    sigmas, _, alphas_prev = make_ddim_sampling_parameters(acp, np.arange(1, 1000), eta=1.0)
     np.testing.assert_array_equal(alphas_prev, acp[:-1])
     np.testing.assert_allclose(sigmas**2, betas[1:] * (1 - acp[:-1]) / (1 - acp[1:]), rtol=1e-8)
     assert np.all(make_ddim_sampling_parameters(acp, np.arange(1, 1000, 20), eta=0.0)[0] == 0)
@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_one_sentence() -> None:
         make_beta_schedule("sigmoid", 1000)
     with pytest.raises(UserError, match="at least 1 step"):
         make_beta_schedule("linear", 0)
-    with pytest.raises(UserError, match="visit timestep 1000 .* such as 500"):
+    with pytest.raises(UserError, match=r"visit timestep 1000 .* such as 500"):
         make_ddim_timesteps("uniform", 1000, 1000)
     with pytest.raises(UserError, match="known: uniform, quad"):
         make_ddim_timesteps("cubic", 10, 1000)
