@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ldm.targets import current_name, why_missing
 
@@ -130,6 +132,23 @@ def _is_class(factory: Callable[..., Any]) -> TypeGuard[type]:
 def _short(value: Any, limit: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+def read_yaml(path: str | os.PathLike[str]) -> DictConfig:
+    """The configuration in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds no sections.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no configuration file '{path}'")
+    try:
+        config = OmegaConf.load(Path(path))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' is not readable as YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"'{path}' is no configuration: it must hold sections such as 'model:' and 'data:'")
+    return config
 
 
 @contextlib.contextmanager

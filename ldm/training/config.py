@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ldm.util import ConfigError
+from ldm.util import ConfigError, read_yaml
 
 PERSONALIZATION = "model.params.personalization_config.params"
 
@@ -21,7 +20,7 @@ def read_config(paths: list[str], changes: list[str]) -> DictConfig:
     Raises:
         ConfigError: a file that is missing or is no YAML mapping, or a change that cannot be read.
     """
-    parts = [_read(path) for path in paths]
+    parts = [read_yaml(path) for path in paths]
     try:
         merged = OmegaConf.merge(*parts, OmegaConf.from_dotlist(changes))
         OmegaConf.resolve(merged)
@@ -64,18 +63,6 @@ def apply_personalization(config: DictConfig, options: argparse.Namespace) -> No
         if OmegaConf.select(config, PERSONALIZATION) is None:
             raise ConfigError(f"the configuration has no section '{PERSONALIZATION}' to put {name} into")
         OmegaConf.update(config, f"{PERSONALIZATION}.{name}", value, merge=False, force_add=True)
-
-
-def _read(path: str) -> DictConfig:
-    if not Path(path).is_file():
-        raise ConfigError(f"there is no configuration file '{path}'")
-    try:
-        config = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"'{path}' is not readable as YAML: {_first_line(error)}") from error
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"'{path}' is no configuration: it must hold sections such as 'model:' and 'data:'")
-    return config
 
 
 def _first_line(error: Exception) -> str:
