@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
@@ -17,6 +18,7 @@ from ldm.modules.diffusionmodules.vae_blocks import (
     DownStage,
     Middle,
     ResnetBlock,
+    StageOptions,
     Upsample,
     UpStage,
     conv3,
@@ -74,14 +76,10 @@ class AutoencoderShape:
         """Channels of each stage, full resolution first."""
         return [self.ch * mult for mult in self.ch_mult]
 
-    def stage_options(self, level: int) -> dict[str, Any]:
-        """What the stage ``level`` (0 is full resolution) has in common in encoder and decoder."""
-        return {
-            "dropout": self.dropout,
-            "attn_type": self.attn_type,
-            "attends": self.resolution // 2**level in self.attn_resolutions,
-            "conv": self.resamp_with_conv,
-        }
+    def stage_options(self, level: int) -> StageOptions:
+        """The options of the stage ``level``; 0 is full resolution."""
+        attends = self.resolution // 2**level in self.attn_resolutions
+        return StageOptions(self.dropout, self.attn_type, attends, self.resamp_with_conv)
 
 
 def _channels_last(x: torch.Tensor) -> torch.Tensor:
@@ -105,8 +103,8 @@ class Encoder(nn.Module):
         last = len(widths) - 1
         self.conv_in = conv3(shape.in_channels, shape.ch)
         self.down = nn.ModuleList(
-            DownStage(before, after, shape.num_res_blocks, resample=level < last, **shape.stage_options(level))
-            for level, (before, after) in enumerate(zip([shape.ch, *widths], widths, strict=False))
+            DownStage(before, after, shape.num_res_blocks, level < last, shape.stage_options(level))
+            for level, (before, after) in enumerate(itertools.pairwise([shape.ch, *widths]))
         )
         self.mid = Middle(widths[-1], shape.dropout, shape.attn_type)
         self.norm_out = group_norm(widths[-1])
@@ -144,7 +142,7 @@ class Decoder(nn.Module):
         self.conv_in = conv3(shape.z_channels, widths[-1])
         self.mid = Middle(widths[-1], shape.dropout, shape.attn_type)
         self.up = nn.ModuleList(
-            UpStage(before, after, shape.num_res_blocks + 1, resample=level > 0, **shape.stage_options(level))
+            UpStage(before, after, shape.num_res_blocks + 1, level > 0, shape.stage_options(level))
             for level, (before, after) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True))
         )
         self.norm_out = group_norm(widths[0])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ldm.modules.group_norm import GroupNorm
 from ldm.util import ConfigError
 
 GROUPS = 32
@@ -13,7 +17,7 @@ EPS = 1e-6
 ATTENTION_TYPES = ("vanilla", "vanilla-xformers", "memory-efficient", "none")
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> GroupNorm:
     """The autoencoder's normalisation: 32 groups, eps 1e-6.
 
     Raises:
@@ -22,7 +26,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     if channels % GROUPS:
         raise ConfigError(f"an autoencoder layer of {channels} channels is not possible: ch * ch_mult must be "
                           f"a multiple of {GROUPS}")
-    return nn.GroupNorm(GROUPS, channels, eps=EPS)
+    return GroupNorm(GROUPS, channels, eps=EPS)
 
 
 def conv3(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -124,18 +128,27 @@ class Middle(nn.Module):
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
+@dataclass(frozen=True)
+class StageOptions:
+    """What a stage of the encoder and the one of the decoder at the same resolution have in common."""
+
+    dropout: float
+    attn_type: str
+    attends: bool  # an attention after each residual block
+    with_conv: bool  # resample with a convolution
+
+
 class Stage(nn.Module):
     """Residual blocks at one resolution, each followed by attention where the resolution asks for it."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, count: int, dropout: float, attn_type: str, attends: bool
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, count: int, options: StageOptions) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * count
         self.block = nn.ModuleList(
-            ResnetBlock(before, after, dropout) for before, after in zip(widths, widths[1:], strict=False)
+            ResnetBlock(before, after, options.dropout) for before, after in itertools.pairwise(widths)
         )
-        self.attn = nn.ModuleList(attention_block(out_channels, attn_type) for _ in range(count if attends else 0))
+        attentions = count if options.attends else 0
+        self.attn = nn.ModuleList(attention_block(out_channels, options.attn_type) for _ in range(attentions))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,C,H,W] -> [B,C',H,W], before any resampling."""
@@ -149,11 +162,11 @@ class Stage(nn.Module):
 class DownStage(Stage):
     """A stage of the encoder, followed by ``downsample`` unless it is the last."""
 
-    def __init__(self, *shape: int, dropout: float, attn_type: str, attends: bool, resample: bool, conv: bool) -> None:
-        super().__init__(*shape, dropout, attn_type, attends)
+    def __init__(self, in_channels: int, out_channels: int, count: int, resample: bool, options: StageOptions) -> None:
+        super().__init__(in_channels, out_channels, count, options)
         self.resample = resample
         if resample:
-            self.downsample = Downsample(shape[1], conv)
+            self.downsample = Downsample(out_channels, options.with_conv)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,C,H,W] -> [B,C',H/2,W/2], or [B,C',H,W] for the last stage."""
@@ -164,11 +177,11 @@ class DownStage(Stage):
 class UpStage(Stage):
     """A stage of the decoder, followed by ``upsample`` unless it is the one of full resolution."""
 
-    def __init__(self, *shape: int, dropout: float, attn_type: str, attends: bool, resample: bool, conv: bool) -> None:
-        super().__init__(*shape, dropout, attn_type, attends)
+    def __init__(self, in_channels: int, out_channels: int, count: int, resample: bool, options: StageOptions) -> None:
+        super().__init__(in_channels, out_channels, count, options)
         self.resample = resample
         if resample:
-            self.upsample = Upsample(shape[1], conv)
+            self.upsample = Upsample(out_channels, options.with_conv)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,C,H,W] -> [B,C',2H,2W], or [B,C',H,W] at full resolution."""
