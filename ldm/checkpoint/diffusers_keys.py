@@ -1,0 +1,153 @@
+"""The names of diffusers' and transformers' weights, translated into those of this project."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+_UNET_TOP = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "class_embedding": "label_emb",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
+_UNET_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_UNET_BLOCK = re.compile(
+    r"(down|mid|up)_blocks?(?:\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
+)
+_MIDDLE = {("resnets", 0): 0, ("attentions", 0): 1, ("resnets", 1): 2}
+
+_VAE_RULES: tuple[tuple[str, str], ...] = (
+    (r"mid_block\.resnets\.0\.", "mid.block_1."),
+    (r"mid_block\.resnets\.1\.", "mid.block_2."),
+    (r"mid_block\.attentions\.0\.", "mid.attn_1."),
+    (r"down_blocks\.(\d+)\.resnets\.(\d+)\.", r"down.\1.block.\2."),
+    (r"down_blocks\.(\d+)\.attentions\.(\d+)\.", r"down.\1.attn.\2."),
+    (r"down_blocks\.(\d+)\.downsamplers\.0\.", r"down.\1.downsample."),
+    (r"up_blocks\.(\d+)\.resnets\.(\d+)\.", r"up.\1.block.\2."),
+    (r"up_blocks\.(\d+)\.attentions\.(\d+)\.", r"up.\1.attn.\2."),
+    (r"up_blocks\.(\d+)\.upsamplers\.0\.", r"up.\1.upsample."),
+    (r"conv_norm_out\.", "norm_out."),
+    (r"conv_shortcut\.", "nin_shortcut."),
+    (r"(attn[._][\d]+)\.group_norm\.", r"\1.norm."),
+    (r"(attn[._][\d]+)\.(?:to_q|query)\.", r"\1.q."),
+    (r"(attn[._][\d]+)\.(?:to_k|key)\.", r"\1.k."),
+    (r"(attn[._][\d]+)\.(?:to_v|value)\.", r"\1.v."),
+    (r"(attn[._][\d]+)\.(?:to_out\.0|proj_attn)\.", r"\1.proj_out."),
+)
+_OPEN_CLIP = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
+_OPEN_CLIP_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+
+
+def unet_weights(tensors: Mapping[str, Tensor], blocks: Sequence[int]) -> Tensors:
+    """``UNet2DConditionModel`` -> ``UNetModel``.
+
+    Args:
+        blocks: number of ResBlocks per level of the encoder (``layers_per_block``); the decoder has one more each.
+    """
+    return {_unet_key(key, blocks, tensors): value for key, value in tensors.items()}
+
+
+def _unet_key(key: str, blocks: Sequence[int], tensors: Mapping[str, Tensor]) -> str:
+    match = _UNET_BLOCK.fullmatch(key)
+    if match is None:
+        stem, _, leaf = key.rpartition(".")
+        return f"{_UNET_TOP.get(stem, stem)}.{leaf}"
+    part, level, kind, index, rest = match[1], int(match[2] or 0), match[3], int(match[4]), match[5]
+    if kind == "resnets":
+        stem, _, leaf = rest.rpartition(".")
+        rest = f"{_UNET_RESNET.get(stem, stem)}.{leaf}"
+    if part == "mid":
+        return f"middle_block.{_MIDDLE[kind, index]}.{rest}"
+    if part == "down":
+        first = 1 + sum(count + 1 for count in blocks[:level])
+        if kind == "downsamplers":
+            return f"input_blocks.{first + blocks[level]}.0.{rest.replace('conv.', 'op.')}"
+        return f"input_blocks.{first + index}.{int(kind == 'attentions')}.{rest}"
+    rising = list(reversed(blocks))
+    first = sum(count + 1 for count in rising[:level])
+    if kind == "upsamplers":
+        attended = any(other.startswith(f"up_blocks.{level}.attentions.") for other in tensors)
+        return f"output_blocks.{first + rising[level]}.{1 + attended}.{rest}"
+    return f"output_blocks.{first + index}.{int(kind == 'attentions')}.{rest}"
+
+
+def autoencoder_weights(tensors: Mapping[str, Tensor]) -> Tensors:
+    """``AutoencoderKL`` or ``VQModel`` of diffusers -> the class of that name here.
+
+    Its linear attention projections are 1x1 convolutions here, and levels of the decoder count from the finest.
+    """
+    levels = {int(m[1]) for key in tensors if (m := re.match(r"decoder\.up_blocks\.(\d+)\.", key))}
+    top = max(levels, default=0)
+    made = {}
+    for key, value in tensors.items():
+        name = re.sub(r"(?<=up_blocks\.)\d+", lambda m: str(top - int(m[0])), key)
+        for pattern, replacement in _VAE_RULES:
+            name = re.sub(pattern, replacement, name)
+        if re.search(r"attn[._]\d+\.(q|k|v|proj_out)\.weight$", name) and value.ndim == 2:
+            value = value[:, :, None, None]
+        made[name] = value
+    return made
+
+
+def clip_text_weights(tensors: Mapping[str, Tensor]) -> Tensors:
+    """``CLIPTextModel`` -> the encoder's ``transformer``, whose level ``text_model.`` newer files leave out."""
+    named = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in tensors.items()}
+    return {f"transformer.{key}": value for key, value in named.items() if not key.endswith("text_projection.weight")}
+
+
+def open_clip_weights(tensors: Mapping[str, Tensor], unused_layers: int = 1) -> Tensors:
+    """``CLIPTextModel`` of SD v2 -> open_clip's text tower.
+
+    diffusers drops what SD v2 never runs: the last block, the projection and the temperature. They are put back, the
+    block as a second name for the last one that is there, because this project's state dict lists them.
+    """
+    tensors = {key.removeprefix("text_model."): value for key, value in tensors.items()}
+    made: Tensors = {}
+    for key, value in tensors.items():
+        layer = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
+        if layer is None:
+            if key in _OPEN_CLIP:
+                made[_OPEN_CLIP[key]] = value
+        elif layer[2] in _OPEN_CLIP_LAYER:
+            made[f"transformer.resblocks.{layer[1]}.{_OPEN_CLIP_LAYER[layer[2]]}.{layer[3]}"] = value
+        elif layer[2] == "self_attn.q_proj":
+            parts = [tensors[key.replace("q_proj", f"{name}_proj")] for name in "qkv"]
+            made[f"transformer.resblocks.{layer[1]}.attn.in_proj_{layer[3]}"] = torch.cat(parts)
+    count = 1 + max(int(m[1]) for key in made if (m := re.match(r"transformer\.resblocks\.(\d+)\.", key)))
+    for extra in range(unused_layers):
+        last, new = f"transformer.resblocks.{count - 1}.", f"transformer.resblocks.{count + extra}."
+        made.update({key.replace(last, new): value for key, value in list(made.items()) if key.startswith(last)})
+    embedding = made["token_embedding.weight"]
+    projection = tensors.get("text_projection.weight")
+    width = embedding.shape[1]
+    made["text_projection"] = projection.T if projection is not None else torch.eye(width, dtype=embedding.dtype)
+    made["logit_scale"] = torch.tensor(1.0, dtype=embedding.dtype)
+    return {f"model.{key}": value for key, value in made.items()}

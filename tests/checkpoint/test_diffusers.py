@@ -1,0 +1,196 @@
+"""A diffusers folder, against diffusers and transformers: names, shapes, and what the networks compute."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.loaders import single_file_utils as theirs
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ldm.checkpoint import diffusers_config, load_model, load_weights, read_state_dict
+from ldm.checkpoint.diffusers_keys import autoencoder_weights, clip_text_weights, open_clip_weights, unet_weights
+from ldm.util import UserError, get_obj_from_str, instantiate_from_config
+from tests.helpers import GOLDEN
+
+SMALL_UNET = dict(
+    block_out_channels=(32, 64), layers_per_block=1, sample_size=8, norm_num_groups=32,
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+)  # fmt: skip
+SHAPES = {
+    "sd_v1": dict(cross_attention_dim=16, attention_head_dim=4),
+    "sd_v2": dict(cross_attention_dim=24, attention_head_dim=[2, 4], use_linear_projection=True),
+    "ldm": dict(
+        cross_attention_dim=20, attention_head_dim=8, block_out_channels=(32, 64, 128), layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D",) * 3, up_block_types=("CrossAttnUpBlock2D",) * 3,
+    ),
+}  # fmt: skip
+SMALL_TEXT = dict(
+    hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=50,
+    max_position_embeddings=77,
+)  # fmt: skip
+
+
+def small_unet(kind: str) -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    return UNet2DConditionModel(**{**SMALL_UNET, **SHAPES[kind]}).eval()
+
+
+def small_vae() -> AutoencoderKL:
+    torch.manual_seed(1)
+    blocks = dict(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
+    return AutoencoderKL(**blocks, block_out_channels=(32, 64), layers_per_block=1, sample_size=16).eval()
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    """A folder as ``StableDiffusionPipeline.save_pretrained`` lays it out, v-prediction."""
+    folder = tmp_path / "pipeline"
+    small_unet("sd_v1").save_pretrained(folder / "unet")
+    small_vae().save_pretrained(folder / "vae")
+    CLIPTextModel(CLIPTextConfig(**SMALL_TEXT, hidden_act="quick_gelu")).save_pretrained(folder / "text_encoder")
+    betas = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    DDIMScheduler(**betas, prediction_type="v_prediction").save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    return folder
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_unet_computes_what_diffusers_computes(kind: str, tmp_path: Path) -> None:
+    reference = small_unet(kind)
+    reference.save_pretrained(tmp_path)
+    unet = load_model(None, tmp_path)
+    width = reference.config.cross_attention_dim
+    generator = torch.Generator().manual_seed(2)
+    x, context = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 5, width, generator=generator)
+    t = torch.tensor([3, 700])
+    with torch.no_grad():
+        expected = reference(x, t, encoder_hidden_states=context).sample
+        actual = unet(x, timesteps=t, context=context)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_unet_names_are_the_inverse_of_diffusers_own_conversion(kind: str) -> None:
+    reference = small_unet(kind)
+    blocks = reference.config.layers_per_block
+    ours = unet_weights(reference.state_dict(), [blocks] * len(reference.config.block_out_channels))
+    prefixed = {f"model.diffusion_model.{key}": value for key, value in ours.items()}
+    back = theirs.convert_ldm_unet_checkpoint(prefixed, dict(reference.config))
+    assert_same_tensors(back, reference.state_dict())
+
+
+def test_autoencoder_names_are_the_inverse_of_diffusers_own_conversion() -> None:
+    reference = small_vae()
+    ours = autoencoder_weights(reference.state_dict())
+    back = theirs.convert_ldm_vae_checkpoint(ours, dict(reference.config))
+    expected = reference.state_dict()
+    assert back.keys() == expected.keys()
+    for key, value in expected.items():  # diffusers makes its linear layers from our 1x1 convolutions at load time
+        assert torch.equal(back[key].reshape(value.shape), value), key
+
+
+def test_text_encoder_of_sd2_is_the_inverse_of_diffusers_own_conversion() -> None:
+    text = CLIPTextModel(CLIPTextConfig(**SMALL_TEXT, hidden_act="gelu"))
+    ours = open_clip_weights(text.state_dict())
+    assert ours["model.transformer.resblocks.2.ln_1.weight"] is ours["model.transformer.resblocks.1.ln_1.weight"]
+    used = {k: v for k, v in ours.items() if "resblocks.2." not in k}
+    back = theirs.convert_open_clip_checkpoint(text, {f"cond_stage_model.{k}": v for k, v in used.items()},
+                                               prefix="cond_stage_model.model.")  # fmt: skip
+    back = {key.removeprefix("text_model."): value for key, value in back.items()}
+    expected = {key.removeprefix("text_model."): value for key, value in text.state_dict().items()}
+    for key, value in expected.items():
+        assert torch.equal(back[key], value), key
+
+
+def assert_same_tensors(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(actual[key], value), key
+
+
+FULL = {
+    "sd_v1": (dict(cross_attention_dim=768, attention_head_dim=8), dict(hidden_act="quick_gelu", hidden_size=768,
+              intermediate_size=3072, num_hidden_layers=12), clip_text_weights),
+    "sd_v2": (dict(cross_attention_dim=1024, attention_head_dim=[5, 10, 20, 20], use_linear_projection=True),
+              dict(hidden_act="gelu", hidden_size=1024, intermediate_size=4096, num_hidden_layers=23),
+              open_clip_weights),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FULL)
+def test_full_size_names_and_shapes_are_those_of_released_checkpoints(family: str) -> None:
+    unet_config, text_config, text_weights = FULL[family]
+    vae_blocks = dict(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**unet_config)
+        vae = AutoencoderKL(**vae_blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2)
+        text = CLIPTextModel(CLIPTextConfig(**text_config, vocab_size=49408))
+        translated = {
+            **{f"model.diffusion_model.{k}": v for k, v in unet_weights(unet.state_dict(), [2] * 4).items()},
+            **{f"first_stage_model.{k}": v for k, v in autoencoder_weights(vae.state_dict()).items()},
+            **{f"cond_stage_model.{k}": v for k, v in text_weights(text.state_dict()).items()},
+        }
+    listing = json.loads((GOLDEN / "keys" / f"{family}.json").read_text())["keys"]
+    expected = {key: shape for key, shape in listing.items() if "." in key and not key.endswith("position_ids")}
+    assert {key: list(value.shape) for key, value in translated.items()} == expected
+
+
+def test_pipeline_folder_gives_every_key_of_the_model_that_it_describes(pipeline: Path) -> None:
+    config = diffusers_config(pipeline)
+    assert config["params"]["parameterization"] == "v"
+    assert config["params"]["linear_end"] == 0.012
+    assert config["params"]["scale_factor"] == 0.18215
+    assert config["params"]["cond_stage_config"]["target"].endswith("FrozenCLIPEmbedder")
+    weights = read_state_dict(pipeline)
+    with torch.device("meta"):
+        unet = instantiate_from_config(config["params"]["unet_config"])
+    report = load_weights(unet, weights, prefix="model.diffusion_model.", strict=True)
+    assert report == ([], [])
+    assert not any(parameter.is_meta for parameter in unet.parameters())
+
+
+def test_autoencoder_computes_what_diffusers_computes(tmp_path: Path) -> None:
+    reference = small_vae()
+    reference.save_pretrained(tmp_path)
+    autoencoder = load_model(None, tmp_path)
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    with torch.no_grad():
+        expected = reference.encode(image).latent_dist.mean
+        torch.testing.assert_close(autoencoder.encode(image).mode(), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(autoencoder.decode(expected), reference.decode(expected).sample, rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_variant_and_sharded_files(tmp_path: Path) -> None:
+    reference = small_unet("sd_v1")
+    reference.save_pretrained(tmp_path / "shards", max_shard_size="200KB")
+    assert (tmp_path / "shards" / "diffusion_pytorch_model.safetensors.index.json").is_file()
+    whole = unet_weights(reference.state_dict(), [1, 1])
+    assert_same_tensors(read_state_dict(tmp_path / "shards"), whole)
+    reference.half().save_pretrained(tmp_path / "half", variant="fp16")
+    assert {value.dtype for value in read_state_dict(tmp_path / "half").values()} == {torch.float16}
+    assert {value.dtype for value in load_model(None, tmp_path / "half").parameters()} == {torch.float32}
+
+
+def test_pickled_folder(tmp_path: Path) -> None:
+    reference = small_unet("sd_v1")
+    reference.save_pretrained(tmp_path, safe_serialization=False)
+    assert_same_tensors(read_state_dict(tmp_path), unet_weights(reference.state_dict(), [1, 1]))
+
+
+def test_folders_that_cannot_be_loaded_say_why(pipeline: Path, tmp_path: Path) -> None:
+    (pipeline / "vae" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no 'vae/config.json'"):
+        read_state_dict(pipeline)
+    with pytest.raises(UserError, match="folder without model_index.json"):
+        read_state_dict(tmp_path)
+    (pipeline / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(UserError, match="no weights"):
+        read_state_dict(pipeline / "unet")
+    (pipeline / "unet" / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    with pytest.raises(UserError, match="FluxTransformer2DModel"):
+        read_state_dict(pipeline / "unet")
