@@ -126,6 +126,14 @@ def test_photograph_crops() -> None:
         BundledPhotos(scales=(0.9, 0.1))
 
 
+def test_recoloured_crops_keep_their_content() -> None:
+    plain, coloured = BundledPhotos(size=32, length=30), BundledPhotos(size=32, length=30, recolour=1.0)
+    for i in range(30):
+        one, other = plain[i]["image"].mean(-1), coloured[i]["image"].mean(-1)
+        assert abs(coloured[i]["image"]).max() <= 1 and not np.array_equal(plain[i]["image"], coloured[i]["image"])
+        assert one.std() < 0.02 or np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.9
+
+
 def test_the_vocabulary_knows_every_caption_and_spells_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     write_vocabulary(path)
