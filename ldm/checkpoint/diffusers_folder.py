@@ -203,7 +203,7 @@ def _heads(widths: list[int], heads: int | list[int]) -> dict[str, int]:
         return {"num_heads": heads}
     head_widths = {width // count for width, count in zip(widths, heads, strict=True)}
     if len(head_widths) > 1:
-        raise UserError(f"the UNet has {heads} attention heads at widths {widths}, which is neither one count nor one width")
+        raise UserError(f"the UNet has {heads} heads at widths {widths}: neither one count nor one width of head")
     return {"num_head_channels": head_widths.pop()}
 
 

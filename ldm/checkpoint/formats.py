@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import struct
 import zipfile
@@ -25,6 +26,7 @@ SAFETENSORS_DTYPES = {
     "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64, "BOOL": torch.bool, "C64": torch.complex64,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
+_MAX_SIZE = 1 << 60
 _MAX_HEADER = 100_000_000
 _MAX_PICKLE = 1 << 28
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -65,7 +67,7 @@ def _read(source: MappedFile) -> Contents:
         return Contents(tensors, metadata, source)
     if head.startswith(b"PK\x03\x04"):
         return Contents(_read_zip(source), {}, source)
-    if head[:1] == b"\x80" and head[1] <= 5:
+    if head[:1] == b"\x80" and head[1:2] <= b"\x05":
         return Contents(_read_stream(source), {}, source)
     return Contents(_read_unmarked_pickle(source), {}, source)
 
@@ -79,21 +81,32 @@ def _read_safetensors(source: MappedFile) -> tuple[dict[str, Tensor], dict[str, 
     try:
         header = json.loads(source.buffer[8:start])
         metadata = header.pop("__metadata__", None) or {}
-        entries = {k: (v["dtype"], v["shape"], *v["data_offsets"]) for k, v in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        entries = {key: _Entry(start, **entry) for key, entry in header.items()}
+        metadata = {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFileError("its safetensors header cannot be read") from error
     tensors = {}
-    for key, (kind, shape, begin, end) in entries.items():
-        if kind not in SAFETENSORS_DTYPES:
-            raise DamagedFileError(f"tensor '{key}' has the unknown type {kind}")
-        dtype = SAFETENSORS_DTYPES[kind]
-        if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
-            raise DamagedFileError(f"tensor '{key}' has no proper shape or place")
-        data = source.bytes_at(start + begin, end - begin)
-        if data.numel() != torch.Size(shape).numel() * dtype.itemsize:
-            raise DamagedFileError(f"tensor '{key}' of shape {tuple(shape)} has {end - begin} bytes")
-        tensors[key] = source.aligned(data, dtype).view(shape)
-    return tensors, {str(k): str(v) for k, v in metadata.items()}
+    for key, entry in entries.items():
+        data = source.bytes_at(entry.begin, entry.nbytes)
+        if entry.nbytes != math.prod(entry.shape) * entry.dtype.itemsize:
+            raise DamagedFileError(f"tensor '{key}' of shape {tuple(entry.shape)} has {entry.nbytes} bytes")
+        tensors[key] = source.aligned(data, entry.dtype).view(entry.shape)
+    return tensors, metadata
+
+
+class _Entry:
+    """One tensor of a safetensors header; raises ValueError or TypeError where it is malformed."""
+
+    def __init__(self, start: int, dtype: str, shape: list[int], data_offsets: list[int]) -> None:
+        if dtype not in SAFETENSORS_DTYPES:
+            raise ValueError(f"unknown type {dtype}")
+        begin, end = data_offsets
+        if not all(isinstance(number, int) and 0 <= number < _MAX_SIZE for number in (*shape, begin, end)):
+            raise ValueError("no proper shape or place")
+        self.dtype = SAFETENSORS_DTYPES[dtype]
+        self.shape = shape
+        self.begin = start + begin
+        self.nbytes = end - begin
 
 
 def _read_zip(source: MappedFile) -> Any:
@@ -149,9 +162,11 @@ class _StorageTable:
             return identity[1]  # a class with its source text, which torch before 1.6 kept beside the weights
         if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
             raise DamagedFileError("a storage without a description")
-        kind, key, count = identity[1], str(identity[2]), identity[4]
+        kind, key, count = identity[1], identity[2], identity[4]
+        if not (isinstance(kind, Name) and isinstance(key, str) and isinstance(count, int) and count >= 0):
+            raise DamagedFileError("a storage has no proper type, name or size")
         dtype = torch.uint8 if str(kind) in UNTYPED_STORAGES else STORAGE_DTYPES.get(str(kind))
-        if not isinstance(kind, Name) or dtype is None or not isinstance(count, int) or count < 0:
+        if dtype is None:
             raise DamagedFileError(f"a storage of the unknown type {kind}")
         if key not in self._known:
             self.kinds[key] = (dtype, count)

@@ -116,8 +116,8 @@ _MARK = object()
 _FLAT_KEYS = (str, bytes, int, float, bool, type(None), Name, StandIn, torch.dtype, torch.device)
 
 
-def _check_key(key: Any) -> None:
-    """Only flat keys: hashing deeply shared tuples would take for ever."""
+def check_key(key: Any) -> None:
+    """Let only flat values be keys or members of a set: hashing deeply shared tuples would take for ever."""
     if not all(isinstance(part, _FLAT_KEYS) for part in (key if isinstance(key, tuple) else (key,))):
         raise DamagedFileError(f"a dictionary key is of type {type(key).__name__}")
 
@@ -147,7 +147,7 @@ class PickleMachine:
         try:
             for opcode, arg, _ in pickletools.genops(stream):  # type: ignore[arg-type]
                 if opcode.name == "STOP":
-                    return self.stack.pop()
+                    return self._pop()
                 self._step(opcode.name, arg)
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError, RuntimeError) as error:
             raise DamagedFileError(f"its pickle is broken ({error})") from error
@@ -192,14 +192,14 @@ class PickleMachine:
         if not isinstance(items, dict):
             raise TypeError(f"items set on a {type(target).__name__}")
         for key, value in zip(flat[::2], flat[1::2], strict=True):
-            _check_key(key)
+            check_key(key)
             items[key] = value
 
     def _add_elements(self, new: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, set):
             for element in new:
-                _check_key(element)
+                check_key(element)
             target.update(new)
             return
         elements = target.elements if isinstance(target, StandIn) else target
@@ -213,7 +213,7 @@ class PickleMachine:
 
     def _make_frozenset(self, items: list[Any]) -> None:
         for item in items:
-            _check_key(item)
+            check_key(item)
         self.stack.append(frozenset(items))
 
     def _global(self, module: Any, name: Any) -> None:
@@ -301,6 +301,6 @@ def ordered(pairs: Any = ()) -> OrderedDict[Any, Any]:
     """``collections.OrderedDict`` from the pairs that a pickle gives it."""
     made: OrderedDict[Any, Any] = OrderedDict()
     for key, value in pairs.items() if isinstance(pairs, dict) else pairs:
-        _check_key(key)
+        check_key(key)
         made[key] = value
     return made

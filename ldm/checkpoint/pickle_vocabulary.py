@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.checkpoint.pickle_machine import Name, ParameterMapping, StandIn, Vocabulary, ordered
+from ldm.checkpoint.pickle_machine import Name, ParameterMapping, StandIn, Vocabulary, check_key, ordered
 from ldm.checkpoint.source import DamagedFileError
 
 _DTYPE_NAMES = (
@@ -74,8 +74,8 @@ def _rebuild_parameter(data: Any, *rest: Any) -> Tensor:
 
 def _rebuild_from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
     """A tensor with extra attributes or of a subclass: the tensor alone."""
-    if str(function) not in _TENSOR_CALLS or not isinstance(args, tuple):
-        raise DamagedFileError(f"a tensor should be rebuilt by {function}")
+    if not isinstance(function, Name) or str(function) not in _TENSOR_CALLS or not isinstance(args, tuple):
+        raise DamagedFileError("a tensor should be rebuilt by something unknown")
     return _TENSOR_CALLS[str(function)](*args)
 
 
@@ -97,7 +97,7 @@ def _numpy_dtype(code: Any = "f8", *rest: Any) -> np.dtype[Any]:
     if isinstance(code, Name):  # numpy.dtype(numpy.float64)
         code = code.name
     if not isinstance(code, str) or not _NUMPY_DTYPE.fullmatch(code):
-        raise DamagedFileError(f"a NumPy array of type {code!r}")
+        raise DamagedFileError("a NumPy array of a type that holds no numbers")
     return np.dtype(code.rstrip("_"))
 
 
@@ -147,6 +147,12 @@ def _elements(values: Any = ()) -> Any:
     return values
 
 
+def _members(values: Any) -> Any:
+    for value in _elements(values):
+        check_key(value)
+    return values
+
+
 def _reconstruct(kind: Any, base: Any, state: Any) -> Any:
     """``copyreg._reconstructor``: an object of old pickle protocols."""
     if not isinstance(kind, Name):
@@ -160,7 +166,9 @@ def _size(values: Any = ()) -> torch.Size:
 
 def _device(kind: Any = "cpu", index: Any = None) -> torch.device:
     """Where a tensor once was; everything is read into main memory all the same."""
-    return torch.device(str(kind)) if index is None else torch.device(str(kind), int(index))
+    if not isinstance(kind, str) or not isinstance(index, int | None):
+        raise DamagedFileError("a device without a name")
+    return torch.device(kind) if index is None else torch.device(kind, index)
 
 
 def _refuse_layout(*_: Any) -> Tensor:
@@ -183,7 +191,6 @@ _CALLS: dict[str, Callable[..., Any]] = {
     },
     "torch.Size": _size,
     "torch.device": _device,
-    "torch.serialization._get_layout": str,
     **{kind: lambda *_: ParameterMapping() for kind in _PARAMETER_CONTAINERS},
     "collections.OrderedDict": ordered,
     "collections.defaultdict": lambda factory=None, pairs=(): dict(ordered(pairs)),
@@ -200,8 +207,10 @@ for _core in ("numpy.core", "numpy._core"):
     _CALLS[f"{_core}.multiarray._reconstruct"] = _numpy_reconstruct
     _CALLS[f"{_core}.numeric._frombuffer"] = _numpy_from_buffer
 for _builtins in ("builtins", "__builtin__"):
-    for _kind, _make in {"set": set, "frozenset": frozenset, "list": list, "tuple": tuple}.items():
-        _CALLS[f"{_builtins}.{_kind}"] = lambda values=(), make=_make: make(_elements(values))
+    _CALLS[f"{_builtins}.list"] = lambda values=(): list(_elements(values))
+    _CALLS[f"{_builtins}.tuple"] = lambda values=(): tuple(_elements(values))
+    _CALLS[f"{_builtins}.set"] = lambda values=(): set(_members(values))
+    _CALLS[f"{_builtins}.frozenset"] = lambda values=(): frozenset(_members(values))
     _CALLS[f"{_builtins}.dict"] = lambda pairs=(): dict(ordered(pairs))
     _CALLS[f"{_builtins}.bytes"] = _bytes
     _CALLS[f"{_builtins}.bytearray"] = lambda *args: bytearray(_bytes(*args))

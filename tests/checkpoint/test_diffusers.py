@@ -9,30 +9,29 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as theirs
-from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ldm.checkpoint import diffusers_config, load_model, load_weights, read_state_dict
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, clip_text_weights, open_clip_weights, unet_weights
-from ldm.util import UserError, get_obj_from_str, instantiate_from_config
+from ldm.util import UserError, instantiate_from_config
 from tests.helpers import GOLDEN
 
-SMALL_UNET = dict(
-    block_out_channels=(32, 64), layers_per_block=1, sample_size=8, norm_num_groups=32,
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-)  # fmt: skip
-SHAPES = {
-    "sd_v1": dict(cross_attention_dim=16, attention_head_dim=4),
-    "sd_v2": dict(cross_attention_dim=24, attention_head_dim=[2, 4], use_linear_projection=True),
-    "ldm": dict(
-        cross_attention_dim=20, attention_head_dim=8, block_out_channels=(32, 64, 128), layers_per_block=2,
-        down_block_types=("CrossAttnDownBlock2D",) * 3, up_block_types=("CrossAttnUpBlock2D",) * 3,
-    ),
+SMALL_UNET = {
+    "block_out_channels": (32, 64), "layers_per_block": 1, "sample_size": 8, "norm_num_groups": 32,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }  # fmt: skip
-SMALL_TEXT = dict(
-    hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=50,
-    max_position_embeddings=77,
-)  # fmt: skip
+SHAPES = {
+    "sd_v1": {"cross_attention_dim": 16, "attention_head_dim": 4},
+    "sd_v2": {"cross_attention_dim": 24, "attention_head_dim": [2, 4], "use_linear_projection": True},
+    "ldm": {
+        "cross_attention_dim": 20, "attention_head_dim": 8, "block_out_channels": (32, 64, 128), "layers_per_block": 2,
+        "down_block_types": ("CrossAttnDownBlock2D",) * 3, "up_block_types": ("CrossAttnUpBlock2D",) * 3,
+    },
+}  # fmt: skip
+SMALL_TEXT = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50,
+    "max_position_embeddings": 77,
+}  # fmt: skip
 
 
 def small_unet(kind: str) -> UNet2DConditionModel:
@@ -42,7 +41,7 @@ def small_unet(kind: str) -> UNet2DConditionModel:
 
 def small_vae() -> AutoencoderKL:
     torch.manual_seed(1)
-    blocks = dict(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     return AutoencoderKL(**blocks, block_out_channels=(32, 64), layers_per_block=1, sample_size=16).eval()
 
 
@@ -53,7 +52,7 @@ def pipeline(tmp_path: Path) -> Path:
     small_unet("sd_v1").save_pretrained(folder / "unet")
     small_vae().save_pretrained(folder / "vae")
     CLIPTextModel(CLIPTextConfig(**SMALL_TEXT, hidden_act="quick_gelu")).save_pretrained(folder / "text_encoder")
-    betas = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     DDIMScheduler(**betas, prediction_type="v_prediction").save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     return folder
@@ -114,10 +113,10 @@ def assert_same_tensors(actual: dict[str, torch.Tensor], expected: dict[str, tor
 
 
 FULL = {
-    "sd_v1": (dict(cross_attention_dim=768, attention_head_dim=8), dict(hidden_act="quick_gelu", hidden_size=768,
-              intermediate_size=3072, num_hidden_layers=12), clip_text_weights),
-    "sd_v2": (dict(cross_attention_dim=1024, attention_head_dim=[5, 10, 20, 20], use_linear_projection=True),
-              dict(hidden_act="gelu", hidden_size=1024, intermediate_size=4096, num_hidden_layers=23),
+    "sd_v1": ({"cross_attention_dim": 768, "attention_head_dim": 8}, {"hidden_act": "quick_gelu", "hidden_size": 768,
+              "intermediate_size": 3072, "num_hidden_layers": 12}, clip_text_weights),
+    "sd_v2": ({"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
+              {"hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23},
               open_clip_weights),
 }  # fmt: skip
 
@@ -125,7 +124,7 @@ FULL = {
 @pytest.mark.parametrize("family", FULL)
 def test_full_size_names_and_shapes_are_those_of_released_checkpoints(family: str) -> None:
     unet_config, text_config, text_weights = FULL[family]
-    vae_blocks = dict(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+    vae_blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     with torch.device("meta"):
         unet = UNet2DConditionModel(**unet_config)
         vae = AutoencoderKL(**vae_blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2)
@@ -162,7 +161,8 @@ def test_autoencoder_computes_what_diffusers_computes(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = reference.encode(image).latent_dist.mean
         torch.testing.assert_close(autoencoder.encode(image).mode(), expected, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(autoencoder.decode(expected), reference.decode(expected).sample, rtol=1e-4, atol=1e-4)
+        decoded = reference.decode(expected).sample
+        torch.testing.assert_close(autoencoder.decode(expected), decoded, rtol=1e-4, atol=1e-4)
 
 
 def test_half_precision_variant_and_sharded_files(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_folders_that_cannot_be_loaded_say_why(pipeline: Path, tmp_path: Path) -
     (pipeline / "vae" / "config.json").unlink()
     with pytest.raises(UserError, match=r"no 'vae/config.json'"):
         read_state_dict(pipeline)
-    with pytest.raises(UserError, match="folder without model_index.json"):
+    with pytest.raises(UserError, match=r"folder without model_index.json"):
         read_state_dict(tmp_path)
     (pipeline / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(UserError, match="no weights"):
