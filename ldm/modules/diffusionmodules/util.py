@@ -15,6 +15,7 @@ from ldm.modules.diffusionmodules.schedule import (
     make_ddim_sampling_parameters,
     make_ddim_timesteps,
 )
+from ldm.modules.group_norm import GroupNorm
 
 __all__ = [
     "checkpointed",
@@ -50,7 +51,7 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
 
 def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
     """The GroupNorm of every block: 32 groups; eps 1e-5 in the UNet, 1e-6 in transformers and autoencoders."""
-    return nn.GroupNorm(GROUPS, channels, eps=eps)
+    return GroupNorm(GROUPS, channels, eps=eps)
 
 
 def zero_module(module: ModuleT) -> ModuleT:
