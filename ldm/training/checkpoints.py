@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from ldm.util import atomic_write
+from ldm.checkpoint import read_file, write_file
 
 
 def between_updates(trainer: pl.Trainer) -> bool:
@@ -22,11 +21,10 @@ class AtomicCheckpointIO(CheckpointIO):
     """Saves beside the old file and renames, so that a crash while saving leaves the old checkpoint whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with atomic_write(path) as temporary:
-            torch.save(checkpoint, temporary)
+        write_file(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return read_file(path)
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from ldm.training.latents import CachedItems, cache_latents
 from ldm.training.sampling import Position, ResumableSampler, SeededItems, seed_worker
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
@@ -27,6 +28,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         cache_latents: encode every training image once and train on the stored moments; for data sets whose items
             are always the same picture (see :mod:`ldm.training.latents`).
         cache_file: keep the moments in this safetensors file, too.
+        cache_precision: fp32 or bf16, for the autoencoder while it encodes.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         shuffle_val_dataloader: bool = False,
         cache_latents: bool = False,
         cache_file: str | None = None,
+        cache_precision: str = "fp32",
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -55,7 +58,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         self.num_workers = min(2 * batch_size, os.cpu_count() or 1) if num_workers is None else num_workers
         self.shuffled = {"train": True, "validation": shuffle_val_dataloader, "test": shuffle_test_loader}
         self.cache_latents = cache_latents
-        self.cache_file = cache_file
+        self.cache_options: dict[str, Any] = {"cache_file": cache_file, "precision": cache_precision}
         self.position = Position()
         self.datasets: dict[str, Any] = {}
 
@@ -73,6 +76,12 @@ class DataModuleFromConfig(pl.LightningDataModule):
             raise UserError(f"the training data set '{self.dataset_configs['train']['target']}' is empty")
 
     def train_dataloader(self) -> DataLoader | list[DataLoader]:
+        train = self.datasets.get("train")
+        if self.cache_latents and train is not None and not isinstance(train, CachedItems):
+            assert self.trainer is not None
+            self.datasets["train"] = cache_latents(
+                train, self.trainer, self.position, self.batch_size, self.num_workers, **self.cache_options
+            )
         return self.loader("train", self.position, self._batches_per_epoch)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from ldm.checkpoint import load_weights
 from ldm.training import legacy
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
 from ldm.training.checkpoints import AtomicCheckpointIO, TrainCheckpoint
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     model = build_model(config)
     if options.actual_resume:
-        load_weights(model, options.actual_resume)
+        load_weights(model, options.actual_resume)  # weights only, and whatever of them there is
     data = instantiate_from_config(require(config, "data"))
     data.setup("fit")
     trainer = make_trainer(options, run, config, lightning)
@@ -89,14 +90,6 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
     except StopRequestedError as stop:
         log.warning("stopped; everything is in %s; go on with: main.py -t -r %s", stop, run.path)
         sys.exit(EXIT_STOPPED if trainer.is_global_zero else 0)
-
-
-def load_weights(model: nn.Module, path: str) -> None:
-    """Weights only, from any kind of checkpoint."""
-    from ldm.checkpoint import load_weights as load
-
-    report = load(model, path)
-    log.info("weights from %s; missing: %s, unexpected: %s", path, len(report.missing), len(report.unexpected))
 
 
 def learning_rate(options: argparse.Namespace, config: DictConfig, trainer: pl.Trainer) -> float:

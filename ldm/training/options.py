@@ -72,21 +72,26 @@ def trainer_flags() -> set[str]:
 
 
 def _read_rest(rest: list[str]) -> list[str]:
+    """``--a.b c``, ``--a.b=c`` and the Trainer's ``--flag [value]`` as changes of the configuration."""
     changes = []
-    tokens = iter(range(len(rest)))
-    for i in tokens:
-        flag, separator, value = rest[i].partition("=")
+    tokens = list(reversed(rest))
+    while tokens:
+        flag, separator, value = tokens.pop().partition("=")
         if not flag.startswith("--"):
-            raise UserError(f"'{rest[i]}' is neither a flag nor a change such as model.params.timesteps=1000")
+            raise UserError(f"'{flag}' is neither a flag nor a change such as model.params.timesteps=1000")
         name = flag[2:]
-        if "." not in name:
-            if name.replace("-", "_") not in trainer_flags():
-                raise UserError(f"there is no flag '--{name}'; see --help, or change a YAML value with --a.b value")
-            name = "lightning.trainer." + name.replace("-", "_")
+        is_trainer_flag = "." not in name
+        if is_trainer_flag:
+            name = name.replace("-", "_")
+            if name not in trainer_flags():
+                raise UserError(f"there is no flag '{flag}'; see --help, or change a YAML value with --a.b value")
+            name = f"lightning.trainer.{name}"
         if not separator:
-            has_value = i + 1 < len(rest) and not rest[i + 1].startswith("--")
-            if not has_value and name.count(".") != 2:
-                raise UserError(f"'{rest[i]}' needs a value")
-            value = rest[next(tokens)] if has_value else "true"
+            if tokens and not tokens[-1].startswith("--"):
+                value = tokens.pop()
+            elif is_trainer_flag:
+                value = "true"
+            else:
+                raise UserError(f"'{flag}' needs a value")
         changes.append(f"{name}={value}")
     return changes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -80,6 +80,13 @@ class ResumableSampler(DistributedSampler):
         return self.num_samples
 
 
+@runtime_checkable
+class BatchReader(Protocol):
+    """A data set that reads many items in one call, as torch's loader asks for them."""
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]: ...
+
+
 class SeededItems(Dataset):
     """A data set read by ``(index, epoch)``: random choices inside an item depend on (seed, epoch, index) alone.
 
@@ -97,6 +104,14 @@ class SeededItems(Dataset):
         index, epoch = key
         seed_all(derived_seed(self.position.seed, epoch, index))
         return self.data[index]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Any]:
+        """A batch at once, where the data set can; its draws then depend on the first item of the batch."""
+        if not isinstance(self.data, BatchReader):
+            return [self[key] for key in keys]
+        index, epoch = keys[0]
+        seed_all(derived_seed(self.position.seed, epoch, index))
+        return self.data.__getitems__([key[0] for key in keys])
 
 
 def seed_worker(worker_id: int) -> None:

@@ -86,7 +86,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
 def test_a_run_without_interruption_is_what_it_should_be(straight: tuple[Path, list[dict[str, Any]]]) -> None:
     _, log = straight
     assert len(log) == 2 * STEPS
-    first, second = [sum((line["items"] for line in log[i : i + 6]), []) for i in (0, 6)]
+    first, second = [[item for line in log[i : i + 6] for item in line["items"]] for i in (0, 6)]
     assert sorted(first) == sorted(second) == list(range(22))
     assert first != second, "every epoch has an order of its own"
     assert len({line["loss"] for line in log}) == len(log)
@@ -101,9 +101,7 @@ def test_every_checkpoint_continues_exactly(straight: tuple[Path, list[dict[str,
     assert train(folder, "-r", str(checkpoint)) == log[2 * step :]
 
 
-def test_the_end_of_a_run_is_kept_and_continues(
-    straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path
-) -> None:
+def test_the_end_of_a_run_is_kept_and_continues(straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     config = write_config(tmp_path, every=100, steps=3)
     first = train(tmp_path, "-b", config)
     rest = train(tmp_path, "-r", str(run_folder(tmp_path)), "--max_steps", str(STEPS))
@@ -121,9 +119,7 @@ def test_another_seed_is_another_run(straight: tuple[Path, list[dict[str, Any]]]
     assert log[0]["items"] != straight[1][0]["items"]
 
 
-def test_a_failed_save_leaves_the_last_checkpoint_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, "-b", write_config(tmp_path, steps=2))
     last = run_folder(tmp_path) / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
@@ -132,7 +128,7 @@ def test_a_failed_save_leaves_the_last_checkpoint_whole(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.torch, "save", full_disk)
+    monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(UserError, match="No space left"):
         train(tmp_path, "-r", str(run_folder(tmp_path)), "--max_steps", "3")
     assert last.read_bytes() == before
@@ -194,7 +190,7 @@ def test_two_processes_share_the_data_and_stop_and_continue(tmp_path: Path) -> N
         folder.mkdir()
     train(whole, "-b", write_config(whole, every=4, steps=5), *changes, "ddp_fork")
     logs = [history(whole, rank) for rank in (0, 1)]
-    epoch = [sum((line["items"] for line in log[:3]), []) for log in logs]
+    epoch = [[item for line in log[:3] for item in line["items"]] for log in logs]
     assert sorted(epoch[0] + epoch[1]) == list(range(22)), "each item once, to one of the two"
     assert [line["weights"] for line in logs[0]] == [line["weights"] for line in logs[1]]
     assert logs[0][0]["loss"] != logs[1][0]["loss"]

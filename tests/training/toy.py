@@ -54,7 +54,6 @@ class ToyModel(pl.LightningModule):
         t = torch.rand(len(x), 1, 1, 1)
         noise = torch.randn_like(x)
         loss = (self.net(x * (1 - t) + noise * t) - noise).square().mean()
-        self.average.mul_(0.9).add_(x.mean((0, 2, 3)), alpha=0.1)
         self.log("train/loss", loss)
         self._write(loss, batch["index"].tolist())
         time.sleep(self.delay)
@@ -68,6 +67,10 @@ class ToyModel(pl.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.log("test/loss", (self.net(batch["image"].movedim(-1, 1))).square().mean())
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.average.mul_(0.9).add_(self.net[0].bias.detach()[:3], alpha=0.1)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.learning_rate)
