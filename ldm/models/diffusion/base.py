@@ -97,7 +97,6 @@ class DDPM(GaussianDiffusion, pl.LightningModule):
         self.model = DiffusionWrapper(unet_config, conditioning_key)
         self.use_ema = use_ema
         self.model_ema = LitEma(self.model, decay=ema_decay) if use_ema else None
-        self._averaged_step = 0
         self.learn_logvar = learn_logvar
         self.logvar: Tensor | nn.Parameter = torch.full((self.num_timesteps,), float(logvar_init), device="cpu")
         if learn_logvar:
@@ -142,11 +141,12 @@ class DDPM(GaussianDiffusion, pl.LightningModule):
         with self.model_ema.applied(self.model):
             yield
 
-    def init_from_ckpt(self, path: str, ignore_keys: Sequence[str] = (), only_model: bool = False) -> None:
-        """Load weights from a file; ``only_model`` takes those of the network alone."""
+    def init_from_ckpt(
+        self, weights: str | Mapping[str, Tensor], ignore_keys: Sequence[str] = (), only_model: bool = False
+    ) -> None:
+        """Load weights, a file or a state dict; ``only_model`` takes those of the network alone."""
         target: nn.Module = self.model if only_model else self
-        report = load_weights(target, path, ignore=tuple(ignore_keys), prefix="model." if only_model else "")
-        log.info("%s: %d keys missing, %d not used", path, len(report.missing), len(report.unexpected))
+        load_weights(target, weights, ignore=tuple(ignore_keys), prefix="model." if only_model else "")
 
     # ---- loss -----------------------------------------------------------------------------------------------------
 
@@ -216,14 +216,11 @@ class DDPM(GaussianDiffusion, pl.LightningModule):
         parts |= {f"{name}_ema": value for name, value in averaged.items()}
         self.log_dict(parts, prog_bar=False, logger=True, on_step=False, on_epoch=True)
 
-    def on_train_start(self) -> None:
-        self._averaged_step = self.global_step
-
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        # once an optimiser step: with accumulated gradients most batches change nothing
-        if self.model_ema is not None and self.global_step > self._averaged_step:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Update weights, then their average: before any checkpoint of this step is written, so that both are in it."""
+        super().optimizer_step(*args, **kwargs)
+        if self.model_ema is not None:
             self.model_ema(self.model)
-            self._averaged_step = self.global_step
 
     def _with_empty_conditions(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Some conditions of a training batch replaced by the empty one, so that guidance can work (Ho & Salimans)."""
