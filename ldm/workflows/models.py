@@ -1,0 +1,138 @@
+"""Which model a command works with: files, device and precision into a model that is ready to sample."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ldm.checkpoint import load_model
+from ldm.util import ConfigError, UserError, get_obj_from_str, read_yaml
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "models" / "ldm" / "tiny"
+TOKENIZER = "model.params.cond_stage_config.params.tokenizer"
+WEIGHTS = "model.safetensors"
+CONFIG = "config.yaml"
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "full": None,
+    "autocast": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def find_files(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path, Path | None]:
+    """``(checkpoint, configuration)``: those given, the configuration beside the checkpoint, or the small model's.
+
+    The configuration is None for a diffusers folder, which describes itself.
+
+    Raises:
+        UserError: a file is missing, or a configuration was given without a checkpoint.
+    """
+    if ckpt is None:
+        if config is not None:
+            raise UserError(f"--config '{config}' needs the weights that go with it: add --ckpt")
+        ckpt = TINY / WEIGHTS
+    ckpt = Path(ckpt)
+    if not ckpt.exists():
+        raise UserError(f"there is no checkpoint '{ckpt}'")
+    if config is not None:
+        return ckpt, Path(config)
+    if ckpt.is_dir():
+        return ckpt, None
+    if not (ckpt.parent / CONFIG).is_file():
+        raise UserError(f"'{ckpt}' needs its configuration: add --config, or put it beside as '{CONFIG}'")
+    return ckpt, ckpt.parent / CONFIG
+
+
+def open_model(
+    ckpt: str | Path | None = None,
+    config: str | Path | None = None,
+    *,
+    device: str | None = None,
+    precision: str = "full",
+) -> tuple[Any, dict[str, Any]]:
+    """``(model, inference)``: a LatentDiffusion in eval mode, and the ``inference:`` section of its YAML.
+
+    A model whose YAML keeps averaged weights (``use_ema``) gets those, if the checkpoint has them, in place of the
+    others. ``precision`` is that of the weights: full, autocast (both float32), bf16 or fp16.
+
+    Raises:
+        UserError: a file, the device or the precision does not fit, or the model is no latent diffusion model.
+    """
+    place = choose_device(device)
+    if precision not in PRECISIONS:
+        raise UserError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
+    ckpt, config = find_files(ckpt, config)
+    document = None
+    if config is not None:
+        document = read_yaml(config)
+        find_tokenizer(document, config.parent)
+    node, ema = (None, False) if document is None else sampling_node(document)
+    log.info("loading %s", ckpt)
+    model = load_model(node, ckpt, device=place, dtype=PRECISIONS[precision], ema=ema)
+    inference = {} if document is None else OmegaConf.to_container(document.get("inference") or OmegaConf.create({}))
+    assert isinstance(inference, dict)
+    return model, {str(key): value for key, value in inference.items()}
+
+
+def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:
+    """The ``model:`` node without a second copy of the weights for averages, and whether the averages are wanted.
+
+    Raises:
+        ConfigError: there is no model, or it is no latent diffusion model.
+    """
+    from ldm.models.diffusion.ddpm import LatentDiffusion
+
+    node = document.get("model")
+    if node is None or "target" not in node:
+        raise ConfigError("the configuration has no section 'model' with a 'target'")
+    kind = get_obj_from_str(node.target)
+    if not (isinstance(kind, type) and issubclass(kind, LatentDiffusion)):
+        raise ConfigError(f"'{node.target}' cannot make pictures from prompts; a LatentDiffusion is needed")
+    node = OmegaConf.merge(node, {"params": {"use_ema": False}})
+    ema = OmegaConf.select(document, "model.params.use_ema", default=True)
+    assert isinstance(node, DictConfig)
+    return node, bool(ema)
+
+
+def find_tokenizer(document: DictConfig, folder: Path) -> None:
+    """Make a relative path of the tokenizer absolute: from the YAML's folder, else from here, else from the repository."""
+    source = OmegaConf.select(document, TOKENIZER)
+    if not isinstance(source, str):
+        return
+    for place in (folder, Path.cwd(), ROOT):
+        if (place / source).exists():
+            OmegaConf.update(document, TOKENIZER, str((place / source).resolve()))
+            return
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device called ``name``; without a name a CUDA device if there is one, else the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device '{name}' here; 'cpu' always works") from error
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision where it pays: ``autocast`` on a CUDA device. Elsewhere nothing changes."""
+    if precision == "autocast" and device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.float16)
+    return contextlib.nullcontext()

@@ -1,0 +1,207 @@
+"""txt2img as a function and as a command, on a small model with random weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from ldm.data.images import read_parameters
+from ldm.util import UserError
+from ldm.workflows.models import open_model
+from ldm.workflows.txt2img import Txt2ImgOptions, batches, txt2img
+from tests.helpers import ROOT
+from tests.workflows.small_model import write_small_model
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_small_model(tmp_path_factory.mktemp("small")))
+
+
+@pytest.fixture(scope="module")
+def model(ckpt: str) -> Any:
+    return open_model(ckpt, device="cpu")[0]
+
+
+@pytest.fixture
+def options(ckpt: str, tmp_path: Path) -> Txt2ImgOptions:
+    return Txt2ImgOptions(
+        prompt="a red circle", ckpt=ckpt, outdir=str(tmp_path / "out"), steps=4, guidance_scale=3.0, device="cpu",
+        height=32, width=32, progress=False,
+    )  # fmt: skip
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, dtype=int)
+
+
+def test_everything_the_command_does(options: Txt2ImgOptions) -> None:
+    plain = replace(options, steps=None, guidance_scale=None, height=None, width=None, n_samples=3)
+    images = txt2img(plain)
+    out = Path(options.outdir)
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png")) == [
+        "grid-0000.png", "samples/00000.png", "samples/00001.png", "samples/00002.png",
+    ]  # fmt: skip
+    assert [image.size for image in images] == [(32, 32)] * 3
+    assert np.array_equal(pixels(Image.open(out / "samples" / "00001.png")), pixels(images[1]))
+    about = read_parameters(out / "samples" / "00001.png")
+    assert isinstance(about, dict)
+    assert (about["prompt"], about["seed"], about["steps"], about["guidance_scale"]) == ("a red circle", 43, 4, 3.0)
+    assert (about["sampler"], about["width"], about["height"]) == ("ddim", 32, 32)
+
+    txt2img(replace(plain, n_samples=1))
+    names = sorted(p.name for p in out.rglob("*.png"))
+    assert names == ["00000.png", "00001.png", "00002.png", "00003.png", "grid-0000.png", "grid-0001.png"]
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "plms", "euler", "euler_ancestral", "dpm_solver"])
+def test_a_picture_is_its_seed(options: Txt2ImgOptions, model: Any, sampler: str) -> None:
+    quiet = replace(options, skip_save=True, skip_grid=True, sampler=sampler, seed=5)
+    together = txt2img(replace(quiet, n_samples=3), model)
+    one_by_one = txt2img(replace(quiet, n_samples=1, n_iter=3), model)
+    again = txt2img(replace(quiet, n_samples=1, seed=7), model)
+    for a, b in zip([*together, together[2]], [*one_by_one, again[0]], strict=True):
+        assert abs(pixels(a) - pixels(b)).max() <= 1
+    assert abs(pixels(together[0]) - pixels(together[1])).max() > 8
+    assert not Path(options.outdir).exists()
+
+
+def test_options_change_the_picture(options: Txt2ImgOptions, model: Any) -> None:
+    quiet = replace(options, skip_save=True, skip_grid=True, n_samples=1)
+    base = pixels(txt2img(quiet, model)[0])
+    changes: list[dict[str, Any]] = [
+        {"prompt": "a blue square"}, {"negative_prompt": "red"}, {"guidance_scale": 1.0}, {"steps": 5}, {"eta": 1.0},
+        {"sampler": "plms"}, {"seed": 1},
+    ]  # fmt: skip
+    for change in changes:
+        assert abs(pixels(txt2img(replace(quiet, **change), model)[0]) - base).max() > 1, change
+    assert txt2img(replace(quiet, width=48), model)[0].size == (48, 32)
+
+
+def test_no_unconditional_half_without_guidance(options: Txt2ImgOptions, model: Any) -> None:
+    rows: list[int] = []
+    prompts: list[list[str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        predict, encode = model.predict, model.get_learned_conditioning
+        patch.setattr(model, "predict", lambda x, t, c: rows.append(len(x)) or predict(x, t, c))
+        patch.setattr(model, "get_learned_conditioning", lambda c: prompts.append(c) or encode(c))
+        txt2img(replace(options, skip_save=True, skip_grid=True, n_samples=2, guidance_scale=1.0), model)
+    assert set(rows) == {2} and prompts == [["a red circle"]]
+
+
+def test_batches() -> None:
+    two = Txt2ImgOptions(n_iter=2, n_samples=3, seed=10)
+    assert [b.seeds for b in batches(two, ["a"])] == [[10, 11, 12], [13, 14, 15]]
+    assert [b.seeds for b in batches(replace(two, fixed_code=True), ["a"])] == [[10, 11, 12], [10, 11, 12]]
+    file = replace(two, from_file="prompts.txt", n_iter=1)
+    parts = list(batches(file, ["a", "b", "c", "d"]))
+    assert [(b.prompts, b.seeds) for b in parts] == [(["a", "b", "c"], [10, 11, 12]), (["d"], [13])]
+
+
+def test_a_file_of_prompts(options: Txt2ImgOptions, model: Any, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red circle\n\n  a blue square \n", encoding="utf-8")
+    images = txt2img(replace(options, from_file=str(file)), model)
+    assert len(images) == 2
+    about = read_parameters(Path(options.outdir) / "samples" / "00001.png")
+    assert isinstance(about, dict) and about["prompt"] == "a blue square" and about["seed"] == 43
+
+
+@pytest.mark.parametrize("precision", ["bf16", "full"])
+def test_precision_of_the_weights(options: Txt2ImgOptions, precision: str) -> None:
+    model, _ = open_model(options.ckpt, device="cpu", precision=precision)
+    wanted = {"bf16": "torch.bfloat16", "full": "torch.float32"}[precision]
+    assert {str(p.dtype) for p in model.parameters()} == {wanted}
+    assert str(model.alphas_cumprod.dtype) == "torch.float32"
+    quiet = replace(options, skip_save=True, skip_grid=True, n_samples=1, precision=precision)
+    reference = txt2img(replace(quiet, precision="full"))
+    assert abs(pixels(txt2img(quiet, model)[0]) - pixels(reference[0])).mean() < 4
+
+
+def refusals(ckpt: str, folder: Path) -> list[tuple[dict[str, Any], str]]:
+    empty, alone = folder / "empty.txt", folder / "alone.safetensors"
+    empty.write_text("\n  \n")
+    alone.write_bytes(Path(ckpt).read_bytes())
+    wrong, unknown = folder / "wrong.yaml", folder / "unknown.yaml"
+    wrong.write_text("model:\n  target: torch.nn.Identity\n")
+    document = OmegaConf.load(Path(ckpt).parent / "config.yaml")
+    document.model.params.unet_config.params.dropuot = 0.1
+    OmegaConf.save(document, unknown)
+    return [
+        ({"sampler": "heun"}, "unknown sampler 'heun'; known: ddim"),
+        ({"sampler": "plms", "eta": 0.5}, "'plms' has no eta"),
+        ({"eta": 0.5, "sampler": "euler"}, "'euler' has no eta"),
+        ({"height": 30}, "height (H) 30 is not a multiple of 4; 28 or 32"),
+        ({"width": 2}, "width (W) 2 is not a multiple of 4"),
+        ({"steps": 3}, "divides 1000"),
+        ({"steps": 0}, "between 1 and 1000"),
+        ({"channels": 8}, "--C 8 does not fit"),
+        ({"factor": 8}, "--f 8 does not fit"),
+        ({"n_samples": 0}, "--n_samples must be at least 1"),
+        ({"from_file": str(empty)}, "is empty"),
+        ({"from_file": str(folder / "none.txt")}, "cannot read the prompt file"),
+        ({"ckpt": str(folder / "none.ckpt")}, "there is no checkpoint"),
+        ({"ckpt": str(alone)}, "needs its configuration"),
+        ({"ckpt": None, "config": "some.yaml"}, "add --ckpt"),
+        ({"config": str(folder / "none.yaml")}, "no configuration file"),
+        ({"config": str(wrong)}, "a LatentDiffusion is needed"),
+        ({"config": str(unknown)}, "no parameter 'dropuot'"),
+        ({"device": "abacus"}, "no device 'abacus'"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+        ({"embedding_path": "words.pt"}, "needs a 'personalization_config'"),
+    ]
+
+
+def test_what_does_not_fit_is_one_sentence_and_writes_nothing(options: Txt2ImgOptions, tmp_path: Path) -> None:
+    assert options.ckpt is not None
+    for change, message in refusals(options.ckpt, tmp_path):
+        with pytest.raises(UserError) as caught:
+            txt2img(replace(options, **change))
+        assert message in str(caught.value) and "\n" not in str(caught.value), change
+        assert not Path(options.outdir).exists(), change
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "txt2img.py"), *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def test_command(ckpt: str, tmp_path: Path) -> None:
+    done = command(
+        "--prompt", "a red circle", "--ckpt_path", ckpt, "--plms", "--ddim_steps", "5", "--scale", "2",
+        "--n_samples", "2", "--n_rows", "1", "--seed", "9", "--device", "cpu", "--H", "32", "--W", "32", "--C", "4", "--f", "4",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "outputs" / "txt2img-samples"
+    assert "2 pictures are in outputs/txt2img-samples" in done.stdout
+    about = read_parameters(out / "samples" / "00001.png")
+    assert isinstance(about, dict) and (about["sampler"], about["seed"], about["steps"]) == ("plms", 10, 5)
+    assert Image.open(out / "grid-0000.png").height > 64
+    function = txt2img(
+        Txt2ImgOptions(
+            prompt="a red circle", ckpt=ckpt, sampler="plms", steps=5, guidance_scale=2, n_samples=2, seed=9,
+            device="cpu", skip_save=True, skip_grid=True, progress=False,
+        )
+    )  # fmt: skip
+    assert abs(pixels(function[1]) - pixels(Image.open(out / "samples" / "00001.png"))).max() <= 1
+
+
+def test_command_refuses_with_exit_code_2(tmp_path: Path) -> None:
+    done = command("--sampler", "heun", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: unknown sampler 'heun'; known: ddim, plms, euler, euler_ancestral, dpm_solver\n"
+    )
+    assert list(tmp_path.iterdir()) == []
