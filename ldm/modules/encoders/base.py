@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ldm.util import UserError
+from ldm.util import ConfigError, UserError
 
 
 class EmbeddingChange(Protocol):
@@ -183,3 +183,11 @@ class TextEncoder(AbstractEncoder):
                 "set 'use_tokenizer: true' in its configuration"
             )
         return self.tokenizer
+
+
+def check_length(max_length: int, positions: int) -> None:
+    """Raises ConfigError when ``max_length`` leaves no room between the markers, or is more than there are positions."""
+    if not 2 < max_length <= positions:
+        raise ConfigError(
+            f"'max_length' must lie between 3 and {positions}, the positions of this model, got {max_length}"
+        )

@@ -2,11 +2,26 @@
 
 from ldm.modules.encoders.base import AbstractEncoder, IdentityEncoder
 from ldm.modules.encoders.bert import BERTEmbedder, BERTTokenizer, TransformerEmbedder
+from ldm.modules.encoders.clip import FrozenCLIPEmbedder
+from ldm.modules.encoders.clip_image import ClipImageEmbedder, FrozenClipImageEmbedder, FrozenOpenCLIPImageEmbedder
+from ldm.modules.encoders.conditions import ClassEmbedder, SpatialRescaler
+from ldm.modules.encoders.noised import CLIPEmbeddingNoiseAugmentation, LowScaleEncoder
+from ldm.modules.encoders.open_clip import FrozenCLIPTextEmbedder, FrozenOpenCLIPEmbedder
 
 __all__ = [
     "AbstractEncoder",
     "BERTEmbedder",
     "BERTTokenizer",
+    "CLIPEmbeddingNoiseAugmentation",
+    "ClassEmbedder",
+    "ClipImageEmbedder",
+    "FrozenCLIPEmbedder",
+    "FrozenCLIPTextEmbedder",
+    "FrozenClipImageEmbedder",
+    "FrozenOpenCLIPEmbedder",
+    "FrozenOpenCLIPImageEmbedder",
     "IdentityEncoder",
+    "LowScaleEncoder",
+    "SpatialRescaler",
     "TransformerEmbedder",
 ]
