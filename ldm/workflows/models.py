@@ -105,7 +105,7 @@ def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:
 
 
 def find_tokenizer(document: DictConfig, folder: Path) -> None:
-    """Make a relative path of the tokenizer absolute: from the YAML's folder, else from here, else from the repository."""
+    """Make a relative path of the tokenizer absolute: from the YAML's folder, from here, or from the repository."""
     source = OmegaConf.select(document, TOKENIZER)
     if not isinstance(source, str):
         return

@@ -93,15 +93,17 @@ def txt2img(options: Txt2ImgOptions, model: Any = None) -> list[Image]:
     prompts = read_prompts(options)
     check(options)
     inference: dict[str, Any] = {}
+    name = type(model).__name__
     if model is None:
-        from ldm.workflows.models import open_model
+        from ldm.workflows.models import find_files, open_model
 
+        name = "/".join(find_files(options.ckpt, options.config)[0].parts[-2:])
         model, inference = open_model(
             options.ckpt, options.config, device=options.device, precision=options.precision
         )
     if options.embedding_path is not None:
         load_embeddings(model, options.embedding_path)
-    plan = make_plan(options, model, inference)
+    plan = make_plan(options, model, inference, name)
 
     from ldm.data.images import next_numbered_path, save_image
 
@@ -154,8 +156,8 @@ def check(options: Txt2ImgOptions) -> None:
         raise UserError(f"--n_rows must not be negative, got {options.n_rows}")
 
 
-def make_plan(options: Txt2ImgOptions, model: Any, inference: dict[str, Any]) -> Plan:
-    """Options first, then the model's ``inference:`` section, then what is usual.
+def make_plan(options: Txt2ImgOptions, model: Any, inference: dict[str, Any], name: str) -> Plan:
+    """Options first, then the model's ``inference:`` section, then what is usual. ``name`` is for the record.
 
     Raises:
         UserError: the size, the sampler or the number of steps does not fit the model.
@@ -164,15 +166,15 @@ def make_plan(options: Txt2ImgOptions, model: Any, inference: dict[str, Any]) ->
     from ldm.models.diffusion.sampling import step_rule
 
     factor = model.first_stage_model.factor
-    for name, given, own in (("--C", options.channels, model.channels), ("--f", options.factor, factor)):
+    for flag, given, own in (("--C", options.channels, model.channels), ("--f", options.factor, factor)):
         if given is not None and given != own:
-            raise UserError(f"{name} {given} does not fit the model, whose latents have {own}")
+            raise UserError(f"{flag} {given} does not fit the model, whose latents have {own}")
     size = latent_size(model)
     usual = {**DEFAULTS, "height": size[0] * factor, "width": size[1] * factor, **inference}
 
-    def choose(name: str) -> Any:
-        given = getattr(options, name)
-        return usual[name] if given is None else given
+    def choose(option: str) -> Any:
+        given = getattr(options, option)
+        return usual[option] if given is None else given
 
     plan = Plan(
         negative_prompt=options.negative_prompt,
@@ -182,7 +184,7 @@ def make_plan(options: Txt2ImgOptions, model: Any, inference: dict[str, Any]) ->
         guidance_scale=float(choose("guidance_scale")),
         width=int(choose("width")),
         height=int(choose("height")),
-        model=str(options.ckpt or "models/ldm/tiny"),
+        model=name,
         precision=options.precision,
     )
     check_size(plan.width, plan.height, factor)

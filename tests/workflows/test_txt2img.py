@@ -57,6 +57,7 @@ def test_everything_the_command_does(options: Txt2ImgOptions) -> None:
     assert isinstance(about, dict)
     assert (about["prompt"], about["seed"], about["steps"], about["guidance_scale"]) == ("a red circle", 43, 4, 3.0)
     assert (about["sampler"], about["width"], about["height"]) == ("ddim", 32, 32)
+    assert str(about["model"]).startswith("small") and about["model"].endswith("/model.safetensors")
 
     txt2img(replace(plain, n_samples=1))
     names = sorted(p.name for p in out.rglob("*.png"))
@@ -180,8 +181,8 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_command(ckpt: str, tmp_path: Path) -> None:
     done = command(
         "--prompt", "a red circle", "--ckpt_path", ckpt, "--plms", "--ddim_steps", "5", "--scale", "2",
-        "--n_samples", "2", "--n_rows", "1", "--seed", "9", "--device", "cpu", "--H", "32", "--W", "32", "--C", "4", "--f", "4",
-        cwd=tmp_path,
+        "--n_samples", "2", "--n_rows", "1", "--seed", "9", "--device", "cpu",
+        "--H", "32", "--W", "32", "--C", "4", "--f", "4", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     out = tmp_path / "outputs" / "txt2img-samples"
