@@ -186,7 +186,7 @@ class TextEncoder(AbstractEncoder):
 
 
 def check_length(max_length: int, positions: int) -> None:
-    """Raises ConfigError when ``max_length`` leaves no room between the markers, or is more than there are positions."""
+    """Raises ConfigError when ``max_length`` leaves no room between the markers or exceeds the positions."""
     if not 2 < max_length <= positions:
         raise ConfigError(
             f"'max_length' must lie between 3 and {positions}, the positions of this model, got {max_length}"

@@ -16,18 +16,17 @@ KEYS = ("tokenizer",)
 def with_local_files(config: Mapping[str, Any], folder: str | os.PathLike[str]) -> dict[str, Any]:
     """A copy of a configuration in which a ``tokenizer`` that lies in ``folder`` is named by its full path.
 
-    ``tokenizer: vocab.txt`` in models/ldm/tiny/config.yaml thereby means models/ldm/tiny/vocab.txt, wherever the command
-    is run. A path that leads nowhere is also looked for in ``folder`` by its last part, so that the configuration which
-    a model was trained from goes on working beside the model. Everything else stays: hub ids, absolute paths, and paths
-    from the current folder.
+    ``tokenizer: vocab.txt`` in models/ldm/tiny/config.yaml thereby means models/ldm/tiny/vocab.txt, wherever the
+    command is run. A path that leads nowhere is also looked for in ``folder`` by its last part, so that the
+    configuration which a model was trained from goes on working beside the model. Everything else stays: hub ids,
+    absolute paths, and paths from the current folder.
 
     Args:
         config: any node of a configuration, a plain mapping or an OmegaConf one.
         folder: where the configuration or the checkpoint is.
     """
-    plain = OmegaConf.to_container(config) if OmegaConf.is_config(config) else copy.deepcopy(config)
+    plain: Any = OmegaConf.to_container(config) if OmegaConf.is_config(config) else copy.deepcopy(config)
     _resolve(plain, Path(folder))
-    assert isinstance(plain, dict)
     return plain
 
 

@@ -1,0 +1,59 @@
+"""Where textual inversion will act: trained vectors in the place of placeholders, against the original's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from ldm.modules.encoders.base import TextEncoder
+from ldm.util import instantiate_from_config
+from tests.helpers import GoldenCase, golden_case
+
+
+class OneVectorPerWord:
+    """The smallest manager: each placeholder's vectors are replaced by its trained one."""
+
+    def __init__(self, vectors: Mapping[int, Tensor]) -> None:
+        self.vectors = vectors
+
+    def __call__(self, tokens: Tensor, embedded: Tensor) -> Tensor:
+        for token, vector in self.vectors.items():
+            embedded[tokens == token] = vector
+        return embedded
+
+
+def embedder_of(case: GoldenCase) -> TextEncoder:
+    node = case.config.embedder
+    if "hf_text_config" in case.args:
+        node.params.config = case.args["hf_text_config"]
+    model = instantiate_from_config(node).eval()
+    model.load_state_dict(
+        {k.removeprefix("embedder."): v for k, v in case.weights.items() if k.startswith("embedder.")}
+    )
+    return model
+
+
+@pytest.mark.parametrize("name", ["ti_bert", "ti_clip"])
+def test_golden(name: str) -> None:
+    case = golden_case(name)
+    model, tokens, vocabulary = embedder_of(case), case.inputs["tokens"], case.args["vocabulary"]
+    trained = "managers.v1.string_to_param_dict."
+    manager = OneVectorPerWord(
+        {vocabulary[word]: case.weights[trained + word][0] for word in case.args["placeholders"]}
+    )
+    with torch.no_grad():
+        case.assert_close("encoded_plain", model.encode(tokens))
+        case.assert_close("v1.encoded", model.encode(tokens, embedding_manager=manager))
+    assert torch.equal(tokens, case.inputs["tokens"])
+
+
+@pytest.mark.parametrize("name", ["ti_bert", "ti_clip"])
+def test_initial_vectors(name: str) -> None:
+    case = golden_case(name)
+    model = embedder_of(case)
+    for word in case.args["initializer_words"]:
+        vector = model.initial_vector(case.args["vocabulary"][word])
+        case.assert_close(f"initial.{word}", vector.expand(case.args["num_vectors_N"], -1))
