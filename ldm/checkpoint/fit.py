@@ -87,7 +87,7 @@ def check_fit(
         raise UserError(f"{origin} does not fit the configuration: {'; '.join(problems)}{_cause(given, wanted)}")
 
 
-def _first(keys: list[str], count: int = 3) -> str:
+def _first(keys: list[str], count: int = 2) -> str:
     return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folde
 from ldm.checkpoint.fit import LoadReport, check_fit, keep_precise_schedule, make_report, match_text_model
 from ldm.checkpoint.materialise import materialise
 from ldm.checkpoint.reading import read_state_dict, use_ema
-from ldm.checkpoint.source import MappedTensors
+from ldm.checkpoint.source import MappedFile, MappedTensors
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ def load_weights(
     given = {key: value for key, value in given.items() if not key.startswith(tuple(ignore))}
     if not given:
         raise UserError(f"{origin} holds nothing below '{prefix}'")
-    release = source.release if isinstance(source, MappedTensors) else None
+    files = source.sources if isinstance(source, MappedTensors) else []
+    del source  # what is converted below can then be freed one by one
 
     expected = module.state_dict(keep_vars=True)
     given = keep_precise_schedule(match_text_model(given, expected), expected)
@@ -66,7 +67,7 @@ def load_weights(
         if keys:
             logger.warning("%s: %d keys %s, first: %s", origin, len(keys), words, ", ".join(keys[:5]))
     given = {key: value for key, value in given.items() if key in expected}
-    _put(module, given, expected, dtype, torch.device(device or "cpu"), release)
+    _put(module, given, expected, dtype, torch.device(device or "cpu"), files)
     return report
 
 
@@ -76,15 +77,17 @@ def _put(
     expected: Mapping[str, Tensor],
     dtype: torch.dtype | None,
     place: torch.device,
-    release: Callable[[Tensor], None] | None,
+    files: list[MappedFile],
 ) -> None:
-    """Convert tensor by tensor, giving back what was read, and hand them to the module."""
+    """Convert tensor by tensor, taking each out of ``given`` and giving back its pages; hand them to the module."""
     was_meta = any(value.is_meta for value in expected.values())
     tensors = {}
-    for key, tensor in given.items():
+    for key in list(given):
+        tensor = given.pop(key)
         tensors[key] = _convert(tensor, expected[key], dtype, place)
-        if release is not None and tensors[key].data_ptr() != tensor.data_ptr():
-            release(tensor)
+        if tensors[key].data_ptr() != tensor.data_ptr():
+            for file in files:
+                file.release(tensor)
     module.load_state_dict(tensors, strict=False, assign=was_meta)
     if was_meta:
         materialise(module, place)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +36,7 @@ def save_state_dict(
     if wrong is not None:
         raise UserError(f"cannot write '{path}': '{wrong}' is a {type(state_dict[wrong]).__name__}, not a tensor")
     if path.suffix == ".safetensors":
-        with _writing(path) as temporary:
+        with atomic_write(path) as temporary:
             _write_safetensors(state_dict, temporary, metadata or {})
     else:
         owned = {key: _own_storage(value) for key, value in state_dict.items()}
@@ -55,20 +53,14 @@ def write_file(value: Any, path: str | os.PathLike[str]) -> None:
     if path.suffix not in _TORCH_SUFFIXES:
         known = ", ".join((".safetensors", *_TORCH_SUFFIXES))
         raise UserError(f"cannot write '{path}': the suffix should be one of {known}")
-    with _writing(path) as temporary:
-        torch.save(value, temporary)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """:func:`atomic_write`, for torch's writer too, which reports a full disk as a RuntimeError."""
     with atomic_write(path) as temporary:
         try:
-            yield temporary
+            with temporary.open("wb") as file:
+                torch.save(value, file)
         except RuntimeError as error:
-            if "write" not in str(error).lower():
-                raise
-            raise OSError(errno.ENOSPC, "the disk is full or not writable") from error
+            if isinstance(error.__context__, OSError):  # torch's writer stumbles over the failed write once more
+                raise error.__context__ from error
+            raise
 
 
 def _own_storage(tensor: Tensor) -> Tensor:

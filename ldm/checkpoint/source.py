@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mmap
 import os
 from pathlib import Path
@@ -106,11 +107,6 @@ class MappedTensors(dict[str, Tensor]):
         super().__init__(tensors)
         self.sources = sources
 
-    def release(self, tensor: Tensor) -> None:
-        """Give back the pages under ``tensor``, whichever file they belong to."""
-        for source in self.sources:
-            source.release(tensor)
-
 
 def describe_foreign(source: MappedFile) -> str:
     """Words for a file that is no weight file: what its first bytes say it is."""
@@ -125,6 +121,12 @@ def describe_foreign(source: MappedFile) -> str:
         return "a web page; the download link led to HTML, probably a login or an error page"
     if not head.strip(b"\0"):
         return "filled with zeros, as after an interrupted download"
-    if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
-        return "a text file"
-    return "of no kind that is known here"
+    return "a text file" if _is_text(head) else "of no kind that is known here"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut in two
+    except UnicodeDecodeError:
+        return False
+    return all(byte >= 32 or byte in b"\t\r\n" for byte in head)
