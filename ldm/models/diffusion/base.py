@@ -169,7 +169,8 @@ class DDPM(GaussianDiffusion, pl.LightningModule):
         self, x_start: Tensor, cond: Condition, t: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss at timesteps t [B] for clean latents [B, C, h, w], and its parts for the log."""
-        noise = torch.randn_like(x_start) if noise is None else noise
+        if noise is None:  # not randn_like, whose values depend on how x_start lies in memory
+            noise = torch.randn(x_start.shape, dtype=x_start.dtype, device=x_start.device)
         output = self.apply_model(self.q_sample(x_start, t, noise), t, cond).float()
         difference = output - self.get_target(x_start, noise, t).float()
         error = difference.abs() if self.loss_type == "l1" else difference.square()
