@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,12 @@ def test_a_manager_acts_on_token_vectors_before_positions(embedder: BERTEmbedder
     torch.testing.assert_close(seen["embedded"], embedder.token_embedding(tokens))
     torch.testing.assert_close(changed, embedder.encode("a blue circle"))
     assert tokens[0, 2] == embedder.token_of("red"), "the caller's ids were changed"
+
+
+def test_an_embedder_can_be_copied_and_pickled(embedder: BERTEmbedder) -> None:
+    context = embedder.encode("a red circle")
+    for other in (copy.deepcopy(embedder), pickle.loads(pickle.dumps(embedder))):
+        torch.testing.assert_close(other.encode("a red circle"), context)
 
 
 def test_token_space(embedder: BERTEmbedder) -> None:
