@@ -78,6 +78,7 @@ class StopOnSignal(pl.Callback):
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.path = trainer.strategy.broadcast(self.path)  # clocks, and with them folder names, may differ
         handlers = {signal.SIGINT: self._on_stop, signal.SIGTERM: self._on_stop, signal.SIGUSR1: self._on_save}
         for number, handler in handlers.items():
             self._previous[number] = signal.signal(number, handler)

@@ -24,7 +24,7 @@ from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.options import parse
 from ldm.training.resume import ExactResume
 from ldm.training.run_folder import RunFolder, choose_run_folder, configurations
-from ldm.util import ConfigError, MissingPartError, instantiate_from_config
+from ldm.util import ConfigError, MissingPartError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,9 @@ NOISE = (
     ".*in eval mode at the start of training",  # frozen parts are, on purpose
     ".*exists and is not empty",  # a resumed run goes on with its folder
     ".*smaller than the logging interval",
+    ".*ambiguous collection. The batch size",  # latents and texts, as many of each
+    "Total length of `list` across ranks is zero",  # there is no such data set in the YAML
+    "Using ModelCheckpoint with manual optimization",
     ".*isinstance.treespec, LeafSpec.. is deprecated",
 )
 
@@ -49,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_no_advertisement)
     options, changes = parse(sys.argv[1:] if arguments is None else arguments)
     run = choose_run_folder(options)
     config = read_config(configurations(options, run), changes)
@@ -60,14 +64,17 @@ def main(arguments: list[str] | None = None) -> None:
     if options.actual_resume:
         load_weights(model, options.actual_resume)  # weights only, and whatever of them there is
     data = instantiate_from_config(require(config, "data"))
+    tests = not options.no_test and isinstance(data, DataModuleFromConfig) and "test" in data.dataset_configs
+    if not options.train and not tests:
+        raise UserError("nothing to do: -t trains; without it, the YAML needs a data set under data.params.test")
     data.setup("fit")
     trainer = make_trainer(options, run, config, lightning)
     setattr(model, "learning_rate", learning_rate(options, config, trainer))  # noqa: B010  (a plain float, no submodule)
     change_memory(model, lightning)
     if options.train:
         fit(trainer, model, data, run)
-    if not options.no_test and isinstance(data, DataModuleFromConfig) and "test" in data.dataset_configs:
-        trainer.test(model, data)
+    if tests:
+        trainer.test(model, data, ckpt_path=None if options.train else run.checkpoint)
 
 
 def build_model(config: DictConfig) -> pl.LightningModule:
@@ -83,6 +90,11 @@ def build_model(config: DictConfig) -> pl.LightningModule:
     return model
 
 
+def is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Lightning recommends its own products in the log."""
+    return "litlogger" not in record.getMessage()
+
+
 def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, run: RunFolder) -> None:
     """Train; when asked to stop, leave with a checkpoint, a hint and exit code 130 (0 in helper processes)."""
     try:
@@ -90,6 +102,10 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
     except StopRequestedError as stop:
         log.warning("stopped; everything is in %s; go on with: main.py -t -r %s", stop, run.path)
         sys.exit(EXIT_STOPPED if trainer.is_global_zero else 0)
+    except MisconfigurationException as error:
+        raise ConfigError(f"lightning.trainer does not fit: {one_line(error)}") from error
+    except UserError as error:  # out of a loader process it comes with that process's traceback in front
+        raise UserError(str(error).strip().rpartition("Error: ")[2]) from error
 
 
 def learning_rate(options: argparse.Namespace, config: DictConfig, trainer: pl.Trainer) -> float:
@@ -125,7 +141,7 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
     try:
         return pl.Trainer(logger=make_loggers(options, run, lightning), callbacks=callbacks, **settings)
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise ConfigError(f"lightning.trainer does not fit: {' '.join(str(error).split())[:300]}") from error
+        raise ConfigError(f"lightning.trainer does not fit: {one_line(error)}") from error
 
 
 def make_callbacks(
@@ -208,6 +224,11 @@ def change_memory(model: nn.Module, lightning: DictConfig) -> None:
 def build(node: dict[str, Any]) -> Any:
     """A callback from its node, under the name that its class has here."""
     return instantiate_from_config({**node, "target": legacy.TARGETS.get(node["target"], node["target"])})
+
+
+def one_line(error: Exception) -> str:
+    """Lightning's messages are often paragraphs."""
+    return " ".join(str(error).split())[:300]
 
 
 def plain(node: Any) -> Any:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldm.checkpoint import is_lightning_checkpoint
 from ldm.util import UserError
 
 
@@ -51,6 +52,8 @@ def _resumed(options: argparse.Namespace, now: str) -> RunFolder:
     checkpoint = given if given.is_file() else given / "checkpoints" / "last.ckpt"
     if not checkpoint.is_file():
         raise UserError(f"--resume: '{given}' holds no checkpoints/last.ckpt to go on with")
+    if not is_lightning_checkpoint(checkpoint):
+        raise UserError(f"--resume: '{checkpoint}' has no training state; start from it with --actual_resume")
     path = checkpoint.resolve().parent.parent
     return RunFolder(path, now, checkpoint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from ldm.util import UserError
 
 def test_a_command_line_from_somebody_s_history() -> None:
     options, changes = parse(
-        "--base a.yaml b.yaml -t -n cats --postfix _x -l out --gpus 0, --seed 5 --scale_lr False --no-test "
-        "model.params.timesteps=10 --data.params.batch_size 2 --max_steps=7 --precision bf16 --fast_dev_run".split()
+        shlex.split(
+            "--base a.yaml b.yaml -t -n cats --postfix _x -l out --gpus 0, --seed 5 --scale_lr False --no-test "
+            "model.params.timesteps=10 --data.params.batch_size 2 --max_steps=7 --precision bf16 --fast_dev_run"
+        )
     )
     assert options.base == ["a.yaml", "b.yaml"]
     assert (options.train, options.no_test, options.scale_lr, options.debug) == (True, True, False, False)
@@ -75,7 +78,7 @@ def test_personalization_goes_where_textual_inversion_reads_it() -> None:
             "data": {"params": {"train": {"target": "t"}, "validation": {"target": "v"}}},
         }
     )
-    flags = "--data_root pics --init_word toy --placeholder_string @ --embedding_manager_ckpt e.pt".split()
+    flags = shlex.split("--data_root pics --init_word toy --placeholder_string @ --embedding_manager_ckpt e.pt")
     apply_personalization(config, parse(flags)[0])
     assert config.data.params.train.params.data_root == "pics"
     assert config.data.params.validation.params.data_root == "pics"
@@ -95,7 +98,7 @@ def test_run_folders_are_named_as_of_old(tmp_path: Path) -> None:
     assert not named.path.exists()
     plain = choose_run_folder(parse(["-b", "configs/tiny/ldm.yaml"])[0])
     assert plain.path.name == f"{plain.now}_ldm"
-    front = choose_run_folder(parse("--data_root a/b --datadir_in_name -n n".split())[0])
+    front = choose_run_folder(parse(shlex.split("--data_root a/b --datadir_in_name -n n"))[0])
     assert front.path.name == f"b_{front.now}_n"
 
 

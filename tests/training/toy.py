@@ -33,12 +33,32 @@ class ToyPictures(Dataset):
         return {"image": picture.flip(1) if random.random() < 0.5 else picture, "index": index}
 
 
+class CountedPictures(Dataset):
+    """Twelve items, six pictures [16,16,3]; counts how often items are read in this process."""
+
+    reads = 0
+
+    def __init__(self, brightness: float = 1.0) -> None:
+        self.brightness = brightness
+        self.pictures = torch.rand(6, 16, 16, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        type(self).reads += 1
+        tokens = torch.arange(8) + index
+        return {"image": self.pictures[index % 6] * self.brightness, "caption": tokens, "name": str(index)}
+
+
 class ToyModel(pl.LightningModule):
     """Denoises; writes every loss to ``<log_file>.<rank>`` as it happens, so that a killed run leaves them."""
 
     learning_rate: float
 
-    def __init__(self, log_file: str = "", delay: float = 0.0, interrupt_at: int = -1) -> None:
+    def __init__(
+        self, log_file: str = "", delay: float = 0.0, interrupt_at: int = -1, personalization_config: Any = None
+    ) -> None:
         super().__init__()
         first, last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
         self.net = nn.Sequential(first, nn.SiLU(), nn.Dropout(0.2), last)
