@@ -26,7 +26,7 @@ _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
 _SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-_OPEN_CLIP_LAYERS_UNUSED = 1
+_TRANSFORMERS_PROJECTION = 512  # CLIPTextConfig's default, which a config.json may leave out
 
 
 def is_diffusers_folder(path: str | os.PathLike[str]) -> bool:
@@ -66,7 +66,7 @@ def _read_part(folder: Path) -> MappedTensors:
     elif kind == "AutoencoderKL":
         translated = autoencoder_weights(made)
     elif _is_open_clip(config):
-        translated = open_clip_weights(made, _OPEN_CLIP_LAYERS_UNUSED)
+        translated = open_clip_weights(made, config.get("projection_dim", _TRANSFORMERS_PROJECTION))
     else:
         translated = clip_text_weights(made)
     return MappedTensors(translated, made.sources)

@@ -123,11 +123,14 @@ def clip_text_weights(tensors: Mapping[str, Tensor]) -> Tensors:
     return {f"transformer.{key}": value for key, value in named.items() if not key.endswith("text_projection.weight")}
 
 
-def open_clip_weights(tensors: Mapping[str, Tensor], unused_layers: int = 1) -> Tensors:
+def open_clip_weights(tensors: Mapping[str, Tensor], projection_dim: int) -> Tensors:
     """``CLIPTextModel`` of SD v2 -> open_clip's text tower.
 
     diffusers drops what SD v2 never runs: the last block, the projection and the temperature. They are put back, the
     block as a second name for the last one that is there, because this project's state dict lists them.
+
+    Args:
+        projection_dim: width of the projection, where the weights have none.
     """
     tensors = {key.removeprefix("text_model."): value for key, value in tensors.items()}
     made: Tensors = {}
@@ -142,12 +145,10 @@ def open_clip_weights(tensors: Mapping[str, Tensor], unused_layers: int = 1) -> 
             parts = [tensors[key.replace("q_proj", f"{name}_proj")] for name in "qkv"]
             made[f"transformer.resblocks.{layer[1]}.attn.in_proj_{layer[3]}"] = torch.cat(parts)
     count = 1 + max(int(m[1]) for key in made if (m := re.match(r"transformer\.resblocks\.(\d+)\.", key)))
-    for extra in range(unused_layers):
-        last, new = f"transformer.resblocks.{count - 1}.", f"transformer.resblocks.{count + extra}."
-        made.update({key.replace(last, new): value for key, value in list(made.items()) if key.startswith(last)})
-    embedding = made["token_embedding.weight"]
+    last, unused = f"transformer.resblocks.{count - 1}.", f"transformer.resblocks.{count}."
+    made.update({key.replace(last, unused): value for key, value in list(made.items()) if key.startswith(last)})
+    width, dtype = made["token_embedding.weight"].shape[1], made["token_embedding.weight"].dtype
     projection = tensors.get("text_projection.weight")
-    width = embedding.shape[1]
-    made["text_projection"] = projection.T if projection is not None else torch.eye(width, dtype=embedding.dtype)
-    made["logit_scale"] = torch.tensor(1.0, dtype=embedding.dtype)
+    made["text_projection"] = torch.eye(width, projection_dim, dtype=dtype) if projection is None else projection.T
+    made["logit_scale"] = torch.tensor(1.0, dtype=dtype)
     return {f"model.{key}": value for key, value in made.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as theirs
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ldm.checkpoint import diffusers_config, load_model, load_weights, read_state_dict
+from ldm.checkpoint import diffusers_config, load_model, read_state_dict
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, clip_text_weights, open_clip_weights, unet_weights
-from ldm.util import UserError, instantiate_from_config
+from ldm.util import UserError
 from tests.helpers import GOLDEN
 
 SMALL_UNET = {
@@ -22,14 +23,14 @@ SMALL_UNET = {
 }  # fmt: skip
 SHAPES = {
     "sd_v1": {"cross_attention_dim": 16, "attention_head_dim": 4},
-    "sd_v2": {"cross_attention_dim": 24, "attention_head_dim": [2, 4], "use_linear_projection": True},
+    "sd_v2": {"cross_attention_dim": 16, "attention_head_dim": [2, 4], "use_linear_projection": True},
     "ldm": {
         "cross_attention_dim": 20, "attention_head_dim": 8, "block_out_channels": (32, 64, 128), "layers_per_block": 2,
         "down_block_types": ("CrossAttnDownBlock2D",) * 3, "up_block_types": ("CrossAttnUpBlock2D",) * 3,
     },
 }  # fmt: skip
 SMALL_TEXT = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50,
+    "hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50,
     "max_position_embeddings": 77,
 }  # fmt: skip
 
@@ -45,17 +46,26 @@ def small_vae() -> AutoencoderKL:
     return AutoencoderKL(**blocks, block_out_channels=(32, 64), layers_per_block=1, sample_size=16).eval()
 
 
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Path:
-    """A folder as ``StableDiffusionPipeline.save_pretrained`` lays it out, v-prediction."""
-    folder = tmp_path / "pipeline"
-    small_unet("sd_v1").save_pretrained(folder / "unet")
+def small_text(kind: str) -> CLIPTextModel:
+    torch.manual_seed(2)
+    sizes = {**SMALL_TEXT, "hidden_act": "gelu" if kind == "sd_v2" else "quick_gelu"}
+    return CLIPTextModel(CLIPTextConfig(**sizes)).eval()
+
+
+def save_pipeline(folder: Path, kind: str, prediction: str = "v_prediction") -> Path:
+    """The folder as ``StableDiffusionPipeline.save_pretrained`` lays it out."""
+    small_unet(kind).save_pretrained(folder / "unet")
     small_vae().save_pretrained(folder / "vae")
-    CLIPTextModel(CLIPTextConfig(**SMALL_TEXT, hidden_act="quick_gelu")).save_pretrained(folder / "text_encoder")
+    small_text(kind).save_pretrained(folder / "text_encoder")
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    DDIMScheduler(**betas, prediction_type="v_prediction").save_pretrained(folder / "scheduler")
+    DDIMScheduler(**betas, prediction_type=prediction).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     return folder
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    return save_pipeline(tmp_path / "pipeline", "sd_v1")
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -95,7 +105,7 @@ def test_autoencoder_names_are_the_inverse_of_diffusers_own_conversion() -> None
 
 def test_text_encoder_of_sd2_is_the_inverse_of_diffusers_own_conversion() -> None:
     text = CLIPTextModel(CLIPTextConfig(**SMALL_TEXT, hidden_act="gelu"))
-    ours = open_clip_weights(text.state_dict())
+    ours = open_clip_weights(text.state_dict(), 16)
     assert ours["model.transformer.resblocks.2.ln_1.weight"] is ours["model.transformer.resblocks.1.ln_1.weight"]
     used = {k: v for k, v in ours.items() if "resblocks.2." not in k}
     back = theirs.convert_open_clip_checkpoint(text, {f"cond_stage_model.{k}": v for k, v in used.items()},
@@ -117,7 +127,7 @@ FULL = {
               "intermediate_size": 3072, "num_hidden_layers": 12}, clip_text_weights),
     "sd_v2": ({"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
               {"hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23},
-              open_clip_weights),
+              partial(open_clip_weights, projection_dim=1024)),
 }  # fmt: skip
 
 
@@ -139,18 +149,32 @@ def test_full_size_names_and_shapes_are_those_of_released_checkpoints(family: st
     assert {key: list(value.shape) for key, value in translated.items()} == expected
 
 
-def test_pipeline_folder_gives_every_key_of_the_model_that_it_describes(pipeline: Path) -> None:
-    config = diffusers_config(pipeline)
-    assert config["params"]["parameterization"] == "v"
-    assert config["params"]["linear_end"] == 0.012
-    assert config["params"]["scale_factor"] == 0.18215
-    assert config["params"]["cond_stage_config"]["target"].endswith("FrozenCLIPEmbedder")
-    weights = read_state_dict(pipeline)
-    with torch.device("meta"):
-        unet = instantiate_from_config(config["params"]["unet_config"])
-    report = load_weights(unet, weights, prefix="model.diffusion_model.", strict=True)
-    assert report == ([], [])
-    assert not any(parameter.is_meta for parameter in unet.parameters())
+def test_pipeline_configuration(tmp_path: Path) -> None:
+    params = diffusers_config(save_pipeline(tmp_path / "v1", "sd_v1"))["params"]
+    assert params["parameterization"] == "v"
+    assert (params["linear_start"], params["linear_end"], params["beta_schedule"]) == (0.00085, 0.012, "linear")
+    assert params["scale_factor"] == 0.18215
+    assert params["cond_stage_config"]["target"].endswith("FrozenCLIPEmbedder")
+    params = diffusers_config(save_pipeline(tmp_path / "v2", "sd_v2", "epsilon"))["params"]
+    assert params["parameterization"] == "eps"
+    assert params["cond_stage_config"]["target"].endswith("FrozenOpenCLIPEmbedder")
+
+
+@pytest.mark.parametrize("kind", ["sd_v1", "sd_v2"])
+def test_whole_pipeline_computes_what_its_parts_compute(kind: str, tmp_path: Path) -> None:
+    model = load_model(None, save_pipeline(tmp_path, kind))
+    generator = torch.Generator().manual_seed(4)
+    tokens = torch.randint(0, 50, (1, 77), generator=generator)
+    latent, t = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([501])
+    with torch.no_grad():
+        context = small_text(kind)(tokens).last_hidden_state
+        torch.testing.assert_close(model.cond_stage_model.encode_tokens(tokens), context, rtol=1e-4, atol=1e-5)
+        expected = small_unet(kind)(latent, t, encoder_hidden_states=context).sample
+        torch.testing.assert_close(model.apply_model(latent, t, context), expected, rtol=1e-4, atol=1e-5)
+        picture = small_vae().decode(latent / 0.18215).sample
+        torch.testing.assert_close(model.decode_first_stage(latent), picture, rtol=1e-4, atol=1e-4)
+    betas = DDIMScheduler.from_pretrained(tmp_path / "scheduler").alphas_cumprod
+    torch.testing.assert_close(model.alphas_cumprod, betas, rtol=1e-5, atol=1e-6)
 
 
 def test_autoencoder_computes_what_diffusers_computes(tmp_path: Path) -> None:
