@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from ldm.checkpoint import read_state_dict
 from ldm.training import checkpoints
 from ldm.training.launch import main
 from ldm.util import UserError
@@ -117,6 +119,50 @@ def test_workers_and_pictures_change_nothing(straight: tuple[Path, list[dict[str
 def test_another_seed_is_another_run(straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     log = train(tmp_path, "-b", write_config(tmp_path, steps=1), "-s", "24")
     assert log[0]["items"] != straight[1][0]["items"]
+
+
+def test_validation_inside_an_epoch_changes_nothing(
+    straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    often = ["--val_check_interval", "4", "--check_val_every_n_epoch", "null"]
+    assert train(tmp_path, "-b", write_config(tmp_path), *often) == straight[1]
+    for step in (2, 3, 6):  # right before a validation, between two, at the end of an epoch with one
+        (checkpoint,) = run_folder(tmp_path).glob(f"checkpoints/*step={step:09}.ckpt")
+        assert train(tmp_path, "-r", str(checkpoint)) == straight[1][2 * step :]
+
+
+def test_a_latent_diffusion_model_continues_exactly(tmp_path: Path) -> None:
+    """With everything that has a state or draws: averaged weights, a measured scale, dropped conditions, a schedule."""
+    config = yaml.safe_load((ROOT / "tests/golden/ldm_full.yaml").read_text())
+    schedule = {"warm_up_steps": [2], "f_min": [0.1], "f_max": [1.0], "f_start": [0.1], "cycle_lengths": [9]}
+    config["model"]["params"] |= {
+        "use_ema": True, "scale_by_std": True, "scale_factor": 1.0, "learn_logvar": True, "cond_stage_trainable": True,
+        "ucg_training": {"caption": {"p": 0.5, "val": 0}},
+        "scheduler_config": {"target": "ldm.lr_scheduler.LambdaLinearScheduler", "params": schedule},
+    }  # fmt: skip
+    node = {"target": "tests.training.toy.CountedPictures"}
+    config["data"] = {
+        "target": "main.DataModuleFromConfig",
+        "params": {"batch_size": 2, "num_workers": 0, "train": node, "validation": node},
+    }
+    config["lightning"] = {
+        "modelcheckpoint": {"params": {"every_n_train_steps": 1, "save_top_k": -1}},
+        "callbacks": {"image_logger": {"params": {"disabled": True}}},
+        "trainer": {"accelerator": "cpu", "max_steps": 3, "limit_val_batches": 1, "accumulate_grad_batches": 2,
+                    "enable_progress_bar": False, "enable_model_summary": False},
+    }  # fmt: skip
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    main(["-t", "-l", str(tmp_path / "logs"), "-b", str(path)])
+    checkpoints_of_run = run_folder(tmp_path) / "checkpoints"
+    whole = read_state_dict(checkpoints_of_run / "last.ckpt")
+    whole = {key: value.clone() for key, value in whole.items()}
+    (checkpoint,) = checkpoints_of_run.glob("*step=000000002.ckpt")
+    main(["-t", "-r", str(checkpoint)])
+    again = read_state_dict(checkpoints_of_run / "last.ckpt")
+    assert any(key.startswith("model_ema.") for key in whole) and "scale_factor" in whole and "logvar" in whole
+    different = [key for key in whole if not torch.equal(whole[key], again[key])]
+    assert different == []
 
 
 def test_a_failed_save_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
