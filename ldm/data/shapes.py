@@ -37,6 +37,7 @@ class ShapesWorld(Dataset[dict[str, Any]]):
         open_size: share of captions that do not say the size.
         jitter: largest shift of the object in either direction, in widths of the picture.
         photos_share: share of items that are a crop of a bundled photograph (held-out photographs for 'heldout').
+        photos_recolour: share of those crops in other colours, see `BundledPhotos`.
 
     Raises:
         UserError: a split, language or share that does not exist.
@@ -53,6 +54,7 @@ class ShapesWorld(Dataset[dict[str, Any]]):
         open_size: float = 0.15,
         jitter: float = 0.0,
         photos_share: float = 0.0,
+        photos_recolour: float = 0.0,
     ) -> None:
         self.combinations = combinations(split)
         for name, share in (
@@ -72,7 +74,9 @@ class ShapesWorld(Dataset[dict[str, Any]]):
         self.size, self.length, self.seed, self.language = size, length, seed, language
         self.caption_dropout, self.open_size = caption_dropout, open_size
         self.jitter, self.photos_share = jitter, photos_share
-        self.photos = BundledPhotos(split, size, length, seed, language=language) if photos_share > 0 else None
+        self.photos: BundledPhotos | None = None
+        if photos_share > 0:
+            self.photos = BundledPhotos(split, size, length, seed, recolour=photos_recolour, language=language)
 
     def __len__(self) -> int:
         return self.length

@@ -232,7 +232,7 @@ class UNetModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The precision that the network computes in: that of its weights."""
-        return self.time_embed[0].weight.dtype
+        return next(self.parameters()).dtype
 
     def embed_conditions(self, timesteps: Tensor, y: Tensor | None) -> Tensor:
         """Timestep [B] and class or vector y -> [B, 4 model_channels].

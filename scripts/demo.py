@@ -1,0 +1,124 @@
+"""What `make demo` shows: pictures from prompts, a photograph through the autoencoder, a short training that learns.
+
+Everything is written under outputs/demo; the pictures come from the small model in models/ldm/tiny.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ldm.data.captions import caption
+from ldm.data.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
+from ldm.data.photos import load_photo, photos
+from ldm.data.render import render
+from ldm.data.world import SHAPES, Attributes, combinations
+from ldm.util import UserError, run_command
+from ldm.workflows.models import open_model
+from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+
+ROOT = Path(__file__).resolve().parents[1]
+SUNSET_PROMPTS = [f"a large {thing} on a sunset background" for thing in ("white star", "black heart", "green circle")]
+PHOTO_SIZE = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo", help="folder for the results")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args()
+    out: Path = options.out
+    started = time.perf_counter()
+    written = [show_prompts(out), show_photographs(out), show_training(out)]
+    print(f"\nDone in {time.perf_counter() - started:.0f} s. Look at:")
+    for path in written:
+        print(f"  {path}")
+
+
+def show_prompts(out: Path) -> Path:
+    """A sheet of prompts and pictures, of combinations that training never saw: two of each shape."""
+    unseen = combinations("heldout")
+    shown = [item for shape in SHAPES for item in [i for i in unseen if i.shape == shape][::7][:2]]
+    prompts = [caption(item, "en", variant) for variant, item in enumerate(shown)]
+    return sheet(draw(prompts, out / "txt2img"), prompts, out / "txt2img.png", columns=8, zoom=2)
+
+
+def show_photographs(out: Path) -> Path:
+    """Photographs that training never saw, beside what the autoencoder makes of them."""
+    model, _ = open_model()
+    pictures, labels = [], []
+    for photo in photos("heldout"):
+        original = centre_crop(load_photo(photo), PHOTO_SIZE, PHOTO_SIZE)
+        x = image_to_tensor(original)[None]
+        with torch.no_grad():
+            z = model.encode_first_stage(x).mode() * model.scale_factor
+            reconstruction = model.decode_first_stage(z)[0].clamp(-1, 1)
+        psnr = 10 * torch.log10(4 / (reconstruction - x[0]).square().mean())
+        pictures += [original, tensor_to_image(reconstruction)]
+        labels += [photo.name, f"from {z[0].numel()} numbers: {psnr:.1f} dB"]
+    return sheet(pictures, labels, out / "reconstruction.png", columns=4)
+
+
+def show_training(out: Path) -> Path:
+    """The model before and after it learns a new word from a folder of captioned pictures."""
+    folder = out / "sunset"
+    render_sunsets(folder)
+    before = draw(SUNSET_PROMPTS, out / "before")
+    logs = out / "logs"
+    earlier = set(logs.glob("*_sunset"))
+    command = [
+        sys.executable, str(ROOT / "main.py"), "-b", str(ROOT / "configs/tiny/finetune.yaml"), "-t",
+        "--scale_lr", "false", "--name", "sunset", "--data_root", str(folder), "--logdir", str(logs),
+    ]  # fmt: skip
+    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+        raise UserError("the short training did not finish; what it printed above says why")
+    (run,) = set(logs.glob("*_sunset")) - earlier
+    ckpt = run / "checkpoints" / "last.ckpt"
+    after = draw(SUNSET_PROMPTS, out / "after", ckpt=str(ckpt), config=str(ROOT / "configs/tiny/finetune.yaml"))
+    labels = [f"{when}: {prompt}" for when in ("before", "after") for prompt in SUNSET_PROMPTS]
+    return sheet(before + after, labels, out / "training.png", columns=len(before), zoom=3)
+
+
+def draw(prompts: list[str], outdir: Path, **model: str) -> list[Image.Image]:
+    """A picture for each prompt, as `txt2img.py --from-file` makes them."""
+    outdir.mkdir(parents=True, exist_ok=True)
+    listing = outdir / "prompts.txt"
+    listing.write_text("\n".join(prompts) + "\n", encoding="utf-8")
+    return txt2img(Txt2ImgOptions(from_file=str(listing), n_samples=1, outdir=str(outdir), skip_grid=True, **model))
+
+
+def render_sunsets(folder: Path, size: int = 64) -> None:
+    """Shapes before a sky that the rendered world does not have, with a caption in a text file beside each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    height = np.linspace(0.0, 1.0, size, dtype=np.float32)[:, None, None]
+    top, bottom = np.float32([-0.6, -0.5, 0.3]), np.float32([1.0, 0.1, -0.7])
+    sky = np.broadcast_to((1 - height) * top + height * bottom, (size, size, 3))
+    for shape, colour in itertools.product(SHAPES, ("white", "black", "green", "yellow")):
+        on_red, on_blue = (
+            render([Attributes(shape=shape, colour=colour, background=b, size="large", texture="plain")], size)[0]
+            for b in ("red", "blue")
+        )  # fmt: skip
+        inside = (np.abs(on_red - on_blue).max(axis=-1, keepdims=True) < 0.1).astype(np.float32)
+        picture = inside * on_red + (1 - inside) * sky
+        name = f"{shape}-{colour}"
+        save_image(tensor_to_image(torch.from_numpy(picture).movedim(-1, 0)), folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(f"a large {colour} {shape} on a sunset background\n", encoding="utf-8")
+
+
+def sheet(images: list[Image.Image], labels: list[str], path: Path, columns: int, zoom: int = 1) -> Path:
+    """Save labelled pictures, each ``zoom`` times as large."""
+    large = [i.resize((i.width * zoom, i.height * zoom), Image.Resampling.NEAREST) for i in images]
+    save_image(make_grid(large, columns, labels), path)
+    return path
+
+
+if __name__ == "__main__":
+    run_command(main)
