@@ -80,7 +80,7 @@ def _put(
     files: list[MappedFile],
 ) -> None:
     """Convert tensor by tensor, taking each out of ``given`` and giving back its pages; hand them to the module."""
-    was_meta = any(value.is_meta for value in expected.values())
+    was_meta = any(value.is_meta for value in [*module.parameters(), *module.buffers()])
     tensors = {}
     for key in list(given):
         tensor = given.pop(key)

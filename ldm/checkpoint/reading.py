@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ldm.checkpoint.diffusers_folder import is_diffusers_folder, read_diffusers_folder
 from ldm.checkpoint.formats import open_file
+from ldm.checkpoint.pickle_machine import StandIn
 from ldm.checkpoint.source import MappedTensors
 from ldm.util import UserError
 
@@ -88,9 +89,15 @@ def _unwrap(value: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]:
         value = inner
     if isinstance(value, Mapping) and {"string_to_param", "emb_params"} & value.keys():
         raise UserError(f"'{path}' is a textual-inversion embedding, not the weights of a model")
-    keys = ", ".join(repr(key) for key in list(value)[:4]) if isinstance(value, Mapping) else ""
-    held = f"a dictionary with {keys or 'nothing in it'}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
-    raise UserError(f"'{path}' holds no weights, but {held}")
+    raise UserError(f"'{path}' holds no weights, but {_describe(value)}")
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a dictionary with {', '.join(repr(str(key)) for key in list(value)[:4]) or 'nothing in it'}"
+    if isinstance(value, StandIn):
+        return f"a whole object of the class {value.kind}; save its state_dict() instead"
+    return f"a {type(value).__name__}"
 
 
 def _strip_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -154,6 +154,7 @@ FOREIGN = {
     "compressed or encrypted again": _compressed(),
     "a dictionary with 'epoch'": _torch({"epoch": 3}),
     "but a list": _torch([1, 2]),
+    "a whole object of the class torch.nn.modules.linear.Linear": _torch(torch.nn.Linear(1, 1)),
     "a textual-inversion embedding": _torch({"string_to_param": {"*": torch.ones(1, 2)}}),
 }
 
