@@ -28,6 +28,17 @@ class LetterEncoder(nn.Module):
         return torch.sin(lengths[:, None, None] + torch.arange(3 * CONTEXT).reshape(1, 3, CONTEXT))
 
 
+class Words(nn.Module):
+    """One learned vector, as the EmbeddingManager of textual inversion would own it."""
+
+    def __init__(self, embedder: nn.Module, placeholder_strings: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.zeros(CONTEXT))
+
+    def embedding_parameters(self) -> list[nn.Parameter]:
+        return [self.vector]
+
+
 class SlopeDepth(nn.Module):
     """Depth is a multiple of the first channel, and an offset."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ldm.checkpoint import save_state_dict
@@ -13,6 +16,7 @@ from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.models.diffusion.sampling import sample
 from ldm.models.diffusion.variants import PictureConditioned
 from ldm.util import ConfigError, UserError, instantiate_from_config
+from tests.helpers import ROOT
 from tests.models.stand_ins import CONTEXT, LetterEncoder, PooledFirstStage
 
 HERE = "tests.models.stand_ins"
@@ -137,6 +141,14 @@ def test_guidance_is_away_from_the_empty_text_at_the_same_picture(name: str) -> 
         assert uncond["c_adm"].eq(0).all() and condition["c_adm"].ne(0).any()
 
 
+def test_previews_in_training_are_guided_too() -> None:
+    model = build("inpaint").eval()
+    randomise(model)
+    images = model.log_images(batch(), N=1, ddim_steps=2, unconditional_guidance_scale=3.0)
+    assert images["samples"].shape == images["samples_cfg_scale_3.00"].shape == (1, 3, 16, 16)
+    assert not torch.allclose(images["samples"], images["samples_cfg_scale_3.00"])
+
+
 def test_in_painting_sees_the_mask_and_the_latent_of_what_is_kept() -> None:
     model, given = build("inpaint"), batch()
     z, condition = model.get_input(given)
@@ -197,7 +209,7 @@ def outputs(model: LatentDiffusion, x: Tensor, condition: dict[str, Any]) -> Ten
         return model.apply_model(x, torch.tensor([10, 500]), condition)
 
 
-def test_a_text_to_image_model_is_the_start_of_an_in_painting_one(tmp_path: Any) -> None:
+def test_a_text_to_image_model_is_the_start_of_an_in_painting_one(tmp_path: Path) -> None:
     plain = instantiate_from_config(config("LatentDiffusion", 4, "crossattn")).eval()
     randomise(plain)
     save_state_dict(plain.state_dict(), tmp_path / "plain.safetensors")
@@ -207,6 +219,17 @@ def test_a_text_to_image_model_is_the_start_of_an_in_painting_one(tmp_path: Any)
     torch.testing.assert_close(outputs(model, x, condition), expected)
     model.model.diffusion_model.input_blocks[0][0].weight.data[:, 4:] = 0.1
     assert not torch.allclose(outputs(model, x, condition), expected)
+
+
+def test_the_documented_in_painting_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "configs" / "README.md").read_text(), re.DOTALL)
+    code = code.replace('"configs/', f'"{ROOT}/configs/').replace("steps=50", "steps=2")
+    monkeypatch.setattr("ldm.checkpoint.load_model", lambda config, ckpt: build("inpaint").eval())
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo", "mask"):
+        Image.new("RGB", (128, 128), "white").save(f"{name}.png")
+    exec(compile(code, "configs/README.md", "exec"), {})
+    assert Image.open("filled.png").size == (128, 128)
 
 
 def test_bad_input_is_named() -> None:

@@ -235,8 +235,8 @@ class DDPM(GaussianDiffusion, pl.LightningModule):
             changed[key] = values
         return changed
 
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """What the optimiser changes."""
+    def trained_parameters(self) -> list[Any]:
+        """What the optimiser changes: parameters, or groups of them with options of their own."""
         extra = [self.logvar] if isinstance(self.logvar, nn.Parameter) else []
         return [p for p in self.model.parameters() if p.requires_grad] + extra
 

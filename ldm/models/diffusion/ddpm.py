@@ -58,6 +58,8 @@ class LatentDiffusion(DDPM):
         force_null_conditioning: bool = False,
         personalization_config: dict[str, Any] | None = None,  # the EmbeddingManager of textual inversion
         embedding_reg_weight: float = 0.0,
+        unfreeze_model: bool = False,  # with personalization_config: the network and the encoder learn as well,
+        model_lr: float = 0.0,  # at this rate
         ckpt_path: str | None = None,
         ignore_keys: Sequence[str] = (),
         load_only_unet: bool = False,
@@ -84,8 +86,10 @@ class LatentDiffusion(DDPM):
         self.cond_stage_model = self._build_cond_stage(cond_stage_config)
         self.embedding_reg_weight = embedding_reg_weight
         self.embedding_manager: Any = None
+        self.unfreeze_model = unfreeze_model
+        self.model_lr = model_lr
         if personalization_config is not None:
-            self.model.requires_grad_(False)
+            self.model.requires_grad_(unfreeze_model)
             self.embedding_manager = instantiate_from_config(personalization_config, embedder=self.cond_stage_model)
         self.train(self.training)
         if ckpt_path is not None:
@@ -133,6 +137,14 @@ class LatentDiffusion(DDPM):
         encoded = encode(c) if self.embedding_manager is None else encode(c, embedding_manager=self.embedding_manager)
         return encoded.mode() if isinstance(encoded, DiagonalGaussianDistribution) else encoded
 
+    def get_unconditional_conditioning(self, batch_size: int, null_label: str | None = None) -> Any:
+        """The empty prompt, or ``null_label``, encoded ``batch_size`` times."""
+        return self.get_learned_conditioning([null_label or ""] * batch_size)
+
+    def unconditional(self, condition: Any, text: str = "") -> Any:
+        """What guidance is away from, for a condition [B, ...] made of prompts: an empty (or a negative) text."""
+        return self.get_unconditional_conditioning(len(condition), text)
+
     def get_latent(self, batch: Mapping[str, Any]) -> Tensor:
         """Scaled latents [B, C, h, w] of a batch: of its pictures, or of its ``moments`` where they are cached."""
         if "moments" in batch:
@@ -179,13 +191,14 @@ class LatentDiffusion(DDPM):
             self.scale_factor.copy_(1.0 / z.std())
             log.info("scale_factor set to %.5f", float(self.scale_factor))
 
-    def trained_parameters(self) -> list[nn.Parameter]:
-        if self.embedding_manager is not None:
-            return list(self.embedding_manager.embedding_parameters())
-        parameters = super().trained_parameters()
+    def trained_parameters(self) -> list[Any]:
+        parameters: list[Any] = super().trained_parameters()
         if self.cond_stage_trainable and self.cond_stage_model is not None:
             parameters += list(self.cond_stage_model.parameters())
-        return parameters
+        if self.embedding_manager is None:
+            return parameters
+        words = list(self.embedding_manager.embedding_parameters())
+        return [{"params": words}, {"params": parameters, "lr": self.model_lr}] if self.unfreeze_model else words
 
     @torch.no_grad()
     def log_images(self, batch: Mapping[str, Any], N: int = 8, sample: bool = True, **options: Any) -> dict[str, Any]:

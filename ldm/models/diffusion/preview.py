@@ -64,9 +64,9 @@ def latent_previews(
         latents = preview_samples(model, z.shape, condition, None, ddim_steps, ddim_eta)
         images["samples"] = model.decode_first_stage(latents)
         if unconditional_guidance_scale > 1.0 and isinstance(images.get("conditioning"), list):
-            uncond = model.get_learned_conditioning([""] * len(z))
             guided = preview_samples(
-                model, z.shape, condition, uncond, ddim_steps, ddim_eta, unconditional_guidance_scale
-            )
+                model, z.shape, condition, model.unconditional(condition),
+                ddim_steps, ddim_eta, unconditional_guidance_scale,
+            )  # fmt: skip
             images[f"samples_cfg_scale_{unconditional_guidance_scale:.2f}"] = model.decode_first_stage(guided)
     return {key: images[key] for key in return_keys if key in images} if return_keys else images

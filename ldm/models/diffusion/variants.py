@@ -74,8 +74,7 @@ class PictureConditioned(LatentDiffusion):
 
     def unconditional(self, condition: Mapping[str, Any], text: str = "") -> dict[str, Any]:
         """What guidance is away from: the same picture with an empty (or a negative) text."""
-        count = condition["c_crossattn"][0].shape[0]
-        return {**condition, "c_crossattn": [self.get_learned_conditioning([text] * count)]}
+        return {**condition, "c_crossattn": [super().unconditional(condition["c_crossattn"][0], text)]}
 
     def pictures(self, batch: Mapping[str, Any], key: str) -> Tensor:
         """The batch's pictures [B, H, W, C] under ``key`` as [B, C, H, W] on the model's device."""
