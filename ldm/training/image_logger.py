@@ -44,6 +44,13 @@ def pictures_of(images: Tensor, rescale: bool = True) -> list[Image.Image]:
     return [tensor_to_image(image[:3].expand(3, -1, -1)) for image in images]
 
 
+def labels_of(drawn: dict[str, Any], images: Tensor, shown: int) -> list[str] | None:
+    """The prompts among what was drawn, for pictures of which each belongs to one."""
+    prompts = drawn.get("conditioning")
+    fits = isinstance(prompts, list) and len(prompts) == len(images) and all(isinstance(p, str) for p in prompts)
+    return prompts[:shown] if fits else None
+
+
 class ImageLogger(pl.Callback):
     """Asks the model for pictures (``log_images(batch, split=..., **log_images_kwargs)``) from time to time.
 
@@ -120,7 +127,8 @@ class ImageLogger(pl.Callback):
         for kind, images in drawn.items():
             if isinstance(images, Tensor) and images.ndim in (3, 4):
                 shown = pictures_of(images[: self.max_images] if images.ndim == 4 else images, self.rescale)
-                self._keep(trainer, split, kind, make_grid(shown, GRID_COLUMNS), batch_idx)
+                grid = make_grid(shown, GRID_COLUMNS, labels_of(drawn, images, len(shown)))
+                self._keep(trainer, split, kind, grid, batch_idx)
 
     def _keep(self, trainer: pl.Trainer, split: str, kind: str, grid: Image.Image, batch_idx: int) -> None:
         folder = self.folder or Path(trainer.default_root_dir) / "images"

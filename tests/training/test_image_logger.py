@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ldm.training.image_logger import ImageLogger, evaluating, pictures_of
+from ldm.training.image_logger import ImageLogger, evaluating, labels_of, pictures_of
 
 
 def test_the_steps_at_which_pictures_are_due() -> None:
@@ -24,6 +24,13 @@ def test_every_submodule_gets_its_mode_back() -> None:
         assert not torch.is_grad_enabled()
     assert [module.training for module in model.modules()] == [True, True, False, False]
     assert torch.is_grad_enabled()
+
+
+def test_prompts_stand_below_the_pictures_that_they_belong_to() -> None:
+    drawn = {"conditioning": ["a star", "a moon", "a heart"], "samples": torch.zeros(3, 3, 8, 8)}
+    assert labels_of(drawn, drawn["samples"], 2) == ["a star", "a moon"]
+    assert labels_of(drawn, torch.zeros(12, 3, 8, 8), 12) is None
+    assert labels_of({"conditioning": torch.zeros(3, 3, 8, 8)}, drawn["samples"], 3) is None
 
 
 def test_values_become_pixels() -> None:
