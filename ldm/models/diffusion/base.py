@@ -253,7 +253,9 @@ class DDPM(GaussianDiffusion, pl.LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step", "frequency": 1}]
 
     @torch.no_grad()
-    def log_images(self, batch: Mapping[str, Any], N: int = 8, sample: bool = True, **options: Any) -> dict[str, Any]:
+    def log_images(
+        self, batch: Mapping[str, Any], N: int = 8, sample: bool = True, split: str = "train", **options: Any
+    ) -> dict[str, Any]:
         """Pictures to look at during training: inputs, noised inputs and samples, each [n, 3, H, W] in [-1, 1]."""
         x, _ = self.get_input(batch)
         images = {"inputs": x[:N], "diffusion_row": diffusion_row(self, x[: min(N, 4)])}

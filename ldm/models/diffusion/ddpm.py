@@ -201,8 +201,10 @@ class LatentDiffusion(DDPM):
         return [{"params": words}, {"params": parameters, "lr": self.model_lr}] if self.unfreeze_model else words
 
     @torch.no_grad()
-    def log_images(self, batch: Mapping[str, Any], N: int = 8, sample: bool = True, **options: Any) -> dict[str, Any]:
-        """Pictures to look at during training; see ``ldm.models.diffusion.preview``."""
+    def log_images(
+        self, batch: Mapping[str, Any], N: int = 8, sample: bool = True, split: str = "train", **options: Any
+    ) -> dict[str, Any]:
+        """Pictures to look at during training, the same for every split; see ``ldm.models.diffusion.preview``."""
         with self.ema_scope("sampling"):
             return latent_previews(self, batch, N, sample, **options)
 
