@@ -80,7 +80,7 @@ def train(model: AttributeScorer, steps: int, size: int, seed: int, rate: float)
         optimiser.step()
         schedule.step()
         if step % 50 == 0:
-            progress.set_postfix(loss=f"{float(loss):.3f}")
+            progress.set_postfix(loss=f"{loss.item():.3f}")
 
 
 def trial(model: AttributeScorer, split: str, strength: float, n: int, seed: int) -> tuple[list[Attributes], list]:
