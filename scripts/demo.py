@@ -92,7 +92,10 @@ def draw(prompts: list[str], outdir: Path, **model: str) -> list[Image.Image]:
     outdir.mkdir(parents=True, exist_ok=True)
     listing = outdir / "prompts.txt"
     listing.write_text("\n".join(prompts) + "\n", encoding="utf-8")
-    return txt2img(Txt2ImgOptions(from_file=str(listing), n_samples=1, outdir=str(outdir), skip_grid=True, **model))
+    together = len(prompts)
+    return txt2img(
+        Txt2ImgOptions(from_file=str(listing), n_samples=together, outdir=str(outdir), skip_grid=True, **model)
+    )
 
 
 def render_sunsets(folder: Path, size: int = 64) -> None:

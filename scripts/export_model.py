@@ -13,26 +13,42 @@ import torch
 from torch import Tensor
 
 from ldm.checkpoint import read_state_dict, save_state_dict
-from ldm.util import run_command
+from ldm.util import UserError, run_command
 
 TRAINING_ONLY = re.compile(r"(^|\.)(model_ema|loss)\.")
+FIRST_STAGE = "first_stage_model."
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def export(source: Path, target: Path, precision: str = "bf16") -> dict[str, Tensor]:
-    """Write the averaged weights of ``source`` to ``target`` and return them.
+def averaged(source: Path, precision: str) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint without what only training needs.
 
-    Networks are stored in ``precision``; the schedule's tables, which have no dot in their name, stay float32.
-
-    Raises:
-        UserError: ``source`` is no checkpoint, or ``target`` cannot be written.
+    Networks are in ``precision``; the schedule's tables, which have no dot in their name, stay float32.
     """
     dtype = PRECISIONS[precision]
-    weights = {
+    return {
         name: tensor.to(dtype) if tensor.is_floating_point() and "." in name else tensor
         for name, tensor in read_state_dict(source, ema=True).items()
         if not TRAINING_ONLY.search(name)
     }
+
+
+def export(
+    source: Path, target: Path, precision: str = "bf16", first_stage: Path | None = None
+) -> dict[str, Tensor]:
+    """Write the averaged weights of ``source`` to ``target`` and return them.
+
+    ``first_stage`` is the checkpoint of an autoencoder that takes the place of the one in ``source``.
+
+    Raises:
+        UserError: a checkpoint is none, the autoencoder is another network, or ``target`` cannot be written.
+    """
+    weights = averaged(source, precision)
+    if first_stage is not None:
+        replacement = {f"{FIRST_STAGE}{name}": value for name, value in averaged(first_stage, precision).items()}
+        if replacement.keys() != {name for name in weights if name.startswith(FIRST_STAGE)}:
+            raise UserError(f"'{first_stage}' is not the kind of autoencoder that '{source}' was trained on")
+        weights |= replacement
     save_state_dict(weights, target)
     return weights
 
@@ -42,9 +58,10 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="a checkpoint of any format")
     parser.add_argument("target", type=Path, help="a .safetensors or .ckpt file")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
+    parser.add_argument("--first_stage", type=Path, help="checkpoint of an autoencoder to take instead")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args()
-    weights = export(options.source, options.target, options.precision)
+    weights = export(options.source, options.target, options.precision, options.first_stage)
     print(f"{options.target}: {len(weights)} tensors, {options.target.stat().st_size / 2**20:.1f} MB")
 
 

@@ -37,6 +37,8 @@ class AutoencoderKL(TrainedAutoencoder):
         learn_logvar: bool = False,  # train the loss's log-variance too
         scheduler_config: dict[str, Any] | None = None,
         lr_g_factor: float = 1.0,  # the autoencoder's learning rate in units of the discriminator's
+        only_decoder: bool = False,  # latents stay as they are, so that a diffusion model on them still fits
+        latent_noise: float = 0.0,  # in training, largest deviation of what is added to the latents of a picture
     ) -> None:
         """Raises ConfigError: ``ddconfig`` does not describe an encoder of means and log-variances."""
         super().__init__(ddconfig, lossconfig, image_key, colorize_nlabels, monitor, scheduler_config, lr_g_factor)
@@ -45,11 +47,15 @@ class AutoencoderKL(TrainedAutoencoder):
         width = ddconfig["z_channels"]
         self.embed_dim = embed_dim
         self.learn_logvar = learn_logvar
+        self.latent_noise = latent_noise
         self.quant_conv = nn.Conv2d(2 * width, 2 * embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, width, 1)
         if ddconfig.get("patch_transform", False):
             _pass_through(self.quant_conv)
             _pass_through(self.post_quant_conv)
+        if only_decoder:
+            self.encoder.requires_grad_(False)
+            self.quant_conv.requires_grad_(False)
         self.keep_average(ema_decay)
         self.init_from_ckpt(ckpt_path, ignore_keys)
 
@@ -69,11 +75,17 @@ class AutoencoderKL(TrainedAutoencoder):
         return self.decode(posterior.sample() if sample_posterior else posterior.mode()), posterior
 
     def reconstruct(self, x: torch.Tensor) -> tuple[torch.Tensor, DiagonalGaussianDistribution, dict[str, Any]]:
-        reconstructions, posterior = self(x)
-        return reconstructions, posterior, {}
+        if not (self.training and self.latent_noise):
+            reconstructions, posterior = self(x)
+            return reconstructions, posterior, {}
+        posterior = self.encode(x)
+        z = posterior.sample()
+        # a sampler's latents are a little off; each picture gets its own amount, so that none is expected
+        amount = self.latent_noise * torch.rand(len(z), 1, 1, 1, device=z.device)
+        return self.decode(z + amount * torch.randn(z.shape, device=z.device)), posterior, {}
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        own = super().trained_parameters()
+        own = [parameter for parameter in super().trained_parameters() if parameter.requires_grad]
         return [*own, self.loss.logvar] if self.learn_logvar else own
 
     def more_images(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

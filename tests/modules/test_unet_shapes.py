@@ -1,4 +1,4 @@
-"""What the reference numbers do not cover: SDXL's conditions, depths per level, precision, checkpointing, bad values."""
+"""What the reference numbers do not cover: SDXL's conditions, depths, precision, checkpointing, bad values."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from ldm.training.config import apply_personalization, read_config
@@ -107,6 +108,8 @@ def test_resume_takes_a_folder_or_a_checkpoint_and_its_saved_configurations(tmp_
     for name in ("configs/2-lightning.yaml", "configs/1-project.yaml", "checkpoints/last.ckpt", "checkpoints/b.ckpt"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).touch()
+    for checkpoint in (run / "checkpoints").iterdir():
+        torch.save({"pytorch-lightning_version": "2.6.6", "state_dict": {}, "global_step": 1, "loops": {}}, checkpoint)
     options = parse(["-r", str(run), "-b", "more.yaml"])[0]
     found = choose_run_folder(options)
     assert found.checkpoint == run / "checkpoints/last.ckpt"

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -170,8 +170,8 @@ def test_a_failed_save_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypa
     last = run_folder(tmp_path) / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
 
-    def full_disk(state: Any, path: Path) -> None:
-        path.write_bytes(b"half")
+    def full_disk(state: Any, file: BinaryIO) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
