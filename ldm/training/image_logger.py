@@ -47,8 +47,9 @@ def pictures_of(images: Tensor, rescale: bool = True) -> list[Image.Image]:
 def labels_of(drawn: dict[str, Any], images: Tensor, shown: int) -> list[str] | None:
     """The prompts among what was drawn, for pictures of which each belongs to one."""
     prompts = drawn.get("conditioning")
-    fits = isinstance(prompts, list) and len(prompts) == len(images) and all(isinstance(p, str) for p in prompts)
-    return prompts[:shown] if fits else None
+    if not isinstance(prompts, list) or len(prompts) != len(images) or not all(isinstance(p, str) for p in prompts):
+        return None
+    return prompts[:shown]
 
 
 class ImageLogger(pl.Callback):
