@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ldm.modules.attention import scaled_dot_product_attention
 from ldm.modules.group_norm import GroupNorm
 from ldm.util import ConfigError
 
@@ -70,7 +71,7 @@ class AttnBlock(nn.Module):
         """[B,C,H,W] -> [B,C,H,W]."""
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))  # b 1 n c
-        out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
+        out = scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.proj_out(out)
 
 
