@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ldm.checkpoint import load_model
+from ldm.modules.packed import pack_for_inference
 from ldm.util import ConfigError, UserError, get_obj_from_str, read_yaml
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ def open_model(
     """``(model, inference)``: a LatentDiffusion in eval mode, and the ``inference:`` section of its YAML.
 
     A model whose YAML keeps averaged weights (``use_ema``) gets those, if the checkpoint has them, in place of the
-    others. ``precision`` is that of the weights: full, autocast (both float32), bf16 or fp16.
+    others. ``precision`` is that of the weights: full, autocast (both float32), bf16 or fp16. On a CPU the layers are
+    packed (see ``ldm.modules.packed``): the same numbers but for rounding, sooner.
 
     Raises:
         UserError: a file, the device or the precision does not fit, or the model is no latent diffusion model.
@@ -79,6 +81,8 @@ def open_model(
     node, ema = (None, False) if document is None else sampling_node(document)
     log.info("loading %s", ckpt)
     model = load_model(node, ckpt, device=place, dtype=PRECISIONS[precision], ema=ema)
+    if place.type == "cpu":
+        pack_for_inference(model)
     inference = {} if document is None else OmegaConf.to_container(document.get("inference") or OmegaConf.create({}))
     assert isinstance(inference, dict)
     return model, {str(key): value for key, value in inference.items()}
