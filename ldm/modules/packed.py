@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from ldm.modules.attention import GEGLU
 from ldm.modules.diffusionmodules import resblock, vae_blocks
-from ldm.modules.winograd import winograd_convolution, winograd_weights
 
 mkldnn = torch.ops.mkldnn
-WINOGRAD_CHANNELS = 128  # with fewer, the sums around the products take longer than the products that they save
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -110,7 +108,9 @@ class PackedLinear(_Packed, nn.Linear):
 class _Derived(nn.Module):
     """A layer computed from packed tensors that are made of a plain layer's weight, which the state dict holds."""
 
-    _packed: tuple[Tensor, ...] = ()  # made at the first call; empty: out of date
+    def __init__(self) -> None:
+        super().__init__()
+        self._packed: tuple[Tensor, ...] = ()  # made at the first call; empty: out of date
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, which packed tensors cannot be part of."""
@@ -123,21 +123,6 @@ class _Derived(nn.Module):
     def _load_from_state_dict(self, *args: Any) -> None:
         self._packed = ()
         super()._load_from_state_dict(*args)
-
-
-class WinogradConv2d(_Derived, nn.Conv2d):
-    """A 3x3 ``nn.Conv2d`` of stride 1 by Winograd's method; the output is stored channels-last.
-
-    Shapes: [B, in_channels, H, W] -> [B, out_channels, H, W].
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or x.shape[2] % 2 or not takes_packed(x, self.weight):
-            return super().forward(x)
-        x = x.contiguous(memory_format=torch.channels_last)
-        if not self._packed:
-            self._packed = winograd_weights(self.weight.detach(), x.shape)
-        return winograd_convolution(x, self._packed, self.bias)
 
 
 class PackedUpsample(_Derived):
@@ -219,19 +204,15 @@ def _quicker(layer: nn.Module) -> nn.Module:
         return PackedUpsample(conv) if isinstance(conv, nn.Conv2d) and _fits(conv) else layer
     if isinstance(layer, GEGLU):
         return PackedGEGLU(layer) if _fits(layer.proj) else layer
-    if type(layer) not in (nn.Conv2d, nn.Linear) or not _fits(layer):
+    kind = _SAME_WEIGHTS.get(type(layer))
+    if kind is None or not _fits(layer):
         return layer
-    kind: type[nn.Module] = PackedLinear
-    if isinstance(layer, nn.Conv2d):
-        kind = WinogradConv2d if _suits_winograd(layer) else PackedConv2d
     made = kind.__new__(kind)
     made.__dict__ = layer.__dict__.copy()  # parameters, hooks and mode are shared
     return made
 
 
-def _suits_winograd(conv: nn.Conv2d) -> bool:
-    common = conv.kernel_size == (3, 3) and conv.stride == (1, 1) and conv.padding == (1, 1) and conv.dilation == (1, 1)
-    return common and conv.groups == 1 and min(conv.in_channels, conv.out_channels) >= WINOGRAD_CHANNELS
+_SAME_WEIGHTS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: PackedConv2d, nn.Linear: PackedLinear}
 
 
 def _fits(layer: nn.Module) -> bool:

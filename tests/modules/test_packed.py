@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ldm.models.autoencoder import AutoencoderKL
-from ldm.modules import winograd
 from ldm.modules.attention import CrossAttention
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ldm.modules.packed import (
@@ -18,7 +17,6 @@ from ldm.modules.packed import (
     PackedGEGLU,
     PackedLinear,
     PackedUpsample,
-    WinogradConv2d,
     fold_upsampling,
     pack_for_inference,
 )
@@ -157,28 +155,6 @@ def test_folded_weight_is_the_convolution_of_the_doubled_picture() -> None:
     expected = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
     actual = F.conv_transpose2d(x, fold_upsampling(weight), bias, stride=2, padding=1)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", PRECISIONS)
-@pytest.mark.parametrize(
-    ("height", "bias", "band"), [(12, True, 2**21), (26, False, 8), (8, True, 2**21), (7, True, 8)]
-)
-@torch.no_grad()
-def test_winograd(height: int, bias: bool, band: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "BAND", band)  # bands of 8 rows, where it is small
-    torch.manual_seed(0)
-    conv = nn.Conv2d(128, 160, 3, padding=1, bias=bias)
-    packed = pack_for_inference(nn.Sequential(copy.deepcopy(conv)).to(dtype))
-    assert isinstance(packed[0], WinogradConv2d)
-    x = torch.randn(2, 128, height, 9).to(dtype)
-    expected = F.conv2d(
-        x.float(), conv.weight.to(dtype).float(), None if conv.bias is None else conv.bias.to(dtype).float(), padding=1
-    )
-    for _ in range(2):
-        assert_close(packed(x).float(), expected, {torch.float32: 1e-5, torch.bfloat16: 0.01}[dtype])
-    assert torch.equal(packed.state_dict()["0.weight"], conv.weight.to(dtype))
-    packed.load_state_dict({key: -value for key, value in packed.state_dict().items()})
-    assert_close(packed(x).float(), -expected, {torch.float32: 1e-5, torch.bfloat16: 0.01}[dtype])
 
 
 def test_what_cannot_be_packed_stays() -> None:
