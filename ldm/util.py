@@ -151,6 +151,15 @@ def read_yaml(path: str | os.PathLike[str]) -> DictConfig:
     return config
 
 
+def find_beside(document: DictConfig, key: str, *folders: Path) -> None:
+    """Make the relative path under ``key`` absolute, if there is such a file in one of ``folders``, the first first."""
+    source = OmegaConf.select(document, key)
+    for folder in folders if isinstance(source, str) else ():
+        if (folder / source).exists():
+            OmegaConf.update(document, key, str((folder / source).resolve()))
+            return
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it over ``path`` on success, remove it on failure.

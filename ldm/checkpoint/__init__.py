@@ -1,6 +1,8 @@
 """The only place that opens or writes a weight file."""
 
 from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folder
+from ldm.checkpoint.embedding_sources import merge_embeddings, read_embeddings
+from ldm.checkpoint.embeddings import EmbeddingFile, read_embedding, write_embedding
 from ldm.checkpoint.fit import LoadReport
 from ldm.checkpoint.loading import load_model, load_weights, model_node
 from ldm.checkpoint.pickle_machine import Name, StandIn
@@ -8,6 +10,7 @@ from ldm.checkpoint.reading import is_lightning_checkpoint, read_file, read_meta
 from ldm.checkpoint.saving import save_state_dict, write_file
 
 __all__ = [
+    "EmbeddingFile",
     "LoadReport",
     "Name",
     "StandIn",
@@ -16,10 +19,14 @@ __all__ = [
     "is_lightning_checkpoint",
     "load_model",
     "load_weights",
+    "merge_embeddings",
     "model_node",
+    "read_embedding",
+    "read_embeddings",
     "read_file",
     "read_metadata",
-    "read_state_dict",
+        "read_state_dict",
     "save_state_dict",
+    "write_embedding",
     "write_file",
 ]

@@ -13,7 +13,8 @@ from ldm.util import UserError
 
 # In some files and in some versions of the classes; whoever lacks one loses nothing.
 OPTIONAL = re.compile(
-    r"(^|\.)(position_ids|attn_mask|num_batches_tracked|quantize\.used|colorize)$|(^|\.)loss\.|^model_ema\.|^logvar$"
+    r"(^|\.)(position_ids|attn_mask|num_batches_tracked|quantize\.used|colorize)$|(^|\.)loss\.|"
+    r"(^|\.)text_adapters\.|^(model_ema|embedding_manager)\.|^logvar$"
 )
 _SCHEDULE = re.compile(
     r"^(betas|(sqrt_|log_)?(one_minus_)?alphas_cumprod(_prev)?|sqrt_recip(m1)?_alphas_cumprod|"

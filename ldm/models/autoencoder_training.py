@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import nn
 
 from ldm.checkpoint import load_weights
+from ldm.models.hooks import Hooked
 from ldm.modules.diffusionmodules.model import Decoder, Encoder
 from ldm.modules.ema import LitEma
 from ldm.modules.losses.adversarial import AdversarialLoss
 from ldm.util import instantiate_from_config
 
+if TYPE_CHECKING:
+    from pytorch_lightning.core.optimizer import LightningOptimizer
+
 GAN_BETAS = (0.5, 0.9)  # a discriminator and its generator forget faster (Radford et al. 2016)
 PLAIN_BETAS = (0.9, 0.99)
 
 
-class TrainedAutoencoder(pl.LightningModule):
+class TrainedAutoencoder(Hooked):
     """Encoder, decoder and loss; subclasses have what lies between.
 
     With a loss that has a discriminator, both optimisers step on every batch (Lightning's manual optimisation), so

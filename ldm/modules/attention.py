@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ldm.modules.cpu_attention import MIN_KEYS, attention_in_strips
 from ldm.modules.diffusionmodules.util import checkpointed, group_norm, zero_module
 
+LONG = 1024  # keys from which the fused kernel's bfloat16 gradient is the quicker one
+
 
 class Attend(Protocol):
     """What may stand in ``attend``: maps q [b h n d], k [b h m d], v [b h m d] to [b h n d]."""
@@ -30,11 +32,12 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: floa
     Shapes: q [b h n d], k [b h m d], v [b h m d] -> [b h n d].
     """
     if q.dtype is torch.bfloat16 and q.device.type == "cpu":
-        if torch.is_grad_enabled():
-            # the fused kernel's bfloat16 gradient takes 4 to 12 times as long on a CPU as its float32 one
+        wants_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+        if wants_gradient and k.shape[2] < LONG:
+            # with few keys the fused kernel's bfloat16 gradient takes several times as long on a CPU as its float32 one
             with torch.autocast("cpu", enabled=False):
                 return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=scale).to(q.dtype)
-        if k.shape[2] >= MIN_KEYS:
+        if k.shape[2] >= MIN_KEYS and not wants_gradient:
             return attention_in_strips(q, k, v, scale=scale)
     return F.scaled_dot_product_attention(q, k, v, scale=scale)
 

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ldm.modules.attention import scaled_dot_product_attention
+
 
 class AbsolutePositionalEmbedding(nn.Module):
     """One learned vector for each position."""
@@ -37,8 +39,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [B, N, D]; ``mask`` [B, N] bool is True where a token may be attended to."""
         q, k, v = (rearrange(to(x), "b n (h d) -> b h n d", h=self.heads) for to in (self.to_q, self.to_k, self.to_v))
-        keys = None if mask is None else mask[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        if mask is None and dropout == 0:
+            out = scaled_dot_product_attention(q, k, v)
+        else:
+            keys = None if mask is None else mask[:, None, None, :]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=dropout)
         return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
 
 

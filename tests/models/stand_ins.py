@@ -38,6 +38,9 @@ class Words(nn.Module):
     def embedding_parameters(self) -> list[nn.Parameter]:
         return [self.vector]
 
+    def install(self, network: nn.Module) -> None:
+        pass
+
 
 class SlopeDepth(nn.Module):
     """Depth is a multiple of the first channel, and an offset."""

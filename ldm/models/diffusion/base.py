@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -19,13 +18,15 @@ from ldm.checkpoint import load_weights
 from ldm.models.diffusion.gaussian import GaussianDiffusion
 from ldm.models.diffusion.preview import diffusion_row, preview_samples
 from ldm.models.diffusion.wrapper import Condition, DiffusionWrapper, as_parts
+from ldm.models.hooks import Hooked
 from ldm.modules.diffusionmodules.schedule import PARAMETERIZATIONS, make_beta_schedule
 from ldm.modules.ema import LitEma
 from ldm.util import ConfigError, instantiate_from_config
 
 log = logging.getLogger(__name__)
 
-class DDPM(GaussianDiffusion, pl.LightningModule):
+
+class DiffusionModel(GaussianDiffusion, Hooked):
     """Denoising diffusion on images or latents x0 [B, C, H, W], without a condition.
 
     What the network predicts, the loss and the optimiser; the schedule is that of :class:`GaussianDiffusion`.
@@ -172,6 +173,10 @@ class DDPM(GaussianDiffusion, pl.LightningModule):
         if noise is None:  # not randn_like, whose values depend on how x_start lies in memory
             noise = torch.randn(x_start.shape, dtype=x_start.dtype, device=x_start.device)
         output = self.apply_model(self.q_sample(x_start, t, noise), t, cond).float()
+        return self.losses_of(output, x_start, noise, t)
+
+    def losses_of(self, output: Tensor, x_start: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of what the network said [B, C, h, w], float32, for x_start with that noise, and its parts."""
         difference = output - self.get_target(x_start, noise, t).float()
         error = difference.abs() if self.loss_type == "l1" else difference.square()
         per_picture = error.flatten(1).mean(dim=1)
@@ -212,8 +217,10 @@ class DDPM(GaussianDiffusion, pl.LightningModule):
     @torch.no_grad()
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         _, parts = self.shared_step(batch)
-        with self.ema_scope():
-            _, averaged = self.shared_step(batch)
+        averaged = parts
+        if self.model_ema is not None:
+            with self.ema_scope():
+                _, averaged = self.shared_step(batch)
         parts |= {f"{name}_ema": value for name, value in averaged.items()}
         self.log_dict(parts, prog_bar=False, logger=True, on_step=False, on_epoch=True)
 

@@ -1,27 +1,20 @@
-"""Latent diffusion: a diffusion model in the latent space of an autoencoder, under a condition.
+"""The diffusion models under their public names, as Lightning modules.
 
-The public home of ``DDPM``, ``LatentDiffusion`` and their variants. Source: Rombach et al. 2022.
+What they do is in ``ldm.models.diffusion.base`` and ``ldm.models.diffusion.latent``.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import pytorch_lightning as pl
 
-from ldm.models.diffusion.base import DDPM, images_to_channels_first
-from ldm.models.diffusion.preview import latent_previews
-from ldm.models.diffusion.wrapper import Condition, DiffusionWrapper
-from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
-from ldm.util import ConfigError, UserError, instantiate_from_config
+from ldm.models.diffusion.base import DiffusionModel
+from ldm.models.diffusion.latent import LatentModel
+from ldm.models.diffusion.wrapper import DiffusionWrapper
 
 __all__ = ["DDPM", "DiffusionWrapper", "LatentDiffusion"]
-
-log = logging.getLogger(__name__)
 
 # Public YAMLs name these here; they live in a file of their own, which imports this one.
 VARIANTS = (
@@ -40,175 +33,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module '{__name__}' has no '{name}'")
 
 
-class LatentDiffusion(DDPM):
+class DDPM(DiffusionModel, pl.LightningModule):
+    """Denoising diffusion on images or latents x0 [B, C, H, W], without a condition."""
+
+
+class LatentDiffusion(LatentModel, DDPM):
     """Diffusion in the latent space of an autoencoder, under a condition (Rombach et al. 2022, equation 3)."""
-
-    def __init__(
-        self,
-        first_stage_config: dict[str, Any],
-        cond_stage_config: dict[str, Any] | str,  # or '__is_first_stage__', '__is_unconditional__'
-        num_timesteps_cond: int | None = None,  # 1: noising the condition, which no released model does, is not built
-        cond_stage_key: str = "image",  # the batch's key of the condition
-        cond_stage_trainable: bool = False,
-        cond_stage_forward: str | None = None,  # the encoder's method to call; None: encode
-        concat_mode: bool = True,  # without conditioning_key: concat, else crossattn
-        conditioning_key: str | None = None,
-        scale_factor: float = 1.0,
-        scale_by_std: bool = False,  # take 1 / std of the first batch's latents
-        force_null_conditioning: bool = False,
-        personalization_config: dict[str, Any] | None = None,  # the EmbeddingManager of textual inversion
-        embedding_reg_weight: float = 0.0,
-        unfreeze_model: bool = False,  # with personalization_config: the network and the encoder learn as well,
-        model_lr: float = 0.0,  # at this rate
-        ckpt_path: str | None = None,
-        ignore_keys: Sequence[str] = (),
-        load_only_unet: bool = False,
-        **ddpm: Any,
-    ) -> None:
-        """Raises ConfigError for values that are not known; ``ddpm`` are the parameters of :class:`DDPM`."""
-        if num_timesteps_cond not in (None, 1):
-            raise ConfigError(f"num_timesteps_cond must be 1 (the condition is not noised), got {num_timesteps_cond}")
-        if conditioning_key is None:
-            conditioning_key = "concat" if concat_mode else "crossattn"
-        if cond_stage_config == "__is_unconditional__" and not force_null_conditioning:
-            conditioning_key = None
-        super().__init__(conditioning_key=conditioning_key, **ddpm)
-        self.cond_stage_key = cond_stage_key
-        self.cond_stage_trainable = cond_stage_trainable
-        self.cond_stage_forward = cond_stage_forward
-        self.scale_by_std = scale_by_std
-        self.scale_factor: float | Tensor = scale_factor
-        if scale_by_std:
-            del self.scale_factor
-            self.register_buffer("scale_factor", torch.tensor(float(scale_factor), device="cpu"))
-
-        self.first_stage_model: Any = instantiate_from_config(first_stage_config).requires_grad_(False)
-        self.cond_stage_model = self._build_cond_stage(cond_stage_config)
-        self.embedding_reg_weight = embedding_reg_weight
-        self.embedding_manager: Any = None
-        self.unfreeze_model = unfreeze_model
-        self.model_lr = model_lr
-        if personalization_config is not None:
-            self.model.requires_grad_(unfreeze_model)
-            self.embedding_manager = instantiate_from_config(personalization_config, embedder=self.cond_stage_model)
-        self.train(self.training)
-        if ckpt_path is not None:
-            self.init_from_ckpt(ckpt_path, ignore_keys, load_only_unet)
-
-    def train(self, mode: bool = True) -> LatentDiffusion:
-        """As usual, but what is not trained stays in eval mode."""
-        super().train(mode)
-        self.first_stage_model.eval()
-        if self.cond_stage_model is not None and not self.cond_stage_trainable:
-            self.cond_stage_model.eval()
-        return self
-
-    def _build_cond_stage(self, config: dict[str, Any] | str) -> Any:
-        if config == "__is_unconditional__":
-            return None
-        if config == "__is_first_stage__":
-            return self.first_stage_model
-        if isinstance(config, str):
-            raise ConfigError(f"unknown cond_stage_config '{config}'")
-        return instantiate_from_config(config).requires_grad_(self.cond_stage_trainable)
-
-    # ---- latents and conditions -----------------------------------------------------------------------------------
-
-    def encode_first_stage(self, x: Tensor) -> Any:
-        """What the autoencoder makes of images [B, 3, H, W]: a posterior (KL) or a latent (VQ), not yet scaled."""
-        return self.first_stage_model.encode(x.to(module_dtype(self.first_stage_model)))
-
-    def get_first_stage_encoding(self, encoded: DiagonalGaussianDistribution | Tensor) -> Tensor:
-        """A scaled latent [B, C, h, w], float32; a random sample where ``encoded`` is a posterior."""
-        z = encoded.sample() if isinstance(encoded, DiagonalGaussianDistribution) else encoded
-        return self.scale_factor * z.float()
-
-    def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
-        """Images [B, 3, H, W], float32, for scaled latents [B, C, h, w]."""
-        z = (z / self.scale_factor).to(module_dtype(self.first_stage_model))
-        options = {"force_not_quantize": True} if force_not_quantize else {}
-        return self.first_stage_model.decode(z, **options).float()
-
-    def get_learned_conditioning(self, c: Any) -> Any:
-        """The condition that the encoder makes of prompts, token ids [B, N], class labels or pictures."""
-        if self.cond_stage_model is None:
-            return None
-        encode = getattr(self.cond_stage_model, self.cond_stage_forward or "encode", self.cond_stage_model)
-        encoded = encode(c) if self.embedding_manager is None else encode(c, embedding_manager=self.embedding_manager)
-        return encoded.mode() if isinstance(encoded, DiagonalGaussianDistribution) else encoded
-
-    def get_unconditional_conditioning(self, batch_size: int, null_label: str | None = None) -> Any:
-        """The empty prompt, or ``null_label``, encoded ``batch_size`` times."""
-        return self.get_learned_conditioning([null_label or ""] * batch_size)
-
-    def unconditional(self, condition: Any, text: str = "") -> Any:
-        """What guidance is away from, for a condition [B, ...] made of prompts: an empty (or a negative) text."""
-        return self.get_unconditional_conditioning(len(condition), text)
-
-    def get_latent(self, batch: Mapping[str, Any]) -> Tensor:
-        """Scaled latents [B, C, h, w] of a batch: of its pictures, or of its ``moments`` where they are cached."""
-        if "moments" in batch:
-            moments = batch["moments"].to(self.device, torch.float32)
-            return self.get_first_stage_encoding(DiagonalGaussianDistribution(moments))
-        x = images_to_channels_first(batch[self.first_stage_key]).to(self.device)
-        return self.get_first_stage_encoding(self.encode_first_stage(x)).detach()
-
-    def get_raw_condition(self, batch: Mapping[str, Any]) -> Any:
-        """What the condition's encoder takes: prompts, the batch itself (class labels) or pictures [B, C, H, W]."""
-        if self.cond_stage_key in ("class_label", "cls"):
-            return batch
-        value = batch[self.cond_stage_key]
-        if isinstance(value, Tensor) and value.dim() == 4:
-            return images_to_channels_first(value).to(self.device)
-        return value.to(self.device) if isinstance(value, Tensor) else value
-
-    def get_input(self, batch: Mapping[str, Any]) -> tuple[Tensor, Condition]:
-        """What a batch holds: scaled latents [B, C, h, w] and the encoded condition."""
-        z = self.get_latent(batch)
-        if self.model.conditioning_key is None:
-            return z, None
-        return z, self.get_learned_conditioning(self.get_raw_condition(batch))
-
-    # ---- training -------------------------------------------------------------------------------------------------
-
-    def shared_step(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, parts = super().shared_step(batch)
-        if self.embedding_manager is not None and self.embedding_reg_weight > 0:
-            distance = self.embedding_manager.embedding_to_coarse_loss().mean()
-            loss = loss + self.embedding_reg_weight * distance
-            stage = "train" if self.training else "val"
-            parts |= {f"{stage}/loss_emb_reg": distance.detach(), f"{stage}/loss": loss.detach()}
-        return loss, parts
-
-    @torch.no_grad()
-    def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        first = self.global_step == 0 and batch_idx == 0
-        if self.scale_by_std and first:
-            if self.scale_factor != 1.0:
-                raise UserError("scale_by_std takes the factor from the first batch: leave out 'scale_factor'")
-            z = self.get_latent(batch)
-            assert isinstance(self.scale_factor, Tensor)
-            self.scale_factor.copy_(1.0 / z.std())
-            log.info("scale_factor set to %.5f", float(self.scale_factor))
-
-    def trained_parameters(self) -> list[Any]:
-        parameters: list[Any] = super().trained_parameters()
-        if self.cond_stage_trainable and self.cond_stage_model is not None:
-            parameters += list(self.cond_stage_model.parameters())
-        if self.embedding_manager is None:
-            return parameters
-        words = list(self.embedding_manager.embedding_parameters())
-        return [{"params": words}, {"params": parameters, "lr": self.model_lr}] if self.unfreeze_model else words
-
-    @torch.no_grad()
-    def log_images(
-        self, batch: Mapping[str, Any], N: int = 8, sample: bool = True, split: str = "train", **options: Any
-    ) -> dict[str, Any]:
-        """Pictures to look at during training, the same for every split; see ``ldm.models.diffusion.preview``."""
-        with self.ema_scope("sampling"):
-            return latent_previews(self, batch, N, sample, **options)
-
-
-def module_dtype(module: nn.Module) -> torch.dtype:
-    """The precision of a module's weights; float32 for one without."""
-    return next((p.dtype for p in module.parameters()), torch.float32)

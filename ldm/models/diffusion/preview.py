@@ -13,13 +13,14 @@ from ldm.models.diffusion.sampling import sample
 from ldm.models.diffusion.wrapper import Condition
 
 if TYPE_CHECKING:
-    from ldm.models.diffusion.ddpm import DDPM, LatentDiffusion
+    from ldm.models.diffusion.base import DiffusionModel
+    from ldm.models.diffusion.latent import LatentModel
 
 PREVIEW_SEED = 0  # the same noise at every preview, so that pictures can be compared
 
 
 def preview_samples(
-    model: DDPM, shape: Sequence[int], condition: Condition, uncond: Condition = None,
+    model: DiffusionModel, shape: Sequence[int], condition: Condition, uncond: Condition = None,
     ddim_steps: int = 50, ddim_eta: float = 0.0, unconditional_guidance_scale: float = 1.0,
 ) -> Tensor:  # fmt: skip
     """Latents [B, C, h, w] sampled with DDIM from fixed noise."""
@@ -30,7 +31,7 @@ def preview_samples(
     )  # fmt: skip
 
 
-def diffusion_row(model: DDPM, x: Tensor, columns: int = 5) -> Tensor:
+def diffusion_row(model: DiffusionModel, x: Tensor, columns: int = 5) -> Tensor:
     """Latents noised more and more, [B * columns, C, h, w]; a row per picture."""
     noise = ImageNoise([PREVIEW_SEED + i for i in range(len(x))]).draw(x.shape[1:]).to(x)
     times = torch.linspace(0, model.num_timesteps - 1, columns, device=x.device).long()
@@ -39,7 +40,7 @@ def diffusion_row(model: DDPM, x: Tensor, columns: int = 5) -> Tensor:
 
 
 def latent_previews(
-    model: LatentDiffusion, batch: Mapping[str, Any], N: int = 8, sample: bool = True,
+    model: LatentModel, batch: Mapping[str, Any], N: int = 8, sample: bool = True,
     ddim_steps: int = 50, ddim_eta: float = 0.0, unconditional_guidance_scale: float = 1.0,
     plot_diffusion_rows: bool = False, inpaint: bool = False, plot_denoise_rows: bool = False,
     plot_progressive_rows: bool = False, quantize_denoised: bool = False, return_keys: Sequence[str] | None = None,

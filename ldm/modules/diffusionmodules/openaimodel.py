@@ -271,7 +271,9 @@ class UNetModel(nn.Module):
             skips.append(h)
         h = self.middle_block(h, emb, context)
         for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb, context)
+            skip = skips.pop()
+            h = h[..., : skip.shape[-2], : skip.shape[-1]]  # a size that 2 does not divide was rounded up on the way
+            h = block(torch.cat([h, skip], dim=1), emb, context)
         h = self.id_predictor(h) if self.predict_codebook_ids else self.out(h)
         return h.to(x.dtype)
 
