@@ -1,4 +1,4 @@
-"""What `make demo` shows: pictures from prompts, a photograph through the autoencoder, a short training that learns.
+"""What `make demo` shows: prompts in three languages, restyled photographs, the autoencoder, a training that learns.
 
 Everything is written under outputs/demo; the pictures come from the small model in models/ldm/tiny.
 """
@@ -23,11 +23,14 @@ from ldm.data.render import render
 from ldm.data.world import SHAPES, Attributes, combinations
 from ldm.util import UserError, run_command
 from ldm.workflows.models import open_model
+from ldm.workflows.styleid import SHEET, styleid
+from ldm.workflows.styleid_plan import SAMPLES, StyleIDOptions
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 
 ROOT = Path(__file__).resolve().parents[1]
 SUNSET_PROMPTS = [f"a large {thing} on a sunset background" for thing in ("white star", "black heart", "green circle")]
 PHOTO_SIZE = 256
+TRANSLATED = ("a red star on a blue background", "파란 배경 위의 빨간 별", "蓝色背景上有一颗红色星星")
 
 
 def main() -> None:
@@ -37,7 +40,8 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.out
     started = time.perf_counter()
-    written = [show_prompts(out), show_photographs(out), show_training(out)]
+    steps = (show_prompts, show_languages, show_restyling, show_photographs, show_training)
+    written = [step(out) for step in steps]
     print(f"\nDone in {time.perf_counter() - started:.0f} s. Look at:")
     for path in written:
         print(f"  {path}")
@@ -49,6 +53,25 @@ def show_prompts(out: Path) -> Path:
     shown = [item for shape in SHAPES for item in [i for i in unseen if i.shape == shape][::7][:2]]
     prompts = [caption(item, "en", variant) for variant, item in enumerate(shown)]
     return sheet(draw(prompts, out / "txt2img"), prompts, out / "txt2img.png", columns=8, zoom=2)
+
+
+def show_languages(out: Path) -> Path:
+    """One sentence in English, Korean and Chinese, three pictures of each."""
+    prompts = [prompt for prompt in TRANSLATED for _ in range(3)]
+    names = [language for language in ("English", "Korean", "Chinese") for _ in range(3)]
+    return sheet(draw(prompts, out / "languages"), names, out / "languages.png", columns=3, zoom=2)
+
+
+def show_restyling(out: Path) -> Path:
+    """A photograph in the manner of two pictures (StyleID), without any training."""
+    folder = out / "restyled"
+    styles = [SAMPLES / "sty" / name for name in ("shapes.jpg", "tissue.jpg")]
+    pairs = out / "pairs.txt"
+    pairs.parent.mkdir(parents=True, exist_ok=True)
+    content = SAMPLES / "cnt" / "cat.jpg"
+    pairs.write_text("".join(f"{content}, {style}\n" for style in styles), encoding="utf-8")
+    styleid(StyleIDOptions(pairs=str(pairs), output_path=str(folder), precomputed=""))
+    return folder / SHEET
 
 
 def show_photographs(out: Path) -> Path:

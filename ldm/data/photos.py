@@ -127,6 +127,7 @@ class BundledPhotos(Dataset[dict[str, Any]]):
         recolour: share of items whose colour channels are shuffled and whose contrast changes: there are few
             photographs, and an autoencoder should not learn their colours by heart.
         language: 'en', 'ko', 'zh' or 'mixed'.
+        captioned: False leaves every caption empty.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class BundledPhotos(Dataset[dict[str, Any]]):
         flip: bool = True,
         recolour: float = 0.0,
         language: str = "en",
+        captioned: bool = True,
     ) -> None:
         if length < 1:
             raise UserError(f"a data set of photographs needs length >= 1, got {length}")
@@ -148,6 +150,7 @@ class BundledPhotos(Dataset[dict[str, Any]]):
         self.photos = photos(split)
         self.size, self.length, self.seed = size, length, seed
         self.flip, self.recolour, self.language = flip, recolour, language
+        self.captioned = captioned
         self._limits = np.cumsum([photo.share for photo in self.photos]) / sum(photo.share for photo in self.photos)
 
     def __len__(self) -> int:
@@ -161,7 +164,7 @@ class BundledPhotos(Dataset[dict[str, Any]]):
         image = random_crop(load_photo(photo), self.size, self.seed, number, self.scales, self.flip)
         if self._draw(number, "recolour") < self.recolour:
             image = recoloured(image, [self._draw(number, name) for name in ("order", "contrast", "brightness")])
-        return {"image": image, "caption": self._caption(photo, number)}
+        return {"image": image, "caption": self._caption(photo, number) if self.captioned else ""}
 
     def _draw(self, number: int, name: str) -> float:
         return float(uniform(self.seed, number, name)[0])

@@ -1,0 +1,58 @@
+"""How well a model's autoencoder keeps pictures: PSNR of what it decodes of its own latents, in decibels.
+
+    python -m scripts.autoencoder_quality                 # held-out renders at 64x64, held-out photographs at 256x256
+    python -m scripts.autoencoder_quality --ckpt MODEL.ckpt --config MODEL.yaml --size 512
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm.data.images import centre_crop, image_to_tensor
+from ldm.data.photos import load_photo, photos
+from ldm.data.shapes import ShapesWorld
+from ldm.util import run_command
+from ldm.workflows.models import open_model
+from scripts.inversion_quality import psnr
+
+
+def rendered(count: int, seed: int) -> Tensor:
+    """Pictures [count, 3, 64, 64] of combinations that training never saw."""
+    world = ShapesWorld(split="heldout", length=count, seed=seed)
+    return torch.stack([torch.as_tensor(item["image"]).movedim(-1, 0) for item in world.__getitems__(range(count))])
+
+
+@torch.no_grad()
+def quality(model: Any, pictures: Tensor) -> list[float]:
+    """PSNR of each picture [B, 3, H, W], one by one, from the mean of its posterior."""
+    return [
+        psnr(model.decode_first_stage(model.encode_first_stage(picture).mode() * model.scale_factor), picture)
+        for picture in pictures.to(model.device).split(1)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=256, help="how many rendered pictures")
+    parser.add_argument("--seed", type=int, default=2, help="of the rendered pictures")
+    parser.add_argument("--size", type=int, default=256, help="side of the photographs")
+    parser.add_argument("--ckpt", help="weights; none: the small model")
+    parser.add_argument("--config", help="their YAML")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args()
+
+    model, _ = open_model(options.ckpt, options.config)
+    renders = quality(model, rendered(options.count, options.seed))
+    print(f"{f'{options.count} held-out renders, 64x64':40} {sum(renders) / len(renders):6.2f} dB")
+    for photo in photos("heldout"):
+        square = image_to_tensor(centre_crop(load_photo(photo), options.size, options.size))[None]
+        name = f"photograph '{photo.name}', {options.size}x{options.size}"
+        print(f"{name:40} {quality(model, square)[0]:6.2f} dB")
+
+
+if __name__ == "__main__":
+    run_command(main)
