@@ -1,0 +1,151 @@
+"""Logits of attention before and after a style is injected or mixed in, at chosen places of a content.
+
+    python -m scripts.attention_histogram --cnt photo.jpg --sty art.jpg --xy 120,80
+    python -m scripts.attention_histogram --cnt photo.jpg --sty a.jpg b.jpg --masks a.npy b.npy --inside a.npy
+
+Before is the content's attention to itself during its inversion, after is what the same queries do to keys of the style
+(or of content and styles) while the stylised picture is sampled. Written to --out: a PNG with both pictures and the
+histograms of each head, and two CSV files: logits, mass, entropy and largest keys of each query, and the histograms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from itertools import chain
+from pathlib import Path
+
+from ldm.data.images import save_image
+from ldm.data.masks import find_masks, short_name
+from ldm.util import UserError, run_command
+from ldm.workflows.attention_numbers import histograms, numbers, restyle_and_look, write_csv
+from ldm.workflows.inspection import (
+    Spot,
+    check_count,
+    choose_heads,
+    choose_layers,
+    choose_timesteps,
+    draw_spots,
+    read_spots,
+    spots_in,
+)
+from ldm.workflows.inspection_plots import plot_histograms, save_figure
+from ldm.workflows.pairs import Pair, check_masks
+from ldm.workflows.pictures import Picture, open_mask
+from ldm.workflows.styleid import Job, Studio, make_cache, make_jobs, open_studio
+from ldm.workflows.styleid_plan import NO_MASKS, SAMPLES, StyleIDOptions, check
+
+SAMPLE_CONTENT, SAMPLE_STYLE = SAMPLES / "cnt" / "cat.jpg", SAMPLES / "sty" / "shapes.jpg"
+SAMPLE_SPOT = "97,66"  # the cat's eye
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--cnt", metavar="FILE", default=str(SAMPLE_CONTENT), help="content (a bundled sample)")
+    add("--sty", metavar="FILE", nargs="+", default=[str(SAMPLE_STYLE)], help="style, or several (a bundled sample)")
+    add("--out", type=Path, default=Path("outputs/attention"), help="folder for the results (outputs/attention)")
+    where = parser.add_argument_group("where to look")
+    where.add_argument("--xy", nargs="+", default=[], metavar="X,Y", help="positions in pixels of the content's file")
+    where.add_argument("--inside", metavar="FILE", help="all positions that a mask marks")
+    where.add_argument("--random", type=int, metavar="N", help="so many at random, inside the mask or anywhere")
+    where.add_argument("--seed", type=int, default=0, help="of --random (0)")
+    where.add_argument("--layers", metavar="PATTERN", help="such as 6,7 or output_blocks.{6..8} (the last changed one)")
+    where.add_argument("--timesteps", metavar="LIST", help="such as 801,401,1 (one in the middle)")
+    where.add_argument("--heads", metavar="LIST", help="such as 0,3 (all)")
+    how = parser.add_argument_group("how it is restyled, as in run_styleid.py")
+    how.add_argument("--steps", type=int, default=50, metavar="N", help="of inversion and sampling (50)")
+    how.add_argument("--start_step", type=int, metavar="N", help="run only the last N sampling steps")
+    how.add_argument("--gamma", type=float, help="the content's share of the query")
+    how.add_argument("--T", type=float, help="factor on the logits")
+    how.add_argument("--masks", nargs="+", metavar="FILE", help="a mask for each style, or 'none'")
+    how.add_argument("--pi", type=float, help="the styles' share inside the masks")
+    how.add_argument("--mix", choices=["mass", "competition"], help="how content and styles share attention")
+    how.add_argument("--sharpen", action="store_true", help="sharpen mixed attention, for each head")
+    how.add_argument("--detail", type=float, metavar="R", help="radius of the filter for the content's detail")
+    how.add_argument("--attn_layer", metavar="LIST", help="decoder blocks")
+    how.add_argument("--H", type=int, help="height in pixels")
+    how.add_argument("--W", type=int, help="width in pixels")
+    how.add_argument("--crop", action="store_true", help="cut a square out of the middle")
+    how.add_argument("--longest", type=int, metavar="N", help="the longer side in pixels (512)")
+    how.add_argument("--precomputed", metavar="FOLDER", default="", help="where inversions are kept (nowhere)")
+    how.add_argument("--ckpt", metavar="FILE", help="weights in any format (the small model)")
+    how.add_argument("--config", "--model_config", dest="model_config", metavar="FILE", help="the model's YAML")
+    how.add_argument("--precision", choices=["full", "autocast", "bf16", "fp16"], default="autocast")
+    how.add_argument("--device", help="cpu, cuda, ... (a GPU if there is one)")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args()
+
+
+def styleid_options(given: argparse.Namespace) -> StyleIDOptions:
+    same = ("start_step", "gamma", "T", "pi", "mix", "sharpen", "detail", "attn_layer", "H", "W", "crop", "longest",
+            "precomputed", "ckpt", "model_config", "precision", "device")  # fmt: skip
+    steps = {"ddim_inv_steps": given.steps, "save_feat_steps": given.steps}
+    return StyleIDOptions(**{name: getattr(given, name) for name in same}, **steps)
+
+
+def the_pair(given: argparse.Namespace) -> Pair:
+    """The content with all styles at once.
+
+    Raises:
+        UserError: the masks do not fit the styles.
+    """
+    content, styles = Path(given.cnt), [Path(style) for style in given.sty]
+    masks = find_masks(content) if given.masks is None else [Path(mask) for mask in given.masks]
+    masks = [] if given.masks is not None and tuple(given.masks) == NO_MASKS else masks
+    check_masks(content, masks, len(styles), exact=True)
+    name = f"{short_name(content)}_stylized_{'+'.join(map(short_name, styles))}"
+    return Pair(content, tuple(styles), tuple(masks), name)
+
+
+def the_spots(given: argparse.Namespace, content: Picture, factor: int) -> list[Spot]:
+    """The places that the options name.
+
+    Raises:
+        UserError: none is left, they are too many, or one lies outside.
+    """
+    if given.xy and (given.inside or given.random is not None):
+        raise UserError("give positions by --xy, or by --inside and --random, not both")
+    if given.xy or not (given.inside or given.random is not None):
+        if not given.xy and given.cnt != str(SAMPLE_CONTENT):
+            raise UserError("say where to look: --xy X,Y, --inside MASK or --random N")
+        return check_count(read_spots(given.xy or [SAMPLE_SPOT], content))
+    mask = None
+    if given.inside:
+        mask = open_mask(Path(given.inside), content, content.sizing.crop is not None)
+    spots = spots_in(mask, content.size, factor)
+    return check_count(spots if given.random is None else draw_spots(spots, given.random, given.seed))
+
+
+def the_job(options: StyleIDOptions, studio: Studio, pair: Pair) -> Job:
+    """Raises UserError when a picture or a mask cannot be used."""
+    jobs, _ = make_jobs(options, studio, [pair])
+    return jobs[0]
+
+
+def main() -> None:
+    given = parse()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = styleid_options(given)
+    check(options)
+    pair = the_pair(given)
+    studio = open_studio(options)
+    job = the_job(options, studio, pair)
+    spots = the_spots(given, job.content, int(studio.model.first_stage_model.factor))
+    layers = choose_layers(studio.model, given.layers or studio.sites.names[-1], "self", studio.sites)
+    middle = str(studio.timesteps[len(studio.timesteps) // 2])
+    timesteps = choose_timesteps(given.timesteps or middle, studio.timesteps, 1)
+    heads = choose_heads(given.heads, studio.model, layers)
+
+    cache = make_cache(options, studio, [job])
+    image, looks = restyle_and_look(studio, cache, job, spots, layers, timesteps, heads, progress=True)
+    path = given.out / f"{pair.name}_histogram.png"
+    save_figure(plot_histograms(job.content.image(), image, spots, looks), path)
+    save_image(image, given.out / f"{pair.name}.png", job.parameters)
+    write_csv(list(chain.from_iterable(numbers(one) for one in looks)), given.out / f"{pair.name}_numbers.csv")
+    write_csv(list(chain.from_iterable(histograms(one) for one in looks)), given.out / f"{pair.name}_bins.csv")
+    print(f"{path}, with _numbers.csv and _bins.csv beside it: {len(spots)} position(s), {len(looks)} x layer and step")
+
+
+if __name__ == "__main__":
+    run_command(main)
