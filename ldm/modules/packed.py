@@ -1,7 +1,8 @@
 """Layers for inference on a CPU: the same functions and state dicts as the plain ones, computed quicker.
 
 PyTorch re-orders a weight for oneDNN at every call; a packed layer does it once, at its first call, when the input's
-size is known. A packed weight has no gradient, and a call that wants one for its input takes the plain path.
+size is known. A packed weight has no gradient, and a call that wants one for its input takes the plain path; so does a
+call under autocast, which does not know the packed kernels and would leave them in the weights' precision.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ mkldnn = torch.ops.mkldnn
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def takes_packed(x: Tensor, weight: Tensor) -> bool:
+def takes_packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether a packed kernel computes a call; the plain one has gradients, other devices and the error messages."""
-    wants_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    involved = (x, weight) if bias is None else (x, weight, bias)
+    wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in involved)
     on_cpu = x.device.type == "cpu" and x.dtype is weight.dtype and has_kernels(x.dtype)
-    return on_cpu and not wants_gradient and x.numel() > 0
+    return on_cpu and not wants_gradient and not torch.is_autocast_enabled("cpu") and x.numel() > 0
 
 
 @functools.cache
@@ -84,7 +86,7 @@ class PackedConv2d(_Packed, nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or not takes_packed(x, self.weight):
+        if x.dim() != 4 or not takes_packed(x, self.weight, self.bias):
             return self._conv_forward(x, self._plain_weight(), self.bias)
         sizes = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -97,7 +99,7 @@ class PackedLinear(_Packed, nn.Linear):
     """``nn.Linear`` with a packed weight; x [..., in_features] -> [..., out_features]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not takes_packed(x, self.weight):
+        if not takes_packed(x, self.weight, self.bias):
             return F.linear(x, self._plain_weight(), self.bias)
         if not self.is_packed:
             rows = x.numel() // x.shape[-1]
@@ -140,7 +142,7 @@ class PackedUpsample(_Derived):
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:
-        if not takes_packed(x, self.conv.weight):
+        if not takes_packed(x, self.conv.weight, self.conv.bias):
             return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         sizes = ([1, 1], [0, 0], [2, 2], [1, 1], 1)  # padding, that of the output, stride, dilation, groups
         x = x.contiguous(memory_format=torch.channels_last)
@@ -159,7 +161,7 @@ class PackedGEGLU(_Derived):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.proj.weight, self.proj.bias
-        if not takes_packed(x, weight):
+        if not takes_packed(x, weight, bias):
             value, gate = self.proj(x).chunk(2, dim=-1)
             return value * F.gelu(gate)
         if not self._packed:

@@ -163,3 +163,25 @@ def test_what_cannot_be_packed_stays() -> None:
     )
     before = list(layers)
     assert list(pack_for_inference(layers)) == before
+
+
+def test_a_gradient_for_the_input_is_that_of_the_plain_network() -> None:
+    unet, (x, t, context) = small_unet().requires_grad_(False), unet_inputs(torch.float32)
+    packed = pack_for_inference(copy.deepcopy(unet))
+    packed(x, t, context)
+    gradients = []
+    for network in (packed, unet):
+        leaf = context.clone().requires_grad_(True)
+        network(x, t, leaf).square().sum().backward()
+        gradients.append(leaf.grad)
+    assert_close(gradients[0], gradients[1], 1e-4)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@torch.no_grad()
+def test_autocast_finds_the_plain_path(dtype: torch.dtype) -> None:
+    packed, inputs = pack_for_inference(small_unet()), unet_inputs(torch.float32)
+    layer = next(layer for layer in packed.modules() if isinstance(layer, PackedLinear))
+    packed(*inputs)
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        assert layer(torch.zeros(1, layer.in_features)).dtype is dtype
