@@ -12,6 +12,7 @@ from yaml import YAMLError
 from ldm.util import ConfigError, read_yaml
 
 PERSONALIZATION = "model.params.personalization_config.params"
+PERSONAL_PICTURES = "ldm.data.personalized"  # data sets whose sentences have a placeholder
 
 
 def read_config(paths: list[str], changes: list[str]) -> DictConfig:
@@ -63,6 +64,36 @@ def apply_personalization(config: DictConfig, options: argparse.Namespace) -> No
         if OmegaConf.select(config, PERSONALIZATION) is None:
             raise ConfigError(f"the configuration has no section '{PERSONALIZATION}' to put {name} into")
         OmegaConf.update(config, f"{PERSONALIZATION}.{name}", value, merge=False, force_add=True)
+    if options.placeholder_string:
+        for place in personal_pictures(config):
+            OmegaConf.update(config, f"{place}.params.placeholder_token", options.placeholder_string, force_add=True)
+
+
+def personal_pictures(config: DictConfig) -> list[str]:
+    """Where the configuration has data sets whose sentences have a placeholder."""
+    places = [f"data.params.{name}" for name in ("train", "validation")]
+    return [p for p in places if str(OmegaConf.select(config, f"{p}.target")).startswith(PERSONAL_PICTURES)]
+
+
+def check_placeholders(config: DictConfig) -> None:
+    """Refuse sentences that never say the word which is to be learned.
+
+    Raises:
+        ConfigError: a data set's placeholder is not among those that learn.
+    """
+    known = OmegaConf.select(config, f"{PERSONALIZATION}.placeholder_strings")
+    if known is None or OmegaConf.select(config, f"{PERSONALIZATION}.embedding_manager_ckpt"):
+        return
+    for place in personal_pictures(config):
+        params = OmegaConf.select(config, f"{place}.params") or {}
+        roots = params.get("data_root")
+        said = list(roots) if isinstance(roots, DictConfig) else [params.get("placeholder_token", "*")]
+        missing = [word for word in said if word not in known]
+        if missing:
+            raise ConfigError(
+                f"the sentences of {place} say '{missing[0]}', but what learns is {', '.join(map(repr, known))}: "
+                "give both the same with --placeholder_string"
+            )
 
 
 def _first_line(error: Exception) -> str:

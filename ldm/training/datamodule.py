@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from ldm.data.mixture import Mixture
 from ldm.training.latents import CachedItems, cache_latents
 from ldm.training.sampling import Position, ResumableSampler, SeededItems, seed_worker
 from ldm.util import ConfigError, UserError, instantiate_from_config
@@ -67,10 +68,16 @@ class DataModuleFromConfig(pl.LightningDataModule):
 
         Raises:
             UserError: the training data set is empty.
+            ConfigError: a Mixture goes with other options than its own.
         """
         if self.datasets:
             return
         self.datasets = {name: instantiate_from_config(node) for name, node in self.dataset_configs.items()}
+        for name, data in self.datasets.items():
+            if isinstance(data, Mixture) and (self.batch_size != 1 or self.cache_latents):
+                raise ConfigError(
+                    f"data.params.{name} gives whole batches: a mixture needs batch_size: 1 and no cache_latents"
+                )
         train = self.datasets.get("train")
         if train is not None and not isinstance(train, IterableDataset) and len(train) == 0:
             raise UserError(f"the training data set '{self.dataset_configs['train']['target']}' is empty")
@@ -107,6 +114,8 @@ class DataModuleFromConfig(pl.LightningDataModule):
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": seed_worker,
         }
+        if isinstance(data, Mixture):
+            options["collate_fn"] = only
         if isinstance(data, IterableDataset):
             return DataLoader(data, **options)
         shuffle = self.shuffled.get(name, False) and not self._overfits
@@ -131,3 +140,9 @@ class DataModuleFromConfig(pl.LightningDataModule):
         if limit is None:
             return None
         return int(full * limit) if isinstance(limit, float) else limit
+
+
+def only(items: Sequence[Any]) -> Any:
+    """The one item of a batch of one, which is a batch itself."""
+    (item,) = items
+    return item

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,7 +20,7 @@ from ldm.checkpoint import load_weights
 from ldm.training import legacy
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
 from ldm.training.checkpoints import AtomicCheckpointIO, TrainCheckpoint
-from ldm.training.config import apply_personalization, read_config, require
+from ldm.training.config import PERSONALIZATION, apply_personalization, check_placeholders, read_config, require
 from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.options import parse
 from ldm.training.resume import ExactResume
@@ -29,6 +30,7 @@ from ldm.util import ConfigError, MissingPartError, UserError, instantiate_from_
 log = logging.getLogger(__name__)
 
 EXIT_STOPPED = 130
+FROZEN = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # What Lightning says that is not so, or not news, in this project.
 NOISE = (
@@ -57,12 +59,14 @@ def main(arguments: list[str] | None = None) -> None:
     run = choose_run_folder(options)
     config = read_config(configurations(options, run), changes)
     apply_personalization(config, options)
+    check_placeholders(config)
     lightning = config.pop("lightning", OmegaConf.create())
     pl.seed_everything(options.seed, workers=True, verbose=False)
 
     model = build_model(config)
-    if options.actual_resume:
-        load_weights(model, options.actual_resume)  # weights only, and whatever of them there is
+    weights = starting_weights(options, lightning)
+    if weights and (options.actual_resume or not model.strict_loading):
+        load_weights(model, weights)  # whatever of it there is; a resumed run reads it where it saved a part only
     data = instantiate_from_config(require(config, "data"))
     tests = not options.no_test and isinstance(data, DataModuleFromConfig) and "test" in data.dataset_configs
     if not options.train and not tests:
@@ -71,10 +75,18 @@ def main(arguments: list[str] | None = None) -> None:
     trainer = make_trainer(options, run, config, lightning)
     setattr(model, "learning_rate", learning_rate(options, config, trainer))  # noqa: B010  (a plain float, no submodule)
     change_memory(model, lightning)
+    convert_frozen(model, lightning)
     if options.train:
         fit(trainer, model, data, run)
     if tests:
         trainer.test(model, data, ckpt_path=None if options.train else run.checkpoint)
+
+
+def starting_weights(options: argparse.Namespace, lightning: DictConfig) -> str:
+    """The checkpoint that a run begins from; empty for none. The run's configuration keeps the path."""
+    if options.actual_resume:
+        lightning.actual_resume = str(Path(options.actual_resume).resolve())
+    return lightning.get("actual_resume") or ""
 
 
 def build_model(config: DictConfig) -> pl.LightningModule:
@@ -171,6 +183,13 @@ def make_callbacks(
         },
         "cuda_callback": {"target": "ldm.training.callbacks.CUDACallback"},
     }
+    if OmegaConf.select(config, PERSONALIZATION) is not None:
+        base = lightning.get("actual_resume") or OmegaConf.select(config, "model.params.ckpt_path")
+        nodes["embeddings"] = {
+            "target": "ldm.training.words.EmbeddingSaver",
+            "params": {"folder": str(run.checkpoints), "base_model": "/".join(Path(base).parts[-2:]) if base else ""},
+        }
+        nodes["loss_curve"] = {"target": "ldm.training.loss_curve.LossCurve"}
     wanted = plain(OmegaConf.merge(nodes, lightning.get("callbacks") or {}))
     built = [build(node) for node in wanted.values()]
     return [ExactResume(options.seed), *built, StopOnSignal(run.checkpoints), make_checkpoint(run, lightning)]
@@ -219,6 +238,24 @@ def change_memory(model: nn.Module, lightning: DictConfig) -> None:
             raise ConfigError(f"lightning.compile: the model has no submodule {' or '.join(names)}")
         for module in found:
             module.compile()
+
+
+def convert_frozen(model: nn.Module, lightning: DictConfig) -> None:
+    """``lightning.frozen``: bf16 or fp16 for the parts that do not learn at all, the autoencoder aside.
+
+    Half the memory and, where the processor has that precision, about half the time; what learns stays in float32.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    wish = lightning.get("frozen")
+    if not wish or wish == "fp32":
+        return
+    if wish not in FROZEN:
+        raise ConfigError(f"lightning.frozen is '{wish}'; it must be one of {', '.join(FROZEN)}, fp32")
+    for name, child in model.named_children():
+        if name != "first_stage_model" and not any(p.requires_grad for p in child.parameters()):
+            child.to(FROZEN[wish])
 
 
 def build(node: dict[str, Any]) -> Any:

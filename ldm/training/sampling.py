@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler
+
+from ldm.data.reading import BatchReader
 
 MAX_SEED = 2**32
 
@@ -78,13 +80,6 @@ class ResumableSampler(DistributedSampler):
 
     def __len__(self) -> int:
         return self.num_samples
-
-
-@runtime_checkable
-class BatchReader(Protocol):
-    """A data set that reads many items in one call, as torch's loader asks for them."""
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Any]: ...
 
 
 class SeededItems(Dataset):

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ldm.checkpoint import load_model
+from ldm.checkpoint import diffusers_config, load_model
+from ldm.models.hooks import without_lightning
 from ldm.modules.packed import pack_for_inference
-from ldm.util import ConfigError, UserError, get_obj_from_str, read_yaml
+from ldm.util import ConfigError, UserError, find_beside, get_obj_from_str, read_yaml
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "models" / "ldm" / "tiny"
-TOKENIZER = "model.params.cond_stage_config.params.tokenizer"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 PRECISIONS: dict[str, torch.dtype | None] = {
@@ -74,16 +74,15 @@ def open_model(
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
     ckpt, config = find_files(ckpt, config)
-    document = None
+    document = OmegaConf.create({"model": diffusers_config(ckpt)}) if config is None else read_yaml(config)
     if config is not None:
-        document = read_yaml(config)
-        find_tokenizer(document, config.parent)
-    node, ema = (None, False) if document is None else sampling_node(document)
+        find_parts(document, config.parent)
+    node, ema = sampling_node(document)
     log.info("loading %s", ckpt)
     model = load_model(node, ckpt, device=place, dtype=PRECISIONS[precision], ema=ema)
     if place.type == "cpu":
         pack_for_inference(model)
-    inference = {} if document is None else OmegaConf.to_container(document.get("inference") or OmegaConf.create({}))
+    inference = OmegaConf.to_container(document.get("inference") or OmegaConf.create({}))
     assert isinstance(inference, dict)
     return model, {str(key): value for key, value in inference.items()}
 
@@ -94,29 +93,25 @@ def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:
     Raises:
         ConfigError: there is no model, or it is no latent diffusion model.
     """
-    from ldm.models.diffusion.ddpm import LatentDiffusion
+    from ldm.models.diffusion.latent import LatentModel
 
-    node = document.get("model")
-    if node is None or "target" not in node:
+    named = document.get("model")
+    if named is None or "target" not in named:
         raise ConfigError("the configuration has no section 'model' with a 'target'")
+    node = OmegaConf.create(without_lightning(OmegaConf.to_container(named, resolve=True)))
     kind = get_obj_from_str(node.target)
-    if not (isinstance(kind, type) and issubclass(kind, LatentDiffusion)):
-        raise ConfigError(f"'{node.target}' cannot make pictures from prompts; a LatentDiffusion is needed")
+    if not (isinstance(kind, type) and issubclass(kind, LatentModel)):
+        raise ConfigError(f"'{named.target}' cannot make pictures from prompts; a LatentDiffusion is needed")
     node = OmegaConf.merge(node, {"params": {"use_ema": False}})
     ema = OmegaConf.select(document, "model.params.use_ema", default=True)
     assert isinstance(node, DictConfig)
     return node, bool(ema)
 
 
-def find_tokenizer(document: DictConfig, folder: Path) -> None:
-    """Make a relative path of the tokenizer absolute: from the YAML's folder, from here, or from the repository."""
-    source = OmegaConf.select(document, TOKENIZER)
-    if not isinstance(source, str):
-        return
-    for place in (folder, Path.cwd(), ROOT):
-        if (place / source).exists():
-            OmegaConf.update(document, TOKENIZER, str((place / source).resolve()))
-            return
+def find_parts(document: DictConfig, folder: Path) -> None:
+    """Make relative paths of the text encoder's files absolute: from the YAML's folder, here, or the repository."""
+    for part in ("tokenizer", "aligner"):
+        find_beside(document, f"model.params.cond_stage_config.params.{part}", folder, Path.cwd(), ROOT)
 
 
 def choose_device(name: str | None) -> torch.device:

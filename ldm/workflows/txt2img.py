@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ldm.languages import check_language
 from ldm.util import UserError
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ class Txt2ImgOptions:
 
     prompt: str = PROMPT
     negative_prompt: str = ""  # what guidance leads away from
+    lang: str = "auto"  # of the prompts: en, ko, zh, or auto, by each one's script
     from_file: str | None = None  # one prompt a line, in place of ``prompt``
     outdir: str = "outputs/txt2img-samples"
     skip_grid: bool = False  # no contact sheet
     skip_save: bool = False  # no single pictures
     ckpt: str | None = None  # None: the small model of this repository
     config: str | None = None  # None: config.yaml beside the checkpoint
-    embedding_path: str | None = None  # learned embeddings (textual inversion)
+    embedding_path: str | Sequence[str] | None = None  # files of learned words; "path=<new>" renames the one inside
+    adapter_path: str | None = None  # adapters of the text encoder that were learned with the words
     steps: int | None = None  # 50
     sampler: str | None = None  # ddim
     eta: float = 0.0  # fresh noise in DDIM: 0 none, 1 as DDPM
@@ -101,15 +104,21 @@ def txt2img(options: Txt2ImgOptions, model: Any = None) -> list[Image]:
         model, inference = open_model(
             options.ckpt, options.config, device=options.device, precision=options.precision
         )
-    if options.embedding_path is not None:
-        load_embeddings(model, options.embedding_path)
     plan = make_plan(options, model, inference, name)
+    if options.adapter_path:
+        use_adapters(model, options.adapter_path)
+    if options.embedding_path:
+        use_words(options, model, prompts)
 
     from ldm.data.images import next_numbered_path, save_image
+    from ldm.workflows.languages import report_reading, speaking
 
     images: list[Image] = []
+    with speaking(model, options.lang):
+        report_reading(model, prompts)
     for batch in batches(options, prompts):
-        made = generate(model, plan, batch, progress=options.progress)
+        with speaking(model, options.lang):
+            made = generate(model, plan, batch, progress=options.progress)
         images += made
         if not options.skip_save:
             for image, prompt, seed in zip(made, batch.prompts, batch.seeds, strict=True):
@@ -143,8 +152,9 @@ def check(options: Txt2ImgOptions) -> None:
     """Refuse what can be refused before a model is loaded.
 
     Raises:
-        UserError: an unknown sampler, an eta that it does not take, or a count below 1.
+        UserError: an unknown sampler or language, an eta that the sampler does not take, or a count below 1.
     """
+    check_language(options.lang, "auto")
     from ldm.models.diffusion.sampling import step_rule
 
     if options.sampler is not None:
@@ -198,19 +208,33 @@ def latent_size(model: Any) -> tuple[int, int]:
     return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def load_embeddings(model: Any, path: str) -> None:
-    """Give the model's embedding manager the learned vectors of a file.
+def use_adapters(model: Any, path: str) -> None:
+    """Put the learned adapters of a file around the model's text encoder.
 
     Raises:
-        UserError: there is no such file, or the model has no place for learned words.
+        UserError: the file holds none, or they are for another text encoder.
     """
-    if model.embedding_manager is None:
-        raise UserError(
-            f"the model has no place for the embeddings of '{path}': its configuration needs a 'personalization_config'"
-        )
-    if not Path(path).is_file():
-        raise UserError(f"there is no embedding file '{path}'")
-    model.embedding_manager.load(path)
+    from ldm.modules.encoders.bert import TransformerEmbedder
+    from ldm.modules.encoders.post_BERT import AdapterBERTEmbedder
+
+    if not isinstance(model.cond_stage_model, TransformerEmbedder):
+        kind = type(model.cond_stage_model).__name__
+        raise UserError(f"the adapters in '{path}' are for a BERT text encoder, not for this model's {kind}")
+    model.cond_stage_model = AdapterBERTEmbedder.around(model.cond_stage_model, path)
+
+
+def use_words(options: Txt2ImgOptions, model: Any, prompts: Sequence[str]) -> None:
+    """Give the model the learned words of the options' files, and say which prompt uses which.
+
+    Raises:
+        UserError: as ``ldm.workflows.learned_words.load_words``.
+    """
+    from ldm.workflows.learned_words import load_words, report_words
+
+    paths = options.embedding_path
+    assert paths is not None
+    words = load_words(model, [paths] if isinstance(paths, str) else paths)
+    report_words(model, words, [*prompts, *filter(None, [options.negative_prompt])])
 
 
 def batches(options: Txt2ImgOptions, prompts: Sequence[str]) -> Iterator[Batch]:

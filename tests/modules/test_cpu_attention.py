@@ -54,7 +54,7 @@ def test_used_where_it_pays_and_only_without_gradient() -> None:
     torch.manual_seed(0)
     q, k, v = heads(1, 2, 256, 40), heads(1, 2, 256, 40), heads(1, 2, 256, 40)
     fused = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).bfloat16()
-    assert torch.equal(scaled_dot_product_attention(q, k, v), fused)
+    assert torch.equal(scaled_dot_product_attention(q.clone().requires_grad_(), k, v), fused)
     with torch.no_grad():
         assert torch.equal(scaled_dot_product_attention(q, k, v), attention_in_strips(q, k, v))
         few = F.scaled_dot_product_attention(q, k[:, :, :77], v[:, :, :77])

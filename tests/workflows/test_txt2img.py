@@ -158,7 +158,7 @@ def refusals(ckpt: str, folder: Path) -> list[tuple[dict[str, Any], str]]:
         ({"config": str(unknown)}, "no parameter 'dropuot'"),
         ({"device": "abacus"}, "no device 'abacus'"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
-        ({"embedding_path": "words.pt"}, "needs a 'personalization_config'"),
+        ({"embedding_path": "words.pt"}, "there is no file 'words.pt'"),
     ]
 
 

@@ -69,6 +69,10 @@ class TokenSpace(Protocol):
         """The id of a word that is exactly one token; a UserError otherwise."""
         ...
 
+    def pieces_of(self, words: str) -> list[int]:
+        """The ids of one or more words, at least one; a UserError where the vocabulary does not have them."""
+        ...
+
     def vector_of(self, token: int) -> Tensor:
         """The vector [D] of a token, before positions, detached."""
         ...
@@ -84,6 +88,10 @@ class AbstractEncoder(nn.Module):
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """Condition -> what the network sees, here simply ``forward``."""
         return self(*args, **kwargs)
+
+    def added_parameters(self) -> list[nn.Parameter]:
+        """What was added to a trained encoder, and learns while all else is frozen; nothing here."""
+        return []
 
 
 class IdentityEncoder(AbstractEncoder):
@@ -159,6 +167,18 @@ class TextEncoder(AbstractEncoder):
         if pieces[0] == tokenizer.unknown:
             raise UserError(f"'{word}' is not in the vocabulary of this text encoder; give a word that is")
         return pieces[0]
+
+    def pieces_of(self, words: str) -> list[int]:
+        """The ids of one or more words, without markers.
+
+        Raises:
+            UserError: there are none, or one is not in the vocabulary.
+        """
+        tokenizer = self._need_tokenizer()
+        pieces = tokenizer.pieces(words)
+        if not pieces or tokenizer.unknown in pieces:
+            raise UserError(f"'{words}' is not in the vocabulary of this text encoder; give words that are")
+        return pieces
 
     def vector_of(self, token: int) -> Tensor:
         return self.token_embedding.weight[token].detach().clone()

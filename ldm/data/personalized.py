@@ -1,0 +1,228 @@
+"""A few pictures of something new, and sentences with the placeholder that is to stand for it."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+
+from ldm.data.crops import check_crops, random_crop
+from ldm.data.draws import uniform
+from ldm.data.images import centre_crop, image_to_array, list_images, load_image, readable_images
+from ldm.data.templates import KINDS, PER_IMAGE_WORDS, read_templates
+from ldm.util import UserError
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "linear": Image.Resampling.BILINEAR,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+KEPT = 64  # pictures that are kept as they come out of resizing
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training picture: its file, the placeholder for what it shows, its sentence (None: any of the templates)."""
+
+    path: Path
+    placeholder: str
+    caption: str | None = None
+
+
+class PersonalizedBase(Dataset[dict[str, Any]]):
+    """Items are {"image": [size, size, 3] float32 in [-1, 1], "caption": str}.
+
+    The picture of an item is always the same (flips and crops are chosen by its index), so that its latent can be
+    cached; its sentence is drawn anew at each visit.
+
+    Args:
+        data_root: the folder of pictures; or one for each of several placeholders, {"*": "dogs", "@": "cats"}.
+        size: side of the square items; None leaves pictures as they are.
+        repeats: how often an epoch of the training set takes each picture.
+        interpolation: how pictures are resized: bicubic, bilinear (linear), lanczos or nearest.
+        flip_p: share of items that are mirrored.
+        set: 'train', or anything else for one item a picture.
+        placeholder_token: the word that stands for what the pictures show.
+        per_image_tokens: some sentences have a further word for the picture itself: True for the letters that the
+            EmbeddingManager takes by default, or the list of words that it was given.
+        center_crop: take the middle square; otherwise the whole picture becomes square, whatever its shape.
+        mixing_prob: share of sentences with a word for the picture, if there are such words.
+        coarse_class_text: said before the placeholder: 'dog' for "a photo of dog *".
+        templates: sentences of one's own with ``{}`` in the placeholder's place: a list, or a text file.
+        captions: take the text beside each picture (``a.png``, ``a.txt``); it must have the placeholder in it.
+        crops: how many random square parts of each picture there are, besides ``center_crop``; 0 for none.
+        scales: smallest and largest side of such a part, as shares of the shorter side.
+        seed: another seed, other flips and crops.
+
+    Raises:
+        UserError: no folder, no picture that can be read, a sentence without a placeholder, too few words for the
+            pictures, or an unknown setting.
+    """
+
+    kind = "object"
+
+    def __init__(
+        self,
+        data_root: str | Mapping[str, str] = "",
+        size: int | None = None,
+        repeats: int = 100,
+        interpolation: str = "bicubic",
+        flip_p: float = 0.5,
+        set: str = "train",
+        placeholder_token: str = "*",
+        per_image_tokens: bool | Sequence[str] = False,
+        center_crop: bool = False,
+        mixing_prob: float = 0.25,
+        coarse_class_text: str | None = None,
+        templates: str | Sequence[str] | None = None,
+        captions: bool = False,
+        crops: int = 0,
+        scales: Sequence[float] = (0.7, 1.0),
+        seed: int = 0,
+    ) -> None:
+        if interpolation not in INTERPOLATIONS:
+            raise UserError(f"there is no interpolation '{interpolation}'; there are: {', '.join(INTERPOLATIONS)}")
+        if repeats < 1 or crops < 0 or not 0 <= flip_p <= 1 or not 0 <= mixing_prob <= 1:
+            raise UserError(
+                f"personal pictures need repeats >= 1, crops >= 0, flip_p and mixing_prob in [0, 1], "
+                f"got {repeats}, {crops}, {flip_p} and {mixing_prob}"
+            )
+        self.scales = check_crops(size or 1, scales)
+        self.size, self.interpolation, self.flip_p = size, interpolation, flip_p
+        self.center_crop, self.crops, self.seed = center_crop, crops, seed
+        self.mixing_prob, self.coarse_class_text = mixing_prob, coarse_class_text
+        alone, with_image = KINDS[self.kind]
+        self.templates = alone if templates is None else read_templates(templates)
+        self.dual_templates = with_image if templates is None else tuple(f"{text} with {{}}" for text in self.templates)
+        self.examples = find_examples(data_root, placeholder_token, captions)
+        self.image_words = words_for_images(per_image_tokens, len(self.examples))
+        self.repeats = repeats if set == "train" else 1
+        self.files = tuple(f"{e.path} {e.path.stat().st_mtime_ns}" for e in self.examples)  # for cached latents
+
+    def __len__(self) -> int:
+        return len(self.examples) * self.repeats
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.picture(index), **self.labels(index)}
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The words that sentences have for what is to be learned."""
+        return tuple(dict.fromkeys(example.placeholder for example in self.examples))
+
+    def picture(self, index: int) -> Array:
+        """The picture of an item, [size, size, 3] in [-1, 1]; the same at each visit."""
+        number = self._number(index)
+        picture, repeat = number % len(self.examples), number // len(self.examples)
+        mirrored = float(uniform(self.seed, number, "mirror")[0]) < self.flip_p
+        crop = repeat % self.crops if self.crops else None
+        square = _resized(
+            self.examples[picture].path, self.size, self.interpolation, self.center_crop, crop, self.scales,
+            self.seed + picture,
+        )  # fmt: skip
+        return image_to_array(ImageOps.mirror(square) if mirrored else square)
+
+    def labels(self, index: int) -> dict[str, Any]:
+        """A sentence for an item, drawn from Python's generator."""
+        picture = self._number(index) % len(self.examples)
+        example = self.examples[picture]
+        if example.caption is not None:
+            return {"caption": example.caption}
+        word = example.placeholder
+        if self.coarse_class_text:
+            word = f"{self.coarse_class_text} {word}"
+        if self.image_words and random.random() < self.mixing_prob:
+            return {"caption": random.choice(self.dual_templates).format(word, self.image_words[picture])}
+        return {"caption": random.choice(self.templates).format(word)}
+
+    def _number(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} of a data set of {len(self)}")
+        return int(index) % len(self)
+
+
+def find_examples(data_root: str | Mapping[str, str], placeholder: str, captions: bool = False) -> tuple[Example, ...]:
+    """The pictures of one folder, or of one for each placeholder; those that cannot be read are named and left out.
+
+    Raises:
+        UserError: no folder is given, it is missing or empty, none of its pictures can be read, or a picture's own
+            sentence is missing or lacks the placeholder.
+    """
+    if not data_root:
+        raise UserError("there are no pictures to learn from: give their folder with --data_root DIR")
+    folders = data_root if isinstance(data_root, Mapping) else {placeholder: data_root}
+    examples: list[Example] = []
+    for word, folder in folders.items():
+        paths = list_images(folder)
+        readable = [path for path, _ in readable_images(paths)]
+        if not readable:
+            raise UserError(f"none of the {len(paths)} pictures in '{folder}' can be read")
+        examples += [Example(path, word, caption_beside(path, word) if captions else None) for path in readable]
+    return tuple(examples)
+
+
+def caption_beside(picture: Path, placeholder: str) -> str:
+    """The sentence in the text file beside a picture.
+
+    Raises:
+        UserError: there is none, it is not text, or the placeholder is not in it.
+    """
+    path = picture.with_suffix(".txt")
+    try:
+        text = " ".join(path.read_text(encoding="utf-8-sig").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{picture.name}' needs a sentence in '{path}': {error}") from error
+    if not has_word(text, placeholder):
+        raise UserError(
+            f"the sentence in '{path}' lacks the placeholder '{placeholder}'; 'a photo of {placeholder}' has it"
+        )
+    return text
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether a word stands in a text on its own, whatever its case."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def words_for_images(wish: bool | Sequence[str], count: int) -> tuple[str, ...]:
+    """One word for each picture, or none at all.
+
+    Raises:
+        UserError: there are more pictures than words.
+    """
+    words = PER_IMAGE_WORDS if wish is True else tuple(wish or ())
+    if words and count > len(words):
+        raise UserError(
+            f"per_image_tokens has {len(words)} words, but there are {count} pictures; give a longer list of words, "
+            "or set it to false"
+        )
+    return words
+
+
+@lru_cache(maxsize=KEPT)
+def _resized(
+    path: Path, size: int | None, interpolation: str, center: bool, crop: int | None, scales: tuple[float, float],
+    seed: int,
+) -> Image.Image:  # fmt: skip
+    """A picture as a square: its middle, a random part, or all of it made to fit."""
+    image = load_image(path)
+    if center:
+        side = min(image.size)
+        image = centre_crop(image, side, side)
+    if crop is not None:
+        part = random_crop(image, size or min(image.size), seed, crop, scales, flip=False)
+        return Image.fromarray(((part + 1) * 127.5).round().astype(np.uint8))
+    return image if size is None else image.resize((size, size), INTERPOLATIONS[interpolation])

@@ -1,0 +1,155 @@
+"""LDM's BERT text encoder with small trainable parts: an adapter in front of its layers, a transformer behind them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ldm.checkpoint import load_weights, read_metadata, save_state_dict
+from ldm.modules.encoders.adapters import BottleneckAdapter, LightTransformer
+from ldm.modules.encoders.base import EmbeddingChange
+from ldm.modules.encoders.bert import TransformerEmbedder
+from ldm.modules.encoders.pre_BERT import MultilingualTextEmbedder
+from ldm.util import UserError
+
+KIND = "text adapters"
+
+
+class AdapterBERTEmbedder(MultilingualTextEmbedder):
+    """A BERT text encoder in whose path lie a bottleneck adapter, after the token vectors, and a light transformer.
+
+    Both begin at zero and change nothing until they are trained, alone or with a placeholder: the encoder's own weights
+    keep their keys and are frozen. ``adapters_on = False``, or the block ``without_adapters``, is the base model.
+
+    Args:
+        adapter_dim: width inside the adapter; 0 leaves it out.
+        post_layers, post_dim, post_heads: depth, width and heads of the light transformer; 0 layers leave it out.
+        adapter_scale: of what both add; below 1 they learn more slowly than a placeholder at the same rate.
+        adapter_dropout: in both, in training.
+        adapter_ckpt: a file of ``save_adapters`` to begin with.
+        adapters_on: whether they take part.
+        train_adapters: whether they learn.
+        bert: the parameters of ``BERTEmbedder``, and of ``MultilingualTextEmbedder`` for prompts in other languages.
+
+    Raises:
+        UserError: ``adapter_ckpt`` does not fit.
+    """
+
+    def __init__(
+        self,
+        adapter_dim: int = 64,
+        post_layers: int = 1,
+        post_dim: int = 64,
+        post_heads: int = 4,
+        adapter_scale: float = 1.0,
+        adapter_dropout: float = 0.0,
+        adapter_ckpt: str | None = None,
+        adapters_on: bool = True,
+        train_adapters: bool = True,
+        **bert: Any,
+    ) -> None:
+        super().__init__(**bert)
+        self.sizes = {
+            "adapter_dim": adapter_dim,
+            "post_layers": post_layers,
+            "post_dim": post_dim,
+            "post_heads": post_heads,
+            "adapter_scale": adapter_scale,
+        }
+        adapter: nn.Module = nn.Identity()
+        post: nn.Module = nn.Identity()
+        if adapter_dim:
+            adapter = BottleneckAdapter(self.width, adapter_dim, adapter_dropout, adapter_scale)
+        if post_layers:
+            post = LightTransformer(self.width, post_dim, post_layers, post_heads, adapter_dropout, adapter_scale)
+        self.text_adapters = nn.ModuleDict({"adapter": adapter, "post": post})
+        self.adapters_on = adapters_on
+        self.train_adapters = train_adapters
+        if adapter_ckpt is not None:
+            self.load_adapters(adapter_ckpt)
+
+    def encode_tokens(self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
+        if not self.adapters_on:
+            return super().encode_tokens(tokens, embedding_manager)
+
+        def change(tokens: Tensor, embedded: Tensor) -> Tensor:
+            filled = embedded if embedding_manager is None else embedding_manager(tokens, embedded)
+            return self.text_adapters["adapter"](filled)
+
+        return self.text_adapters["post"](super().encode_tokens(tokens, change))
+
+    @contextlib.contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """Within the block this is the base encoder."""
+        before, self.adapters_on = self.adapters_on, False
+        try:
+            yield
+        finally:
+            self.adapters_on = before
+
+    def added_parameters(self) -> list[nn.Parameter]:
+        """What is trained beside, or instead of, the vectors of a placeholder."""
+        return list(self.text_adapters.parameters()) if self.train_adapters else []
+
+    def save_adapters(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Write the adapters, without the encoder, to a small ``.safetensors`` file.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        weights = {key: value.detach().float().cpu() for key, value in self.text_adapters.state_dict().items()}
+        about = {"kind": KIND, "width": str(self.width), "sizes": json.dumps(self.sizes)}
+        save_state_dict(weights, path, {**(metadata or {}), **about})
+
+    def load_adapters(self, path: str | os.PathLike[str]) -> None:
+        """Take adapters from a file of ``save_adapters``.
+
+        Raises:
+            UserError: no such file, something else is in it, or adapters of another shape.
+        """
+        width, sizes = sizes_in(path)
+        if width != self.width:
+            raise UserError(
+                f"the adapters in '{path}' were made for a text encoder of width {width}; this model's has {self.width}"
+            )
+        if sizes != self.sizes:
+            raise UserError(f"the adapters in '{path}' have the sizes {sizes}; the configuration says {self.sizes}")
+        load_weights(self.text_adapters, path, strict=True)
+
+    @classmethod
+    def around(cls, encoder: TransformerEmbedder, path: str | os.PathLike[str]) -> AdapterBERTEmbedder:
+        """The encoder with the adapters of a file; its weights are shared, not copied.
+
+        Raises:
+            UserError: as ``load_adapters``.
+        """
+        sizes: dict[str, Any] = sizes_in(path)[1]
+        adapted = cls(
+            n_embed=encoder.width,
+            n_layer=0,
+            vocab_size=1,
+            max_seq_len=encoder.max_length,
+            use_tokenizer=False,
+            aligner=encoder.aligner if isinstance(encoder, MultilingualTextEmbedder) else None,
+            **sizes,
+        )
+        adapted.transformer, adapted.tokenizer = encoder.transformer, encoder.tokenizer
+        adapted.load_adapters(path)
+        return adapted.to(encoder.device, encoder.token_embedding.weight.dtype).eval()
+
+
+def sizes_in(path: str | os.PathLike[str]) -> tuple[int, dict[str, Any]]:
+    """The width of the encoder that a file's adapters are for, and their sizes as ``AdapterBERTEmbedder`` takes them.
+
+    Raises:
+        UserError: no such file, or something else is in it.
+    """
+    about = read_metadata(path)
+    if about.get("kind") != KIND:
+        raise UserError(f"'{path}' holds no adapters of a text encoder")
+    return int(about["width"]), json.loads(about["sizes"])

@@ -1,0 +1,85 @@
+"""Make a small multilingual encoder: a WordPiece vocabulary learned from sentence pairs, and an untrained BERT for it.
+
+    python -m scripts.make_multilingual_encoder outputs/pairs/train.csv outputs/multilingual
+
+The folder is one that transformers reads (tokenizer.json, config.json, model.safetensors). Training an aligner with
+``train_encoder: true`` trains its weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from ldm.data.pairs import read_pairs
+from ldm.modules.encoders.wordpiece import CLS, MASK, PAD, SEP, UNK
+from ldm.util import run_command
+
+
+def learn_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer that keeps Hangul syllables whole and takes each Chinese character as a word."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNK))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=True),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    special = [PAD, UNK, CLS, SEP, MASK]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(sentences, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{CLS} $A {SEP}", special_tokens=[(name, tokenizer.token_to_id(name)) for name in (CLS, SEP)]
+    )
+    names = {"pad_token": PAD, "unk_token": UNK, "cls_token": CLS, "sep_token": SEP, "mask_token": MASK}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def untrained_encoder(vocab_size: int, width: int, layers: int, heads: int, length: int, seed: int) -> BertModel:
+    """A BERT with random weights."""
+    torch.manual_seed(seed)
+    sizes = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=length,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertModel(sizes, add_pooling_layer=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", type=Path, help="CSV of sentence pairs, see scripts/world_pairs.py")
+    parser.add_argument("folder", type=Path, help="where to put the encoder and its tokenizer")
+    parser.add_argument("--vocab_size", type=int, default=400)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--length", type=int, default=64, help="positions")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args()
+    tokenizer = learn_tokenizer((pair["source"] for pair in read_pairs(options.pairs)), options.vocab_size)
+    tokenizer.model_max_length = options.length
+    sizes = (options.width, options.layers, options.heads, options.length, options.seed)
+    encoder = untrained_encoder(len(tokenizer), *sizes)
+    tokenizer.save_pretrained(options.folder)
+    encoder.save_pretrained(options.folder)
+    weights = sum(parameter.numel() for parameter in encoder.parameters())
+    print(f"{options.folder}: {len(tokenizer)} tokens, {weights / 1e6:.2f} M weights")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,75 @@
+"""The aligner that is in the repository: what it makes of Korean, Chinese and mixed prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from ldm.data.captions import caption
+from ldm.data.world import combinations
+from ldm.data.world_pairs import world_pairs
+from ldm.modules.embedding_manager import EmbeddingManager
+from ldm.workflows.models import TINY
+from ldm.workflows.text_encoder import open_text_encoder
+
+FILES = [TINY / "aligner.safetensors", *sorted((TINY / "multilingual").iterdir())]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield open_text_encoder()
+
+
+def test_files_are_small() -> None:
+    assert sum(path.stat().st_size for path in FILES) < 8 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("prompt", "english"),
+    [
+        ("파란 배경 위의 빨간 별", "a red star on a blue background"),
+        ("파란 배경에 작은 빨간 줄무늬 별", "a small red striped star on a blue background"),
+        ("초록색 하트가 있는 노란색 배경", "a yellow background with a green heart"),
+        ("蓝色背景上的红色星星", "a red star on a blue background"),
+        ("黑色背景上有一个大的青色圆点圆形", "there is a large cyan dotted circle on a black background"),
+        ("blue 배경 위의 red star", "a red star on a blue background"),
+        ("초록색 배경 위의 작은 *", "a small * on a green background"),
+        ("绿色背景上的一个小的*", "a small * on a green background"),
+    ],
+)
+def test_what_prompts_are_read_as(encoder: Any, prompt: str, english: str) -> None:
+    (read,) = encoder.translate([prompt], ["*", "@"])
+    assert read == english
+
+
+@pytest.mark.parametrize("language", ["ko", "zh"])
+def test_the_context_is_that_of_the_translation(encoder: Any, language: str) -> None:
+    wishes = combinations("heldout")[::40]
+    with torch.no_grad():
+        foreign = encoder.encode([caption(wish, language) for wish in wishes])
+        english = encoder.encode([caption(wish, "en") for wish in wishes])
+    spread = (english - english.mean(dim=0)).square().mean()
+    assert ((foreign - english).square().mean() / spread) < 0.02
+
+
+def test_held_out_sentences_are_read_token_for_token(encoder: Any) -> None:
+    pairs = [pair for pair in world_pairs(400, "heldout", seed=7) if "photo" not in pair.english]
+    read = encoder.translate([pair.source for pair in pairs], ["*", "@"])
+    wanted = encoder.tokenizer.decode(encoder.tokenize([pair.english for pair in pairs]))
+    assert sum(a == b for a, b in zip(read, wanted, strict=True)) > 0.97 * len(pairs)
+
+
+@pytest.mark.parametrize("prompt", ["초록색 배경 위의 작은 *", "绿色背景上的一个小的*"])
+def test_a_learned_word_means_in_korean_and_chinese_what_it_means_in_english(encoder: Any, prompt: str) -> None:
+    manager = EmbeddingManager(encoder, ["*"])
+    manager.set_vectors({"*": torch.randn(3, encoder.width, generator=torch.Generator().manual_seed(0)) * 0.03})
+    with torch.no_grad():
+        english = encoder.encode("a small * on a green background", embedding_manager=manager)
+        other = encoder.encode("a small circle on a red background")
+        foreign = encoder.encode(prompt, embedding_manager=manager)
+    assert (foreign - english).square().mean() < 0.05 * (other - english).square().mean()

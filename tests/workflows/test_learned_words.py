@@ -1,0 +1,147 @@
+"""Learned words in txt2img: several files, clashes, renames, what prompts use, and what does not fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ldm.checkpoint import EmbeddingFile, write_embedding
+from ldm.util import UserError
+from ldm.workflows.learned_words import load_words, report_words
+from ldm.workflows.models import open_model
+from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+from tests.checkpoint.pickles import attacks
+from tests.helpers import ROOT
+from tests.workflows.small_model import write_small_model
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_small_model(tmp_path_factory.mktemp("small")))
+
+
+@pytest.fixture
+def model(ckpt: str) -> Any:
+    return open_model(ckpt, device="cpu")[0]
+
+
+def vectors(count: int, seed: int = 0, width: int = 16) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def write(path: Path, *names: str, count: int = 1, width: int = 16) -> str:
+    write_embedding(path, EmbeddingFile({name: vectors(count, i, width) for i, name in enumerate(names)}))
+    return str(path)
+
+
+def test_a_word_with_the_vector_of_another_means_the_same(model: Any, tmp_path: Path) -> None:
+    encoder = model.cond_stage_model
+    red = encoder.vector_of(encoder.token_of("red")).float()[None]
+    write_embedding(tmp_path / "a.safetensors", EmbeddingFile({"square": red}))
+    expected = model.get_learned_conditioning(["a red circle on"])
+    load_words(model, [str(tmp_path / "a.safetensors")])
+    assert torch.allclose(model.get_learned_conditioning(["a square circle on"]), expected, atol=1e-6)
+
+
+def test_several_files_and_a_rename(model: Any, tmp_path: Path) -> None:
+    first = write(tmp_path / "a.safetensors", "circle")
+    second = write(tmp_path / "b.pt", "circle", count=2)
+    third = write(tmp_path / "c.bin", "on", "blue")
+    words = load_words(model, [first, f"{second}=square", f"{third}=blue:background"])
+    names = {name: path.name for name, path in words.items()}
+    assert names == {"circle": "a.safetensors", "square": "b.pt", "on": "c.bin", "background": "c.bin"}
+    manager = model.embedding_manager
+    assert torch.equal(manager.vectors("square"), vectors(2))
+    assert torch.equal(manager.vectors("background"), vectors(1, 1))
+
+
+def test_what_prompts_use_is_said(model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = load_words(model, [write(tmp_path / "a.safetensors", "circle", "square")])
+    with caplog.at_level(logging.INFO):
+        used = report_words(model, words, ["a red circle", "a red circle", "a blue background"])
+    assert used == {"a red circle": ["circle"], "a blue background": []}
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert lines[:2] == [
+        ("INFO", "'a red circle' uses 'circle'"),
+        ("INFO", "'a blue background' uses no learned word"),
+    ]
+    assert len(lines) == 3 and lines[2][0] == "WARNING"
+    assert "no prompt uses 'square' of '" in lines[2][1] and "a.safetensors" in lines[2][1]
+
+
+def test_a_word_beyond_the_last_token_is_not_used(model: Any, tmp_path: Path) -> None:
+    words = load_words(model, [write(tmp_path / "a.safetensors", "circle")])
+    assert list(report_words(model, words, ["a a a a a a a a circle"]).values()) == [[]]
+
+
+def test_the_vectors_change_the_picture(ckpt: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pt", "circle", count=3)
+    options = Txt2ImgOptions(
+        prompt="a red circle", ckpt=ckpt, steps=4, n_samples=1, height=32, width=32, device="cpu", progress=False,
+        skip_save=True, skip_grid=True,
+    )  # fmt: skip
+    plain, learned = txt2img(options)[0], txt2img(replace(options, embedding_path=path))[0]
+    assert np.abs(np.asarray(plain, int) - np.asarray(learned, int)).max() > 1
+    elsewhere = txt2img(replace(options, prompt="a red square", embedding_path=[path]))[0]
+    assert np.array_equal(np.asarray(elsewhere), np.asarray(txt2img(replace(options, prompt="a red square"))[0]))
+
+
+def refusals(folder: Path) -> list[tuple[list[str], str]]:
+    one, two = write(folder / "a.safetensors", "circle"), write(folder / "b.pt", "circle")
+    both = write(folder / "c.pt", "circle", "square")
+    wide = write(folder / "wide.pt", "circle", width=768)
+    split = write(folder / "split.safetensors", "<cat>")
+    evil = folder / "evil.pt"
+    evil.write_bytes(attacks(f"touch {folder / 'trace'}")["REDUCE"])
+    return [
+        ([one, two], f"'{two}' and '{one}' both hold 'circle'; give it another name in one of them: '{two}=<new>'"),
+        ([one, one], "is given twice"),
+        ([f"{both}=blue"], "holds 'circle', 'square'; say which to rename"),
+        ([f"{both}=x:y"], "there is no placeholder 'x' to rename"),
+        ([f"{one}="], "should be a file, 'file=<new name>'"),
+        ([wide], "was made for Stable Diffusion v1 (width 768), but the loaded model is one of width 16"),
+        ([one, wide + "=red"], "they do not go together"),
+        ([split], "'<cat>' is "),
+        ([str(evil)], "asks to call os.system"),
+        ([str(folder / "none.pt")], "there is no file"),
+    ]
+
+
+def test_what_does_not_fit_is_one_sentence(model: Any, tmp_path: Path) -> None:
+    for sources, message in refusals(tmp_path):
+        with pytest.raises(UserError) as caught:
+            load_words(model, sources)
+        assert message in str(caught.value), (sources, str(caught.value))
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "trace").exists()
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "txt2img.py"), *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def test_command(ckpt: str, tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a.safetensors", "circle"), write(tmp_path / "b.pt", "circle")
+    done = command(
+        "--prompt", "a red circle", "--ckpt", ckpt, "--embedding_path", first, f"{second}=square", "--steps", "2",
+        "--n_samples", "1", "--device", "cpu", "--skip_grid", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "'a red circle' uses 'circle'" in done.stderr
+    assert "no prompt uses 'square'" in done.stderr
+    clash = command("--ckpt", ckpt, "--device", "cpu", "--embedding_path", first, second, cwd=tmp_path)
+    assert clash.returncode == 2
+    assert clash.stderr.splitlines()[-1].startswith("error: ") and "both hold 'circle'" in clash.stderr
