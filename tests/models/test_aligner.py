@@ -29,11 +29,6 @@ CIRCLE = {"source": ["파란 배경 위의 빨간 원", "빨간 원"],
           "target": ["a red circle on a blue background", "a red circle"]}  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 def files(folder: Path, **params: Any) -> Path:
     """A YAML to train an aligner for a small model; both of them, an encoder and sentence pairs."""
     ckpt = write_small_model(folder / "model")

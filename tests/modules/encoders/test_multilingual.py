@@ -27,11 +27,6 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "star", "on", "
 KOREAN, CHINESE, MIXED = "파란 배경 위의 빨간 별", "蓝色背景上有一颗红色星星", "blue 배경 위의 red 별"
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An encoder, an aligner and an English vocabulary."""
