@@ -2,7 +2,8 @@
 
     python -m benchmarks.learned_word --seeds 0 1 2
 
-Five rendered pictures show one object, always large, on backgrounds on which the model has never seen it. After
+Five rendered pictures show one object, always large, on backgrounds on which the model has never seen it; a text beside
+each says size and background ("a large * on a pink background"), so that the word is for the object alone. After
 ``main.py -b configs/tiny/textual-inversion.yaml``, prompts ask for it small, and on the other backgrounds. A picture is
 recognised when the scorer names the object's shape, colour and texture; the background is right when it is the one
 asked for. Beside it: the same prompts with the initial word, and with the object's own words, which is what the model
@@ -28,7 +29,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ldm.data.captions import caption
+from ldm.data.captions import caption, language_of
 from ldm.data.images import image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.data.render import render
 from ldm.data.scoring import wilson
@@ -107,7 +108,7 @@ def parse_concept(text: str) -> Concept:
 
 
 def render_pictures(concept: Concept, folder: Path, seed: int, captions: bool) -> None:
-    """Five on the held-out backgrounds in turn, large, each with a little noise, and a sentence beside it if wanted."""
+    """Five on the held-out backgrounds in turn, large, each with a little noise, and sentences beside it if wanted."""
     grounds = list(itertools.islice(itertools.cycle(concept.shown_on), PICTURES))
     items = [Attributes(concept.shape, concept.colour, ground, "large", concept.texture) for ground in grounds]
     pictures = torch.from_numpy(render(items, 64)).movedim(-1, 1)
@@ -115,7 +116,14 @@ def render_pictures(concept: Concept, folder: Path, seed: int, captions: bool) -
     for i, picture in enumerate(pictures):
         save_image(tensor_to_image(picture), folder / f"{i}.png")
         if captions:
-            (folder / f"{i}.txt").write_text(f"a large * on {article(grounds[i])} background\n")
+            (folder / f"{i}.txt").write_text("".join(f"{line}\n" for line in sentences(grounds[i])))
+
+
+def sentences(ground: str) -> list[str]:
+    """All ways in which the captions of the world would say "a large * on a ... background"."""
+    speech = language_of("en")
+    phrases = speech.phrases({"size": "large", "shape": "*", "background": ground})
+    return [template.format_map(phrases) for template in speech.templates]
 
 
 def article(word: str) -> str:
@@ -130,8 +138,6 @@ def train(concept: Concept, folder: Path, options: argparse.Namespace, seed: int
     command = [sys.executable, "main.py", "-b", options.config, "-t", "-l", str(folder / "logs"), "--name", "word",
                "--data_root", str(pictures), "--init_word", options.init_word or concept.shape,
                "--placeholder_string", "*", "-s", str(seed)]  # fmt: skip
-    if options.captions:
-        command.append("data.params.train.params.captions=true")
     before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (folder / "train.log").open("w") as log:
         done = subprocess.run([*command, *options.changes], cwd=ROOT, stdout=log, stderr=log, env={**os.environ})
@@ -220,7 +226,7 @@ def main() -> None:
     add("--concept", default="striped green triangle", help="colour, shape and texture of the object")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the pictures, the training and the generations")
     add("--init_word", default="", help="what the word begins from; the shape if not given")
-    add("--captions", action="store_true", help="a sentence that says size and background beside each picture")
+    add("--no_captions", dest="captions", action="store_false", help="without sentences that say size and background")
     add("--count", type=int, default=128, help="generations of each word")
     add("--learned_only", action="store_true", help="without the initial word and the object's own words")
     add("--config", default=CONFIG, help="YAML of the training")

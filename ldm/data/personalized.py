@@ -35,11 +35,11 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Example:
-    """A training picture: its file, the placeholder for what it shows, its sentence (None: any of the templates)."""
+    """A training picture: its file, the placeholder for what it shows, its own sentences (none: the templates)."""
 
     path: Path
     placeholder: str
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
 
 
 class PersonalizedBase(Dataset[dict[str, Any]]):
@@ -62,7 +62,8 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         mixing_prob: share of sentences with a word for the picture, if there are such words.
         coarse_class_text: said before the placeholder: 'dog' for "a photo of dog *".
         templates: sentences of one's own with ``{}`` in the placeholder's place: a list, or a text file.
-        captions: take the text beside each picture (``a.png``, ``a.txt``); it must have the placeholder in it.
+        captions: take the text beside each picture (``a.png``, ``a.txt``), each line of it a sentence with the
+            placeholder in it; 'auto' takes it where there is one, and templates where there is none.
         crops: how many random square parts of each picture there are, besides ``center_crop``; 0 for none.
         scales: smallest and largest side of such a part, as shares of the shorter side.
         seed: another seed, other flips and crops.
@@ -88,7 +89,7 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         mixing_prob: float = 0.25,
         coarse_class_text: str | None = None,
         templates: str | Sequence[str] | None = None,
-        captions: bool = False,
+        captions: bool | str = False,
         crops: int = 0,
         scales: Sequence[float] = (0.7, 1.0),
         seed: int = 0,
@@ -100,6 +101,8 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
                 f"personal pictures need repeats >= 1, crops >= 0, flip_p and mixing_prob in [0, 1], "
                 f"got {repeats}, {crops}, {flip_p} and {mixing_prob}"
             )
+        if captions not in (True, False, "auto"):
+            raise UserError(f"captions is true, false or 'auto', not '{captions}'")
         self.scales = check_crops(size or 1, scales)
         self.size, self.interpolation, self.flip_p = size, interpolation, flip_p
         self.center_crop, self.crops, self.seed = center_crop, crops, seed
@@ -139,8 +142,8 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         """A sentence for an item, drawn from Python's generator."""
         picture = self._number(index) % len(self.examples)
         example = self.examples[picture]
-        if example.caption is not None:
-            return {"caption": example.caption}
+        if example.captions:
+            return {"caption": random.choice(example.captions)}
         word = example.placeholder
         if self.coarse_class_text:
             word = f"{self.coarse_class_text} {word}"
@@ -154,12 +157,14 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         return int(index) % len(self)
 
 
-def find_examples(data_root: str | Mapping[str, str], placeholder: str, captions: bool = False) -> tuple[Example, ...]:
+def find_examples(
+    data_root: str | Mapping[str, str], placeholder: str, captions: bool | str = False
+) -> tuple[Example, ...]:
     """The pictures of one folder, or of one for each placeholder; those that cannot be read are named and left out.
 
     Raises:
         UserError: no folder is given, it is missing or empty, none of its pictures can be read, or a picture's own
-            sentence is missing or lacks the placeholder.
+            sentences are missing or one lacks the placeholder.
     """
     if not data_root:
         raise UserError("there are no pictures to learn from: give their folder with --data_root DIR")
@@ -170,26 +175,29 @@ def find_examples(data_root: str | Mapping[str, str], placeholder: str, captions
         readable = [path for path, _ in readable_images(paths)]
         if not readable:
             raise UserError(f"none of the {len(paths)} pictures in '{folder}' can be read")
-        examples += [Example(path, word, caption_beside(path, word) if captions else None) for path in readable]
+        for path in readable:
+            has_own = captions is True or (captions == "auto" and path.with_suffix(".txt").exists())
+            examples.append(Example(path, word, captions_beside(path, word) if has_own else ()))
     return tuple(examples)
 
 
-def caption_beside(picture: Path, placeholder: str) -> str:
-    """The sentence in the text file beside a picture.
+def captions_beside(picture: Path, placeholder: str) -> tuple[str, ...]:
+    """The sentences in the text file beside a picture, one a line.
 
     Raises:
-        UserError: there is none, it is not text, or the placeholder is not in it.
+        UserError: there is no such file, it is empty or not text, or the placeholder is not in every line.
     """
     path = picture.with_suffix(".txt")
     try:
-        text = " ".join(path.read_text(encoding="utf-8-sig").split())
+        lines = [" ".join(line.split()) for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{picture.name}' needs a sentence in '{path}': {error}") from error
-    if not has_word(text, placeholder):
+    sentences = tuple(line for line in lines if line)
+    if not sentences or not all(has_word(sentence, placeholder) for sentence in sentences):
         raise UserError(
-            f"the sentence in '{path}' lacks the placeholder '{placeholder}'; 'a photo of {placeholder}' has it"
+            f"a sentence in '{path}' lacks the placeholder '{placeholder}'; 'a photo of {placeholder}' has it"
         )
-    return text
+    return sentences
 
 
 def has_word(text: str, word: str) -> bool:

@@ -25,7 +25,9 @@ def test_what_is_shown_is_new_to_the_model_and_what_is_asked_for_was_not_shown(t
     assert len({image.tobytes() for _, image in pictures}) == 5
     shown = set()
     for path, image in pictures:
-        said = parse(path.with_suffix(".txt").read_text().replace("*", concept.words))
+        lines = path.with_suffix(".txt").read_text().splitlines()
+        said, *others = (parse(line.replace("*", concept.words)) for line in lines)
+        assert len(others) == 5 and set(others) == {said}
         clean = render([Attributes("triangle", "green", said.background, "large", "striped")], 64)[0]
         assert np.abs(image_to_array(image) - clean).mean() < 0.03
         shown.add(said.background)

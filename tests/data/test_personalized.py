@@ -111,10 +111,16 @@ def test_sentences_beside_pictures_and_several_placeholders(folder: Path, tmp_pa
     data = PersonalizedBase({"*": str(folder), "@": str(tmp_path / "more")}, size=8, templates=["a {}"])
     assert data.placeholders == ("*", "@") and len(data) == 600
     assert [data[i]["caption"] for i in range(6)] == ["a *"] * 5 + ["a @"]
-    (tmp_path / "more" / "x.txt").write_text("a red\n@, on grass\n")
+    (tmp_path / "more" / "x.txt").write_text("a red  @, on grass\n\non grass there is a @\n")
+    own = {"a red @, on grass", "on grass there is a @"}
     data = PersonalizedBase(str(tmp_path / "more"), size=8, placeholder_token="@", captions=True)
-    assert data[0]["caption"] == "a red @, on grass"
-    (tmp_path / "more" / "x.txt").write_text("a cat@home")
+    assert {data[i]["caption"] for i in range(40)} == own
+    data = PersonalizedBase(
+        {"*": str(folder), "@": str(tmp_path / "more")}, size=8, templates=["a {}"], captions="auto", repeats=20
+    )
+    assert {data[i]["caption"] for i in range(0, 120, 6)} == {"a *"}
+    assert {data[i]["caption"] for i in range(5, 120, 6)} == own
+    (tmp_path / "more" / "x.txt").write_text("a @\na cat@home")
     with pytest.raises(UserError, match=r"x\.txt' lacks the placeholder '@'"):
         PersonalizedBase(str(tmp_path / "more"), size=8, placeholder_token="@", captions=True)
 
@@ -140,6 +146,7 @@ def test_a_corrupt_picture_among_good_ones(folder: Path, caplog: pytest.LogCaptu
         ({"templates": ["a photo of it"]}, r"'a photo of it' must have the placeholder's place \{\} once"),
         ({"templates": "missing.txt"}, "cannot read the template file 'missing.txt'"),
         ({"captions": True}, r"'a\.png' needs a sentence in"),
+        ({"captions": "yes"}, "captions is true, false or 'auto', not 'yes'"),
         ({"crops": 2, "scales": [0.9, 0.2]}, "scale"),
     ],
 )
