@@ -1,8 +1,8 @@
 """The YAMLs that made the shipped model still make it: a few steps of each have the losses that are on record.
 
 ``first_losses.json`` was recorded by these commands. Twenty steps of each, with latents cached as in the YAMLs, have at
-step 19, the first that the runs of the shipped weights logged, the same loss as those in all digits. Other processors and
-thread counts sum bfloat16 products in another order, so a thousandth is allowed.
+step 19, the first that the runs of the shipped weights logged, the same loss as those in all digits. Other processors
+and thread counts sum bfloat16 products in another order, so a thousandth is allowed.
 """
 
 from __future__ import annotations
