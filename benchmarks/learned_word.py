@@ -116,10 +116,10 @@ def render_pictures(concept: Concept, folder: Path, seed: int, captions: bool) -
     for i, picture in enumerate(pictures):
         save_image(tensor_to_image(picture), folder / f"{i}.png")
         if captions:
-            (folder / f"{i}.txt").write_text("".join(f"{line}\n" for line in sentences(grounds[i])))
+            (folder / f"{i}.txt").write_text("".join(f"{line}\n" for line in texts_beside(grounds[i])))
 
 
-def sentences(ground: str) -> list[str]:
+def texts_beside(ground: str) -> list[str]:
     """All ways in which the captions of the world would say "a large * on a ... background"."""
     speech = language_of("en")
     phrases = speech.phrases({"size": "large", "shape": "*", "background": ground})

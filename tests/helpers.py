@@ -11,6 +11,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
+from ldm.util import instantiate_from_config
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -52,3 +54,15 @@ def golden_case(name: str) -> GoldenCase:
         args=about["args"],
         about=about,
     )
+
+
+def golden_embedder(case: GoldenCase) -> Any:
+    """The text encoder of a case of textual inversion, with the case's weights, in eval mode."""
+    node = case.config.embedder
+    if "hf_text_config" in case.args:
+        node.params.config = case.args["hf_text_config"]
+    model = instantiate_from_config(node).eval()
+    model.load_state_dict(
+        {k.removeprefix("embedder."): v for k, v in case.weights.items() if k.startswith("embedder.")}
+    )
+    return model

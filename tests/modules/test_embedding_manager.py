@@ -17,7 +17,7 @@ from ldm.modules.encoders.base import TextEncoder, TokenSpace
 from ldm.modules.encoders.modules import BERTEmbedder
 from ldm.modules.encoders.open_clip import FrozenOpenCLIPEmbedder
 from ldm.util import ConfigError, UserError, instantiate_from_config
-from tests.helpers import GoldenCase, golden_case
+from tests.helpers import GoldenCase, golden_case, golden_embedder
 
 CASES = ("ti_bert", "ti_clip")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "*", "@", "cat", "dog", "red", "a", "of", "photo", "t", "##oy"]
@@ -40,13 +40,7 @@ class Vocabulary:
 
 
 def embedder_of(case: GoldenCase) -> TextEncoder:
-    node = case.config.embedder
-    if "hf_text_config" in case.args:
-        node.params.config = case.args["hf_text_config"]
-    model = instantiate_from_config(node).eval()
-    model.load_state_dict(
-        {k.removeprefix("embedder."): v for k, v in case.weights.items() if k.startswith("embedder.")}
-    )
+    model = golden_embedder(case)
     model.tokenizer = Vocabulary(case.args["vocabulary"], case.inputs["tokens"].shape[1])
     return model
 

@@ -24,6 +24,7 @@ from ldm.util import ConfigError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)
 
+
 class LatentModel(DiffusionModel):
     """Diffusion in the latent space of an autoencoder, under a condition (Rombach et al. 2022, equation 3)."""
 

@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm.modules.encoders.base import TextEncoder
-from ldm.util import instantiate_from_config
-from tests.helpers import GoldenCase, golden_case
+from tests.helpers import golden_case, golden_embedder
 
 
 class OneVectorPerWord:
@@ -25,21 +23,10 @@ class OneVectorPerWord:
         return embedded
 
 
-def embedder_of(case: GoldenCase) -> TextEncoder:
-    node = case.config.embedder
-    if "hf_text_config" in case.args:
-        node.params.config = case.args["hf_text_config"]
-    model = instantiate_from_config(node).eval()
-    model.load_state_dict(
-        {k.removeprefix("embedder."): v for k, v in case.weights.items() if k.startswith("embedder.")}
-    )
-    return model
-
-
 @pytest.mark.parametrize("name", ["ti_bert", "ti_clip"])
 def test_golden(name: str) -> None:
     case = golden_case(name)
-    model, tokens, vocabulary = embedder_of(case), case.inputs["tokens"], case.args["vocabulary"]
+    model, tokens, vocabulary = golden_embedder(case), case.inputs["tokens"], case.args["vocabulary"]
     trained = "managers.v1.string_to_param_dict."
     manager = OneVectorPerWord(
         {vocabulary[word]: case.weights[trained + word][0] for word in case.args["placeholders"]}
@@ -53,7 +40,7 @@ def test_golden(name: str) -> None:
 @pytest.mark.parametrize("name", ["ti_bert", "ti_clip"])
 def test_initial_vectors(name: str) -> None:
     case = golden_case(name)
-    model = embedder_of(case)
+    model = golden_embedder(case)
     for word in case.args["initializer_words"]:
         vector = model.initial_vector(case.args["vocabulary"][word])
         case.assert_close(f"initial.{word}", vector.expand(case.args["num_vectors_N"], -1))
