@@ -96,11 +96,7 @@ class Side(ABC):
     def __init__(self, size: Size, weights: Path) -> None:
         """``weights``: a file in diffusers' layout, one part below ``unet.``, ``vae.`` and ``text.`` each."""
         self.size = size
-        parts: dict[str, dict[str, Tensor]] = {"unet": {}, "vae": {}, "text": {}}
-        for key, value in read_state_dict(weights).items():
-            part, _, name = key.partition(".")
-            parts[part][name] = value.to(DEVICE, copy=True)  # as training loads them; nothing stays mapped
-        self.build(parts)
+        self.build(read_parts(weights))
         reset_peak()
 
     @abstractmethod
@@ -119,6 +115,16 @@ class Side(ABC):
             torch.cuda.synchronize()
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         return Measured(seconds, cpu, peak_mb(), float(loss), gradient.float().tolist())
+
+
+def read_parts(weights: Path) -> dict[str, dict[str, Tensor]]:
+    """Copies of a file's tensors by part: unet, vae, text. The file's mapping ends with this function: a name that kept
+    one of its tensors would have all of the file count as memory of the process."""
+    parts: dict[str, dict[str, Tensor]] = {"unet": {}, "vae": {}, "text": {}}
+    for key, value in read_state_dict(weights).items():
+        part, _, name = key.partition(".")
+        parts[part][name] = value.to(DEVICE, copy=True)
+    return parts
 
 
 def reset_peak() -> None:

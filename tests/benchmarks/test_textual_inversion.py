@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import textual_inversion
-from benchmarks.textual_inversion_common import PLACEHOLDER, SIZES, Draws
+from benchmarks.textual_inversion_common import PLACEHOLDER, SIZES, Draws, read_parts
 from benchmarks.textual_inversion_diffusers import Diffusers, DiffusersInHalf, write_weights
 from benchmarks.textual_inversion_ours import Ours
 
@@ -34,6 +34,16 @@ def test_both_sides_do_the_same_work(name: str, kind: type[Diffusers], tmp_path:
         "embedding_manager.string_to_param_dict.*"
     ]
     assert {p.dtype for p in ours.model.model.parameters()} == {torch.bfloat16}
+
+
+def test_reading_leaves_no_part_of_the_file_in_memory(tmp_path: Path) -> None:
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        pytest.skip("the system does not list what is mapped")
+    write_weights(SIZES["small_sd"], tmp_path / "weights.safetensors")
+    parts = read_parts(tmp_path / "weights.safetensors")
+    assert all(parts.values())
+    assert str(tmp_path) not in maps.read_text()
 
 
 @pytest.mark.slow
