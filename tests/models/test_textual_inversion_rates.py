@@ -14,7 +14,7 @@ def build(**more: object) -> object:
 
 def test_only_the_words_learn() -> None:
     model = build()
-    assert model.trained_parameters() == [model.embedding_manager.vector]
+    assert model.trained_parameters() == [{"params": [model.embedding_manager.vector]}]
     assert not any(p.requires_grad for p in model.model.parameters())
 
 

@@ -70,7 +70,7 @@ def test_adapters_that_were_learned_with_a_word(folder: Path, tmp_path: Path) ->
     sizes = {"n_embed": 16, "n_layer": 0, "vocab_size": 1, "max_seq_len": 8, "use_tokenizer": False}
     learned = AdapterBERTEmbedder(adapter_dim=4, post_dim=8, **sizes)  # type: ignore[arg-type]
     learned.save_adapters(tmp_path / "nothing.safetensors")
-    for parameter in learned.added_parameters():
+    for parameter in learned.text_adapters.parameters():
         torch.nn.init.normal_(parameter)
     learned.save_adapters(tmp_path / "something.safetensors")
     for prompt in ("a red circle", KOREAN):

@@ -90,6 +90,8 @@ class LatentModel(DiffusionModel):
         self.first_stage_model.eval()
         if self.cond_stage_model is not None and (self.learns_words_only or not self.cond_stage_trainable):
             self.cond_stage_model.eval()
+            for module in self._added_to_encoder():
+                module.train(mode)
         return self
 
     def learn_words(self, manager: Any) -> None:
@@ -103,7 +105,7 @@ class LatentModel(DiffusionModel):
 
     def _freeze_the_rest(self) -> None:
         self.requires_grad_(False)
-        for parameter in self._words_and_added():
+        for parameter in [*self._words(), *self._added_parameters()]:
             parameter.requires_grad_(True)
         self.strict_loading = False  # its checkpoints hold what learns
         lean_where_frozen(self.model)
@@ -111,16 +113,18 @@ class LatentModel(DiffusionModel):
     @property
     def learns_words_only(self) -> bool:
         """Whether the network and the encoder stay as they are: words learn, or what was added to the encoder."""
-        small = self.embedding_manager is not None or bool(self._added_to_encoder())
+        small = self.embedding_manager is not None or bool(self._added_parameters())
         return small and not self.unfreeze_model
 
-    def _words_and_added(self) -> list[nn.Parameter]:
-        words = [] if self.embedding_manager is None else list(self.embedding_manager.embedding_parameters())
-        return [*words, *self._added_to_encoder()]
+    def _words(self) -> list[nn.Parameter]:
+        return [] if self.embedding_manager is None else list(self.embedding_manager.embedding_parameters())
 
-    def _added_to_encoder(self) -> list[nn.Parameter]:
+    def _added_to_encoder(self) -> list[nn.Module]:
         encoder = self.cond_stage_model
-        return encoder.added_parameters() if isinstance(encoder, AbstractEncoder) else []
+        return encoder.added_modules() if isinstance(encoder, AbstractEncoder) else []
+
+    def _added_parameters(self) -> list[nn.Parameter]:
+        return [parameter for module in self._added_to_encoder() for parameter in module.parameters()]
 
     def _build_cond_stage(self, config: dict[str, Any] | str) -> Any:
         if config == "__is_unconditional__":
@@ -226,13 +230,22 @@ class LatentModel(DiffusionModel):
 
     def trained_parameters(self) -> list[Any]:
         parameters: list[Any] = super().trained_parameters()
-        small = self._words_and_added()
         if self.cond_stage_trainable and self.cond_stage_model is not None:
-            added = set(self._added_to_encoder())
+            added = set(self._added_parameters())
             parameters += [p for p in self.cond_stage_model.parameters() if p not in added]
+        small = self._small_groups()
         if not small:
             return parameters
-        return [{"params": small}, {"params": parameters, "lr": self.model_lr}] if self.unfreeze_model else small
+        return [*small, {"params": parameters, "lr": self.model_lr}] if self.unfreeze_model else small
+
+    def _small_groups(self) -> list[dict[str, Any]]:
+        """Words and what was added to the encoder, as the optimiser takes them; one group where they learn alike."""
+        words, added = self._words(), self._added_parameters()
+        rate = self.cond_stage_model.added_rate if added else 1.0
+        if rate == 1:
+            return [{"params": words + added}] if words + added else []
+        slower = {"params": added, "lr": rate * self.learning_rate}
+        return [{"params": words}, slower] if words else [slower]
 
     @torch.no_grad()
     def log_images(

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ldm.checkpoint import load_weights, read_metadata, save_state_dict
@@ -15,7 +16,7 @@ from ldm.modules.encoders.adapters import BottleneckAdapter, LightTransformer
 from ldm.modules.encoders.base import EmbeddingChange
 from ldm.modules.encoders.bert import TransformerEmbedder
 from ldm.modules.encoders.pre_BERT import MultilingualTextEmbedder
-from ldm.util import UserError
+from ldm.util import ConfigError, UserError
 
 KIND = "text adapters"
 
@@ -24,19 +25,24 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
     """A BERT text encoder in whose path lie a bottleneck adapter, after the token vectors, and a light transformer.
 
     Both begin at zero and change nothing until they are trained, alone or with a placeholder: the encoder's own weights
-    keep their keys and are frozen. ``adapters_on = False``, or the block ``without_adapters``, is the base model.
+    keep their keys and are frozen. ``adapters_on = False``, or the block ``without_adapters``, is the base model. The empty
+    prompt is never changed: guidance would lead away from what the adapters learned.
 
     Args:
         adapter_dim: width inside the adapter; 0 leaves it out.
         post_layers, post_dim, post_heads: depth, width and heads of the light transformer; 0 layers leave it out.
         adapter_scale: of what both add; below 1 they learn more slowly than a placeholder at the same rate.
+        adapter_lr: learning rate of both, as a multiple of the run's, which a placeholder has.
         adapter_dropout: in both, in training.
+        adapter_drop: share of the prompts in training for which both stand aside, drawn for each prompt anew (Huang et
+            al. 2016, "stochastic depth"): a word that is learned beside them keeps what it stands for to itself.
         adapter_ckpt: a file of ``save_adapters`` to begin with.
         adapters_on: whether they take part.
         train_adapters: whether they learn.
         bert: the parameters of ``BERTEmbedder``, and of ``MultilingualTextEmbedder`` for prompts in other languages.
 
     Raises:
+        ConfigError: ``adapter_drop`` is no share of which something is left.
         UserError: ``adapter_ckpt`` does not fit.
     """
 
@@ -47,12 +53,16 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         post_dim: int = 64,
         post_heads: int = 4,
         adapter_scale: float = 1.0,
+        adapter_lr: float = 1.0,
         adapter_dropout: float = 0.0,
+        adapter_drop: float = 0.0,
         adapter_ckpt: str | None = None,
         adapters_on: bool = True,
         train_adapters: bool = True,
         **bert: Any,
     ) -> None:
+        if not 0 <= adapter_drop < 1:
+            raise ConfigError(f"adapter_drop is a share from 0 to below 1, got {adapter_drop}")
         super().__init__(**bert)
         self.sizes = {
             "adapter_dim": adapter_dim,
@@ -68,6 +78,8 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         if post_layers:
             post = LightTransformer(self.width, post_dim, post_layers, post_heads, adapter_dropout, adapter_scale)
         self.text_adapters = nn.ModuleDict({"adapter": adapter, "post": post})
+        self.added_rate = adapter_lr
+        self.adapter_drop = adapter_drop
         self.adapters_on = adapters_on
         self.train_adapters = train_adapters
         if adapter_ckpt is not None:
@@ -77,11 +89,25 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         if not self.adapters_on:
             return super().encode_tokens(tokens, embedding_manager)
 
+        chosen = self._chosen(tokens)
+
+        def adapted(part: str, x: Tensor) -> Tensor:
+            return torch.where(chosen, self.text_adapters[part](x), x)
+
         def change(tokens: Tensor, embedded: Tensor) -> Tensor:
             filled = embedded if embedding_manager is None else embedding_manager(tokens, embedded)
-            return self.text_adapters["adapter"](filled)
+            return adapted("adapter", filled)
 
-        return self.text_adapters["post"](super().encode_tokens(tokens, change))
+        return adapted("post", super().encode_tokens(tokens, change))
+
+    def _chosen(self, tokens: Tensor) -> Tensor:
+        """[B, 1, 1], the prompts that are changed: those that are not empty, and in training a share of these."""
+        chosen = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+        if self.tokenizer is not None:
+            chosen = (tokens != self.tokenize("").to(tokens.device)).any(dim=1)
+        if self.text_adapters.training and self.adapter_drop:
+            chosen &= torch.rand(len(tokens), device=tokens.device) >= self.adapter_drop
+        return chosen[:, None, None]
 
     @contextlib.contextmanager
     def without_adapters(self) -> Iterator[None]:
@@ -92,9 +118,9 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         finally:
             self.adapters_on = before
 
-    def added_parameters(self) -> list[nn.Parameter]:
+    def added_modules(self) -> list[nn.Module]:
         """What is trained beside, or instead of, the vectors of a placeholder."""
-        return list(self.text_adapters.parameters()) if self.train_adapters else []
+        return [self.text_adapters] if self.train_adapters else []
 
     def save_adapters(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write the adapters, without the encoder, to a small ``.safetensors`` file.

@@ -33,7 +33,7 @@ def pair(**options: Any) -> tuple[BERTEmbedder, AdapterBERTEmbedder]:
 
 
 def disturb(model: AdapterBERTEmbedder) -> None:
-    for parameter in model.added_parameters():
+    for parameter in model.text_adapters.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
 
 
@@ -69,8 +69,7 @@ def test_switched_off_they_change_no_bit_whatever_they_learned() -> None:
 def test_each_part_learns_from_the_first_step_on(part: str) -> None:
     _, adapted = pair(adapter_dim=4 if part == "adapter" else 0, post_layers=1 if part == "post" else 0)
     target = torch.randn(2, 8, 16)
-    optimizer = torch.optim.Adam(adapted.added_parameters(), lr=1e-2)
-    assert adapted.added_parameters()
+    optimizer = torch.optim.Adam(adapted.text_adapters.parameters(), lr=1e-2)
     losses = []
     for _ in range(30):
         loss = (adapted(TOKENS) - target).square().mean()
@@ -79,7 +78,36 @@ def test_each_part_learns_from_the_first_step_on(part: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
-    assert all(p.grad is not None for p in adapted.added_parameters())
+    assert all(p.grad is not None for p in adapted.text_adapters.parameters())
+
+
+def test_in_training_they_stand_aside_for_a_share_of_the_prompts() -> None:
+    base, adapted = pair(adapter_drop=0.25)
+    disturb(adapted)
+    tokens = torch.arange(8).repeat(400, 1)
+    without, every = base(tokens), adapted(tokens)
+    adapted.text_adapters.train()
+    torch.manual_seed(0)
+    found = adapted(tokens)
+    plain = torch.tensor([torch.equal(a, b) for a, b in zip(found, without, strict=True)])
+    assert 0.18 < plain.float().mean() < 0.32
+    torch.testing.assert_close(found[~plain], every[~plain])
+    adapted.eval()
+    assert torch.equal(adapted(tokens), every)
+    with pytest.raises(ConfigError, match=r"adapter_drop is a share from 0 to below 1, got 1\.0"):
+        pair(adapter_drop=1.0)
+
+
+def test_the_empty_prompt_stays_as_it_is(tmp_path: Path) -> None:
+    write_small_model(tmp_path)
+    torch.manual_seed(0)
+    model = AdapterBERTEmbedder(**{**SIZES, "use_tokenizer": True, "tokenizer": str(tmp_path / "vocab.txt")}).eval()
+    disturb(model)
+    found = model(["", "red", " "])
+    with model.without_adapters():
+        plain = model(["", "red", " "])
+    assert torch.equal(found[[0, 2]], plain[[0, 2]])
+    assert not torch.allclose(found[1], plain[1])
 
 
 def test_a_small_file_carries_them(tmp_path: Path) -> None:
@@ -143,12 +171,12 @@ def diffusion(folder: Path, words: bool, **params: Any) -> Any:
 @pytest.mark.parametrize("words", [True, False])
 def test_what_learns_in_a_diffusion_model(tmp_path: Path, words: bool) -> None:
     model = diffusion(tmp_path, words)
-    added = set(model.cond_stage_model.added_parameters())
+    added = set(model.cond_stage_model.text_adapters.parameters())
     learning = {p for p in model.parameters() if p.requires_grad}
     assert added < learning if words else added == learning
     assert len(learning) - len(added) == (1 if words else 0)
-    trained = model.trained_parameters()
-    assert set(trained) == learning and len(trained) == len(learning)
+    (group,) = model.trained_parameters()
+    assert set(group["params"]) == learning and len(group["params"]) == len(learning)
     batch = {"image": torch.randn(2, 32, 32, 3), "caption": ["a red square", "a blue square"]}
     loss, _ = model.shared_step(batch)
     loss.backward()
@@ -159,6 +187,26 @@ def test_what_learns_in_a_diffusion_model(tmp_path: Path, words: bool) -> None:
     assert len(checkpoint["state_dict"]) == len(learning) + words  # and the word's start
 
 
+def test_of_the_encoder_the_adapters_alone_are_in_training_mode(tmp_path: Path) -> None:
+    encoder = diffusion(tmp_path, True).train().cond_stage_model
+    modes = {name: module.training for name, module in encoder.named_modules()}
+    assert all(training == name.startswith("text_adapters") for name, training in modes.items())
+    assert not any(module.training for module in diffusion(tmp_path, True).train().eval().modules())
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_they_learn_at_a_rate_of_their_own(tmp_path: Path, words: bool) -> None:
+    model = diffusion(tmp_path, words)
+    model.cond_stage_model.added_rate = 0.25
+    model.learning_rate = 8e-3
+    optimizer = model.configure_optimizers()
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    added = {id(p) for p in model.cond_stage_model.text_adapters.parameters()}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == set(rates)
+    assert all(rate == (2e-3 if which in added else 8e-3) for which, rate in rates.items())
+    assert pair(adapter_lr=0.25)[1].added_rate == 0.25
+
+
 def test_with_the_whole_model_learning_nothing_is_trained_twice(tmp_path: Path) -> None:
     model = diffusion(tmp_path, True, unfreeze_model=True, model_lr=1e-5)
     groups = model.trained_parameters()
@@ -167,7 +215,7 @@ def test_with_the_whole_model_learning_nothing_is_trained_twice(tmp_path: Path) 
     assert {id(p) for p in model.cond_stage_model.parameters()} <= {id(p) for p in everything}
     frozen = diffusion(tmp_path, False)
     frozen.cond_stage_model.train_adapters = False
-    assert not frozen.cond_stage_model.added_parameters()
+    assert not frozen.cond_stage_model.added_modules()
 
 
 def test_a_run_leaves_small_files(tmp_path: Path) -> None:
