@@ -35,7 +35,8 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         adapter_lr: learning rate of both, as a multiple of the run's, which a placeholder has.
         adapter_dropout: in both, in training.
         adapter_drop: share of the prompts in training for which both stand aside, drawn for each prompt anew (Huang et
-            al. 2016, "stochastic depth"): a word that is learned beside them keeps what it stands for to itself.
+            al. 2016, "stochastic depth"). A word that is learned beside them learns from these prompts alone, and they
+            learn from the others: the word is whole without them.
         adapter_ckpt: a file of ``save_adapters`` to begin with.
         adapters_on: whether they take part.
         train_adapters: whether they learn.
@@ -96,16 +97,23 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
 
         def change(tokens: Tensor, embedded: Tensor) -> Tensor:
             filled = embedded if embedding_manager is None else embedding_manager(tokens, embedded)
+            if self._takes_turns:
+                filled = torch.where(chosen, filled.detach(), filled)
             return adapted("adapter", filled)
 
         return adapted("post", super().encode_tokens(tokens, change))
+
+    @property
+    def _takes_turns(self) -> bool:
+        """Whether each prompt teaches either the word or the adapters."""
+        return bool(self.text_adapters.training and self.adapter_drop)
 
     def _chosen(self, tokens: Tensor) -> Tensor:
         """[B, 1, 1], the prompts that are changed: those that are not empty, and in training a share of these."""
         chosen = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
         if self.tokenizer is not None:
             chosen = (tokens != self.tokenize("").to(tokens.device)).any(dim=1)
-        if self.text_adapters.training and self.adapter_drop:
+        if self._takes_turns:
             chosen &= torch.rand(len(tokens), device=tokens.device) >= self.adapter_drop
         return chosen[:, None, None]
 

@@ -98,6 +98,25 @@ def test_in_training_they_stand_aside_for_a_share_of_the_prompts() -> None:
         pair(adapter_drop=1.0)
 
 
+def test_a_word_learns_from_the_prompts_without_them_alone() -> None:
+    base, adapted = pair(adapter_drop=0.5)
+    disturb(adapted)
+    adapted.text_adapters.train()
+    word = torch.randn(16, requires_grad=True)
+    tokens = torch.arange(8).repeat(12, 1)
+    put = lambda tokens, embedded: torch.where(tokens[..., None] == 3, word, embedded)  # noqa: E731
+    torch.manual_seed(0)
+    found, plain = adapted(tokens, put), base(tokens, put)
+    aside = (found == plain).flatten(1).all(dim=1)
+    assert 0 < aside.sum() < 12
+    with_adapters = found[~aside].square().sum()
+    assert not torch.autograd.grad(with_adapters, word, retain_graph=True)[0].any()
+    grads = torch.autograd.grad(with_adapters, adapted.text_adapters.parameters(), retain_graph=True)
+    assert all(grad.any() for grad in grads)
+    (of_word,) = torch.autograd.grad(found[aside].square().sum(), word)
+    torch.testing.assert_close(of_word, torch.autograd.grad(plain[aside].square().sum(), word)[0])
+
+
 def test_the_empty_prompt_stays_as_it_is(tmp_path: Path) -> None:
     write_small_model(tmp_path)
     torch.manual_seed(0)
