@@ -25,8 +25,8 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
     """A BERT text encoder in whose path lie a bottleneck adapter, after the token vectors, and a light transformer.
 
     Both begin at zero and change nothing until they are trained, alone or with a placeholder: the encoder's own weights
-    keep their keys and are frozen. ``adapters_on = False``, or the block ``without_adapters``, is the base model. The empty
-    prompt is never changed: guidance would lead away from what the adapters learned.
+    keep their keys and are frozen. ``adapters_on = False``, or the block ``without_adapters``, is the base model. The
+    empty prompt is never changed: guidance would lead away from what the adapters learned.
 
     Args:
         adapter_dim: width inside the adapter; 0 leaves it out.
