@@ -192,17 +192,23 @@ def measure(concept: Concept, folder: Path, options: argparse.Namespace, seed: i
     path, cost = train(concept, folder, options, seed)
     model, inference = open_model(options.ckpt)
     load_words(model, [str(path)])
+    asked = wishes(concept, options.count)
+
+    def outcome(name: str, word: str) -> Outcome:
+        prompts = [sentence.format(word) for sentence, _ in asked]
+        pictures = draw(model, inference, prompts, seed=1000 * (seed + 1))
+        save_image(make_grid(pictures[:32], 8, prompts[:32]), folder / f"{name.replace(' ', '_')}.png")
+        return judge(name, concept, [ground for _, ground in asked], pictures)
+
+    rows = []
     adapters = path.with_name("adapters.safetensors")
     if adapters.is_file():  # configs/tiny/textual-inversion-adapter.yaml
+        rows.append(outcome("adapters off", "*"))
         use_adapters(model, str(adapters))
-    asked = wishes(concept, options.count)
-    words = {"learned": "*", "initial word": options.init_word or concept.shape, "own words": concept.words}
-    rows = []
-    for name in words if not options.learned_only else ["learned"]:
-        prompts = [sentence.format(words[name]) for sentence, _ in asked]
-        pictures = draw(model, inference, prompts, seed=1000 * (seed + 1))
-        rows.append(judge(name, concept, [ground for _, ground in asked], pictures))
-        save_image(make_grid(pictures[:32], 8, prompts[:32]), folder / f"{name.replace(' ', '_')}.png")
+    rows.append(outcome("learned", "*"))
+    if not options.learned_only:
+        rows.append(outcome("initial word", options.init_word or concept.shape))
+        rows.append(outcome("own words", concept.words))
     return {"seed": seed, "concept": asdict(concept), **cost, "outcomes": [asdict(row) for row in rows]}
 
 
