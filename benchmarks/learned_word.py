@@ -7,7 +7,7 @@ each says size and background ("a large * on a pink background"), so that the wo
 ``main.py -b configs/tiny/textual-inversion.yaml``, prompts ask for it small, and on the other backgrounds. A picture is
 recognised when the scorer names the object's shape, colour and texture; the background is right when it is the one
 asked for. Beside it: the same prompts with the initial word, and with the object's own words, which is what the model
-can do at best.
+can do at best. Where adapters were learned, the word is also judged without them.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
     def _chosen(self, tokens: Tensor) -> Tensor:
         """[B, 1, 1], the prompts that are changed: those that are not empty, and in training a share of these."""
         chosen = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
-        if self.tokenizer is not None:
+        if self.tokenizer is not None and tokens.shape[1] == self.max_length:  # ids may be given at another length
             chosen = (tokens != self.tokenize("").to(tokens.device)).any(dim=1)
         if self._takes_turns:
             chosen &= torch.rand(len(tokens), device=tokens.device) >= self.adapter_drop

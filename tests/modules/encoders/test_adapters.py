@@ -127,6 +127,7 @@ def test_the_empty_prompt_stays_as_it_is(tmp_path: Path) -> None:
         plain = model(["", "red", " "])
     assert torch.equal(found[[0, 2]], plain[[0, 2]])
     assert not torch.allclose(found[1], plain[1])
+    assert model(TOKENS[:, :5]).shape == (2, 5, 16)  # token ids of another length
 
 
 def test_a_small_file_carries_them(tmp_path: Path) -> None:
