@@ -9,7 +9,7 @@ from ldm.util import run_command
 
 
 def parse() -> argparse.Namespace:
-    """Only what was given; the defaults are those of ``ldm.workflows.styleid_plan.StyleIDOptions``."""
+    """Only what was given; the defaults are those of ``ldm.workflows.restyle.plan.StyleIDOptions``."""
     parser = argparse.ArgumentParser(
         description="Restyle pictures: every content with every style.", argument_default=argparse.SUPPRESS
     )
@@ -72,8 +72,8 @@ def main() -> None:
         given["masks"] = [part for item in given["masks"] for part in item.split(",") if part] or None
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    from ldm.workflows.styleid import styleid
-    from ldm.workflows.styleid_plan import StyleIDOptions
+    from ldm.workflows.restyle.plan import StyleIDOptions
+    from ldm.workflows.restyle.styleid import styleid
 
     options = StyleIDOptions(**given)
     results = styleid(options)

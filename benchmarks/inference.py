@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, unet_weights
 from ldm.models.diffusion.sampling import sample
+from ldm.modules.cpu.packed import pack_for_inference
 from ldm.modules.diffusionmodules.schedule import Schedule, make_beta_schedule
-from ldm.modules.packed import pack_for_inference
 from ldm.util import instantiate_from_config
 
 ROOT = Path(__file__).resolve().parents[1]

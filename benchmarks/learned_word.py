@@ -29,15 +29,15 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ldm.data.captions import caption, language_of
-from ldm.data.images import image_to_tensor, make_grid, save_image, tensor_to_image
-from ldm.data.render import render
-from ldm.data.scoring import wilson
-from ldm.data.world import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Attributes, heldout_triples
+from ldm.pictures.images import image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.util import UserError, atomic_write, run_command
 from ldm.workflows.learned_words import load_words
 from ldm.workflows.models import open_model
 from ldm.workflows.txt2img import Batch, Txt2ImgOptions, generate, make_plan, use_adapters
+from ldm.world.attributes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Attributes, heldout_triples
+from ldm.world.captions import caption, language_of
+from ldm.world.render import render
+from ldm.world.scoring import wilson
 from scripts.score import load_scorer, see
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,15 +27,15 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.style_measures import CONTENT, STYLE, measures
-from ldm.data.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
+from ldm.pictures.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
+from ldm.pictures.sizing import Picture, Sizing, look_at, open_mask, sizing_for
 from ldm.util import atomic_write
-from ldm.workflows.inversion_cache import clean_latent
-from ldm.workflows.invert import Inversion, invert_with_features
+from ldm.workflows.inversion.cache import clean_latent
+from ldm.workflows.inversion.invert import Inversion, invert_with_features
 from ldm.workflows.models import open_model
-from ldm.workflows.pairs import Pair, pictures_at, read_pairs
-from ldm.workflows.pictures import Picture, Sizing, look_at, open_mask, sizing_for
-from ldm.workflows.styleid_plan import DETAIL_MASKED, SAMPLES, attention_sites, detail_sites
-from ldm.workflows.stylise import adain, executed_timesteps, start_noise, stylise
+from ldm.workflows.restyle.pairs import Pair, pictures_at, read_pairs
+from ldm.workflows.restyle.plan import DETAIL_MASKED, SAMPLES, attention_sites, detail_sites
+from ldm.workflows.restyle.stylise import adain, executed_timesteps, start_noise, stylise
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "StyleID"

@@ -125,7 +125,7 @@ def compare(mine: Side, other: Side, steps: int, side: int) -> dict[str, Any]:
 
 def latents_file(steps: int, side: int) -> int:
     """Bytes of the file in which an inversion of one picture keeps its latents, by writing one."""
-    from ldm.workflows.invert import Inversion
+    from ldm.workflows.inversion.invert import Inversion
 
     latent = torch.zeros(1, 4, side, side)
     about = {"picture": "0" * 64, "steps": steps, "model": "0" * 32, "precision": "bf16"}
@@ -138,8 +138,8 @@ def latents_file(steps: int, side: int) -> int:
 def many(contents: int, styles: int, steps: int, features: str) -> dict[str, Any]:
     """Every content with every style by the small model: pictures inverted, rows of the UNet, bytes on the disk."""
     from ldm.workflows.models import open_model
-    from ldm.workflows.styleid import styleid
-    from ldm.workflows.styleid_plan import StyleIDOptions
+    from ldm.workflows.restyle.plan import StyleIDOptions
+    from ldm.workflows.restyle.styleid import styleid
 
     model, _ = open_model(precision="bf16")
     rows = [0, 0]

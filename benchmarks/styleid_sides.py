@@ -129,7 +129,7 @@ def our_config(size: Size) -> DictConfig:
 def our_model(size: Size) -> Any:
     """A latent diffusion model with random weights in half precision, ready to sample as the commands have it."""
     from ldm.models.hooks import without_lightning
-    from ldm.modules.packed import pack_for_inference
+    from ldm.modules.cpu.packed import pack_for_inference
     from ldm.util import instantiate_from_config
 
     with torch.device("meta"):
@@ -153,8 +153,8 @@ def make_pictures(folder: Path, side: int, count: int = 2, first: int = 0) -> li
 
 def ours(size: Size, steps: int, every: int, features: str, folder: Path) -> None:
     """One pair of pictures from files to a file, with a turn after ``every`` evaluations of the UNet."""
-    from ldm.workflows.styleid import make_cache, make_group, make_jobs, open_studio
-    from ldm.workflows.styleid_plan import StyleIDOptions, find_pairs
+    from ldm.workflows.restyle.plan import StyleIDOptions, find_pairs
+    from ldm.workflows.restyle.styleid import make_cache, make_group, make_jobs, open_studio
 
     model, turns = our_model(size), Turns()
     unet, side = model.model.diffusion_model, size.side // 8

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from benchmarks.textual_inversion_common import DECAY, DEVICE, DTYPE, PLACEHOLDER, RATE, SCALE, Draws, Side, Size
+from ldm.additions.words import EmbeddingManager
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, unet_weights
-from ldm.modules.embedding_manager import EmbeddingManager
 from ldm.util import instantiate_from_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,6 +11,11 @@ MOVED = {
     "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator": "ldm.modules.losses.VQLPIPSWithDiscriminator",
     "taming.modules.losses.vqperceptual.DummyLoss": "ldm.modules.losses.DummyLoss",
     "ldm.modules.losses.contperceptual.DummyLoss": "ldm.modules.losses.DummyLoss",
+    "ldm.data.pairs.SentencePairs": "ldm.data.sentence_pairs.SentencePairs",
+    "ldm.data.photos.BundledPhotos": "ldm.world.photos.BundledPhotos",
+    "ldm.data.shapes.ShapesWorld": "ldm.world.shapes.ShapesWorld",
+    "ldm.modules.layered_words.LayeredEmbeddingManager": "ldm.additions.layered_words.LayeredEmbeddingManager",
+    "ldm.modules.timed_words.TimedEmbeddingManager": "ldm.additions.timed_words.TimedEmbeddingManager",
     "lightning.pytorch": "pytorch_lightning",
     "pytorch_lightning.callbacks.GPUStatsMonitor": "pytorch_lightning.callbacks.DeviceStatsMonitor",
 }

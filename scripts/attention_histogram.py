@@ -15,11 +15,12 @@ import logging
 from itertools import chain
 from pathlib import Path
 
-from ldm.data.images import save_image
-from ldm.data.masks import find_masks, short_name
+from ldm.pictures.images import save_image
+from ldm.pictures.masks import find_masks, short_name
+from ldm.pictures.sizing import Picture, open_mask
 from ldm.util import UserError, run_command
-from ldm.workflows.attention_numbers import histograms, numbers, restyle_and_look, write_csv
-from ldm.workflows.inspection import (
+from ldm.workflows.look.attention_numbers import histograms, numbers, restyle_and_look, write_csv
+from ldm.workflows.look.inspection import (
     Spot,
     check_count,
     choose_heads,
@@ -29,11 +30,10 @@ from ldm.workflows.inspection import (
     read_spots,
     spots_in,
 )
-from ldm.workflows.inspection_plots import plot_histograms, save_figure
-from ldm.workflows.pairs import Pair, check_masks
-from ldm.workflows.pictures import Picture, open_mask
-from ldm.workflows.styleid import Job, Studio, make_cache, make_jobs, open_studio
-from ldm.workflows.styleid_plan import NO_MASKS, SAMPLES, StyleIDOptions, check
+from ldm.workflows.look.inspection_plots import plot_histograms, save_figure
+from ldm.workflows.restyle.pairs import Pair, check_masks
+from ldm.workflows.restyle.plan import NO_MASKS, SAMPLES, StyleIDOptions, check
+from ldm.workflows.restyle.styleid import Job, Studio, make_cache, make_jobs, open_studio
 
 SAMPLE_CONTENT, SAMPLE_STYLE = SAMPLES / "cnt" / "cat.jpg", SAMPLES / "sty" / "shapes.jpg"
 SAMPLE_SPOT = "97,66"  # the cat's eye

@@ -20,10 +20,12 @@ import numpy as np
 from PIL import Image
 
 from ldm.control import Sites, late_decoder
-from ldm.data.images import save_image
-from ldm.data.masks import short_name
+from ldm.pictures.images import save_image
+from ldm.pictures.masks import short_name
+from ldm.pictures.sizing import look_at, sizing_for
 from ldm.util import UserError, run_command
-from ldm.workflows.attention_maps import (
+from ldm.workflows.inversion.invert import unet_of
+from ldm.workflows.look.attention_maps import (
     Course,
     attention_to,
     course_of_picture,
@@ -31,7 +33,7 @@ from ldm.workflows.attention_maps import (
     features_of,
     keep,
 )
-from ldm.workflows.inspection import (
+from ldm.workflows.look.inspection import (
     Spot,
     choose_heads,
     choose_layers,
@@ -40,12 +42,10 @@ from ldm.workflows.inspection import (
     short_layer,
     word_positions,
 )
-from ldm.workflows.inspection_plots import component_pictures, overlay, save_figure, sheet
-from ldm.workflows.invert import unet_of
+from ldm.workflows.look.inspection_plots import component_pictures, overlay, save_figure, sheet
 from ldm.workflows.models import open_model
-from ldm.workflows.pictures import look_at, sizing_for
-from ldm.workflows.styleid import usual_side
-from ldm.workflows.styleid_plan import SAMPLES
+from ldm.workflows.restyle.plan import SAMPLES
+from ldm.workflows.restyle.styleid import usual_side
 from ldm.workflows.txt2img import latent_size
 
 SAMPLE, SAMPLE_SPOT = SAMPLES / "cnt" / "cat.jpg", "97,66"

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.data.images import centre_crop, image_to_tensor
-from ldm.data.photos import load_photo, photos
-from ldm.data.shapes import ShapesWorld
+from ldm.pictures.images import centre_crop, image_to_tensor
 from ldm.util import run_command
 from ldm.workflows.models import open_model
+from ldm.world.photos import load_photo, photos
+from ldm.world.shapes import ShapesWorld
 from scripts.inversion_quality import psnr
 
 

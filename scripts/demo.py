@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ldm.data.captions import caption
-from ldm.data.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
-from ldm.data.photos import load_photo, photos
-from ldm.data.render import render
-from ldm.data.world import SHAPES, Attributes, combinations
+from ldm.pictures.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.util import UserError, run_command
 from ldm.workflows.models import open_model
-from ldm.workflows.styleid import SHEET, styleid
-from ldm.workflows.styleid_plan import SAMPLES, StyleIDOptions
+from ldm.workflows.restyle.plan import SAMPLES, StyleIDOptions
+from ldm.workflows.restyle.styleid import SHEET, styleid
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+from ldm.world.attributes import SHAPES, Attributes, combinations
+from ldm.world.captions import caption
+from ldm.world.photos import load_photo, photos
+from ldm.world.render import render
 
 ROOT = Path(__file__).resolve().parents[1]
 SUNSET_PROMPTS = [f"a large {thing} on a sunset background" for thing in ("white star", "black heart", "green circle")]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ldm.data.images import load_image
-from ldm.data.masks import feather, find_masks, mask_path, read_mask, write_mask
+from ldm.pictures.images import load_image
+from ldm.pictures.masks import feather, find_masks, mask_path, read_mask, write_mask
 from ldm.util import MissingPartError, UserError, run_command
 
 COLOURS = ("#e6194bff", "#3cb44bff", "#4363d8ff", "#f58231ff", "#911eb4ff")

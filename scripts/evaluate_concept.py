@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.checkpoint import read_embeddings
-from ldm.data.images import image_to_tensor, load_folder, make_grid, save_image
+from ldm.pictures.images import image_to_tensor, load_folder, make_grid, save_image
 from ldm.util import UserError, atomic_write, run_command
 from ldm.workflows.likeness import ClipJudge, Judge, ScorerJudge, among_themselves
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from ldm.additions.placeholders import spread
 from ldm.checkpoint import EmbeddingFile, read_embedding
 from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.bert import BERTTokenizer
 from ldm.modules.encoders.subword import SubwordTokenizer
-from ldm.modules.placeholders import spread
 from ldm.util import UserError, run_command
 from ldm.workflows.text_encoder import open_text_encoder
 

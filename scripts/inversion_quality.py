@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm.data.images import centre_crop, image_to_tensor, load_folder
-from ldm.data.photos import load_photo, photos
-from ldm.models.diffusion.ddim import invert
+from ldm.models.diffusion.samplers.ddim import invert
 from ldm.models.diffusion.sampling import sample
+from ldm.pictures.images import centre_crop, image_to_tensor, load_folder
 from ldm.util import run_command
 from ldm.workflows.models import open_model
+from ldm.world.photos import load_photo, photos
 
 
 def psnr(a: Tensor, b: Tensor) -> float:

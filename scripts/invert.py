@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ldm.pictures.sizing import Picture, look_at
 from ldm.util import UserError, run_command
-from ldm.workflows.inversion_cache import Capture, InversionCache, Needs, clean_latent
+from ldm.workflows.inversion.cache import Capture, InversionCache, Needs, clean_latent
+from ldm.workflows.inversion.old_features import read_old_features
 from ldm.workflows.memory import peak_memory
-from ldm.workflows.old_features import read_old_features
-from ldm.workflows.pairs import pictures_at
-from ldm.workflows.pictures import Picture, look_at
-from ldm.workflows.styleid import HALF, Studio, open_studio
-from ldm.workflows.styleid_plan import SAMPLES, StyleIDOptions, check
+from ldm.workflows.restyle.pairs import pictures_at
+from ldm.workflows.restyle.plan import SAMPLES, StyleIDOptions, check
+from ldm.workflows.restyle.styleid import HALF, Studio, open_studio
 
 log = logging.getLogger("invert")
 

@@ -16,15 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ldm.data.captions import language_of, parse
-from ldm.data.images import image_to_tensor
-from ldm.data.scoring import Row, as_json, compare
-from ldm.data.world import BACKGROUNDS, Attributes
 from ldm.modules.encoders.multilingual import Multilingual
+from ldm.pictures.images import image_to_tensor
 from ldm.util import UserError, atomic_write, run_command
 from ldm.workflows.learned_words import load_words
 from ldm.workflows.models import open_model
 from ldm.workflows.txt2img import Batch, Txt2ImgOptions, generate, make_plan
+from ldm.world.attributes import BACKGROUNDS, Attributes
+from ldm.world.captions import language_of, parse
+from ldm.world.scoring import Row, as_json, compare
 from scripts.score import load_scorer, see
 from scripts.world_prompts import prompts
 

@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm.data.images import load_image, save_image
-from ldm.data.mask_proposals import Marks, Point, propose, propose_with_sam
-from ldm.data.masks import feather, fit_mask, mask_path, read_mask, write_mask
+from ldm.pictures.images import load_image, save_image
+from ldm.pictures.mask_proposals import Marks, Point, propose, propose_with_sam
+from ldm.pictures.masks import feather, fit_mask, mask_path, read_mask, write_mask
 from ldm.util import UserError, run_command
 
 IN, OUT = 0.75, 0.25  # brightness of strokes: above belongs, below does not, between is open

@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from ldm.data.pairs import read_pairs
+from ldm.data.sentence_pairs import read_pairs
 from ldm.modules.encoders.wordpiece import CLS, MASK, PAD, SEP, UNK
 from ldm.util import run_command
 

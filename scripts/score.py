@@ -15,12 +15,12 @@ from typing import Any
 from torch import Tensor
 
 from ldm.checkpoint import read_metadata
-from ldm.data.captions import parse
-from ldm.data.images import image_to_tensor, list_images, load_image, read_parameters
-from ldm.data.scoring import Judgement, Row, as_json, compare, labels, mistakes, table
-from ldm.data.world import Attributes
 from ldm.modules.scorer import AttributeScorer
+from ldm.pictures.images import image_to_tensor, list_images, load_image, read_parameters
 from ldm.util import UserError, atomic_write, run_command
+from ldm.world.attributes import Attributes
+from ldm.world.captions import parse
+from ldm.world.scoring import Judgement, Row, as_json, compare, labels, mistakes, table
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "ldm" / "tiny" / "scorer.safetensors"
 

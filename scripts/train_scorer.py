@@ -19,13 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.checkpoint import save_state_dict
-from ldm.data.degrade import degrade
-from ldm.data.photos import BundledPhotos
-from ldm.data.scoring import as_json, compare, labels, table
-from ldm.data.shapes import ShapesWorld
-from ldm.data.world import COLOURS, Attributes
 from ldm.modules.scorer import AttributeScorer
 from ldm.util import atomic_write, run_command
+from ldm.world.attributes import COLOURS, Attributes
+from ldm.world.degrade import degrade
+from ldm.world.photos import BundledPhotos
+from ldm.world.scoring import as_json, compare, labels, table
+from ldm.world.shapes import ShapesWorld
 from scripts.score import see
 
 SIZE = 64

@@ -10,12 +10,12 @@ import argparse
 import csv
 from pathlib import Path
 
-from ldm.data.world_pairs import world_pairs
 from ldm.util import UserError, atomic_write, run_command
+from ldm.world.translations import world_pairs
 
 
 def write_pairs(path: Path, n: int, split: str = "train", seed: int = 0) -> None:
-    """Write ``n`` pairs; see ``ldm.data.world_pairs``."""
+    """Write ``n`` pairs; see ``ldm.world.translations``."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["lang", "source", "en"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ldm.data.shapes import ShapesWorld
 from ldm.util import UserError, run_command
+from ldm.world.shapes import ShapesWorld
 
 
 def prompts(

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from ldm.data.captions import caption
-from ldm.data.world import combinations
-from ldm.data.world_pairs import world_pairs
-from ldm.modules.embedding_manager import EmbeddingManager
+from ldm.additions.words import EmbeddingManager
 from ldm.workflows.models import TINY
 from ldm.workflows.text_encoder import open_text_encoder
+from ldm.world.attributes import combinations
+from ldm.world.captions import caption
+from ldm.world.translations import world_pairs
 
 FILES = [TINY / "aligner.safetensors", *sorted((TINY / "multilingual").iterdir())]
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.data.images import centre_crop, image_to_tensor
-from ldm.data.photos import load_photo, photos
-from ldm.data.world import COLOURS
+from ldm.pictures.images import centre_crop, image_to_tensor
 from ldm.workflows.models import TINY, open_model
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+from ldm.world.attributes import COLOURS
+from ldm.world.photos import load_photo, photos
 from tests.helpers import ROOT
 
 BACKGROUNDS = {name: COLOURS[name] for name in ("blue", "yellow", "red", "white")}

@@ -3,13 +3,13 @@
 from ldm.control.detail import Detail, SaveResidual, high_pass
 from ldm.control.features import CacheError, FeatureStore
 from ldm.control.inject import Inject
-from ldm.control.masks import ShareMap
 from ldm.control.mix import Mix, MixReport
 from ldm.control.observe import AttentionMaps, Observe
 from ldm.control.plain import Plain
 from ldm.control.registry import MODES, mode_by_name, modes_from_config, register
 from ldm.control.save import Save
 from ldm.control.seam import Call, attention_mode
+from ldm.control.shares import ShareMap
 from ldm.control.sites import LATE_DECODER, Sites, late_decoder, sites
 from ldm.control.softmax import logits
 from ldm.control.sources import Joined, Rows, Source

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ldm.control.acting import Batch, RowMode
 from ldm.control.inject import Gamma, at_timestep, blended, check_gamma, check_temperature
-from ldm.control.masks import ShareMap
 from ldm.control.registry import register
+from ldm.control.shares import ShareMap
 from ldm.control.softmax import logits, peak_and_log_sum
 from ldm.control.sources import Rows, Source
 from ldm.util import UserError

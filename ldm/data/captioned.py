@@ -9,10 +9,10 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from ldm.data.crops import check_crops, random_crop, whole_crop
-from ldm.data.draws import uniform
 from ldm.data.folder import PictureFiles
-from ldm.data.images import list_images
+from ldm.draws import uniform
+from ldm.pictures.crops import check_crops, random_crop, whole_crop
+from ldm.pictures.images import list_images
 from ldm.util import UserError
 
 LISTING = "captions.jsonl"

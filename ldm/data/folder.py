@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ldm.data.crops import check_crops, random_crop, whole_crop
-from ldm.data.images import StrPath, list_images, load_image
+from ldm.pictures.crops import check_crops, random_crop, whole_crop
+from ldm.pictures.images import StrPath, list_images, load_image
 from ldm.util import UserError
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, default_collate
 
-from ldm.data.draws import choose, uniform
 from ldm.data.reading import read_items
+from ldm.draws import choose, uniform
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from ldm.data.crops import check_crops, random_crop
-from ldm.data.draws import uniform
-from ldm.data.images import centre_crop, image_to_array, list_images, load_image, readable_images
 from ldm.data.templates import KINDS, PER_IMAGE_WORDS, read_templates
+from ldm.draws import uniform
+from ldm.pictures.crops import check_crops, random_crop
+from ldm.pictures.images import centre_crop, image_to_array, list_images, load_image, readable_images
 from ldm.util import UserError
 
 INTERPOLATIONS = {

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ldm.modules.cpu_attention import MIN_KEYS, attention_in_strips
+from ldm.modules.cpu.strips import MIN_KEYS, attention_in_strips
 from ldm.modules.diffusionmodules.util import checkpointed, group_norm, zero_module
 
 LONG = 1024  # keys from which the fused kernel's bfloat16 gradient is the quicker one

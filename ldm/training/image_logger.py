@@ -15,7 +15,7 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor, nn
 
-from ldm.data.images import make_grid, save_image, tensor_to_image
+from ldm.pictures.images import make_grid, save_image, tensor_to_image
 
 GRID_COLUMNS = 4
 

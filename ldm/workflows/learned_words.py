@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ldm.additions.timed_words import words_of_a_kind
+from ldm.additions.words import EmbeddingManager
 from ldm.checkpoint import read_embeddings
-from ldm.modules.embedding_manager import EmbeddingManager
 from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.multilingual import Multilingual
-from ldm.modules.timed_words import words_of_a_kind
 from ldm.util import UserError
 
 log = logging.getLogger(__name__)

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.data.captions import parse
-from ldm.data.scoring import labels
 from ldm.modules.encoders.bpe import CLIP_MARKERS, load_bpe
 from ldm.modules.encoders.clip_image import MEAN, STD
 from ldm.modules.encoders.hub import hub_folder
 from ldm.modules.encoders.subword import SubwordTokenizer
 from ldm.modules.scorer import AttributeScorer
 from ldm.util import UserError
+from ldm.world.captions import parse
+from ldm.world.scoring import labels
 
 CONCEPT = ("shape", "colour", "texture")  # what makes an object of the rendered world
 AROUND = ("background", "size")  # what a prompt may ask besides

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ldm.checkpoint import diffusers_config, load_model
 from ldm.models.hooks import without_lightning
-from ldm.modules.packed import pack_for_inference
+from ldm.modules.cpu.packed import pack_for_inference
 from ldm.util import ConfigError, UserError, find_beside, get_obj_from_str, read_yaml
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def open_model(
 
     A model whose YAML keeps averaged weights (``use_ema``) gets those, if the checkpoint has them, in place of the
     others. ``precision`` is that of the weights: full, autocast (both float32), bf16 or fp16. On a CPU the layers are
-    packed (see ``ldm.modules.packed``): the same numbers but for rounding, sooner.
+    packed (see ``ldm.modules.cpu.packed``): the same numbers but for rounding, sooner.
 
     Raises:
         UserError: a file, the device or the precision does not fit, or the model is no latent diffusion model.

@@ -110,7 +110,7 @@ def txt2img(options: Txt2ImgOptions, model: Any = None) -> list[Image]:
     if options.embedding_path:
         use_words(options, model, prompts)
 
-    from ldm.data.images import next_numbered_path, save_image
+    from ldm.pictures.images import next_numbered_path, save_image
     from ldm.workflows.languages import report_reading, speaking
 
     images: list[Image] = []
@@ -172,8 +172,8 @@ def make_plan(options: Txt2ImgOptions, model: Any, inference: dict[str, Any], na
     Raises:
         UserError: the size, the sampler or the number of steps does not fit the model.
     """
-    from ldm.data.images import check_size
     from ldm.models.diffusion.sampling import step_rule
+    from ldm.pictures.images import check_size
 
     factor = model.first_stage_model.factor
     for flag, given, own in (("--C", options.channels, model.channels), ("--f", options.factor, factor)):
@@ -257,9 +257,9 @@ def generate(model: Any, plan: Plan, batch: Batch, progress: bool = False) -> li
     """The pictures of one batch. Each depends on its prompt, its seed and the plan alone."""
     import torch
 
-    from ldm.data.images import tensor_to_image
     from ldm.models.diffusion.noise import ImageNoise
     from ldm.models.diffusion.sampling import sample
+    from ldm.pictures.images import tensor_to_image
     from ldm.workflows.models import autocast
 
     factor = model.first_stage_model.factor
@@ -287,7 +287,7 @@ def generate(model: Any, plan: Plan, batch: Batch, progress: bool = False) -> li
 
 def save_grid(options: Txt2ImgOptions, plan: Plan, images: Sequence[Image], prompts: Sequence[str]) -> None:
     """All pictures on one sheet, ``<outdir>/grid-0000.png``."""
-    from ldm.data.images import make_grid, next_numbered_path, save_image
+    from ldm.pictures.images import make_grid, next_numbered_path, save_image
 
     path = next_numbered_path(options.outdir, ".png", prefix="grid-", digits=4)
     about = {"prompt": list(prompts) if len(prompts) > 1 else prompts[0], "seed": options.seed, **asdict(plan)}

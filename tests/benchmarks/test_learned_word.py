@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from benchmarks.learned_word import Concept, judge, parse_concept, render_pictures, table, wishes
-from ldm.data.captions import parse
-from ldm.data.images import image_to_array, load_folder, tensor_to_image
-from ldm.data.render import render
-from ldm.data.world import Attributes, heldout_triples
+from ldm.pictures.images import image_to_array, load_folder, tensor_to_image
 from ldm.util import UserError
+from ldm.world.attributes import Attributes, heldout_triples
+from ldm.world.captions import parse
+from ldm.world.render import render
 
 
 def test_what_is_shown_is_new_to_the_model_and_what_is_asked_for_was_not_shown(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.helpers import GOLDEN, ROOT
 PUBLIC_ROOT = ROOT / "tests" / "public_yamls"
 OURS = sorted([*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "models").rglob("config.yaml")])
 PUBLIC = sorted(PUBLIC_ROOT.rglob("*.yaml"))
-EMBEDDING_MANAGER = "ldm.modules.embedding_manager"
+EMBEDDING_MANAGER = "ldm.additions.words"
 
 KEY_LISTS = {
     "sd_v1": [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.control import FeatureStore, Inject, Mix, MixReport, Rows
-from ldm.control.masks import resized
+from ldm.control.shares import resized
 from ldm.util import UserError
 from tests.control.test_inject import call_at, store_of
 

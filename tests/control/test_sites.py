@@ -9,8 +9,8 @@ import torch
 
 from ldm.control import Sites, late_decoder, sites
 from ldm.control.sites import expand
+from ldm.modules.cpu.packed import pack_for_inference
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
-from ldm.modules.packed import pack_for_inference
 from ldm.util import UserError
 from tests.control.networks import network
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ldm.data.captions import parse
-from ldm.data.pairs import SentencePairs
-from ldm.data.world import combinations, heldout_triples
-from ldm.data.world_pairs import SLOTS, world_pairs
+from ldm.data.sentence_pairs import SentencePairs
 from ldm.util import UserError
+from ldm.world.attributes import combinations, heldout_triples
+from ldm.world.captions import parse
+from ldm.world.translations import SLOTS, world_pairs
 from scripts.world_pairs import write_pairs
 
 

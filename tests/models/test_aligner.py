@@ -37,7 +37,7 @@ def files(folder: Path, **params: Any) -> Path:
     (folder / "pairs.csv").write_text(PAIRS, encoding="utf-8")
     write_encoder(folder / "encoder")
     aligner = {"source_width": 16, "target_width": 16, "length": 8, "dim": 16, "depth": 1, "heads": 2}
-    dataset = {"target": "ldm.data.pairs.SentencePairs", "params": {"path": str(folder / "pairs.csv")}}
+    dataset = {"target": "ldm.data.sentence_pairs.SentencePairs", "params": {"path": str(folder / "pairs.csv")}}
     config = {
         "model": {
             "base_learning_rate": 1e-2,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.models.diffusion.ddim import invert
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.models.diffusion.invertible import invertible_loss, square_across_scales
+from ldm.models.diffusion.samplers.ddim import invert
 from ldm.models.diffusion.sampling import sample
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from ldm.models.diffusion.ddim import DDIM
-from ldm.models.diffusion.euler import Euler
 from ldm.models.diffusion.loop import CLEAN
+from ldm.models.diffusion.samplers.ddim import DDIM
+from ldm.models.diffusion.samplers.euler import Euler
 from ldm.models.diffusion.sampling import sample
 from ldm.modules.diffusionmodules.schedule import Schedule
 from tests.models.diffusion.gaussian_world import BETAS

@@ -17,12 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.checkpoint import EmbeddingFile, read_embedding, save_state_dict, write_embedding
-from ldm.data.images import save_image
-from ldm.data.render import render
-from ldm.data.world import Attributes
+from ldm.pictures.images import save_image
 from ldm.util import UserError
 from ldm.workflows.likeness import ScorerJudge, asked_around
 from ldm.workflows.text_encoder import open_text_encoder
+from ldm.world.attributes import Attributes
+from ldm.world.render import render
 from scripts import (
     check_word,
     convert_embedding,

@@ -14,10 +14,10 @@ from PIL import Image
 
 from ldm.control import FeatureStore
 from ldm.util import UserError
-from ldm.workflows.invert import Inversion
+from ldm.workflows.inversion.invert import Inversion
 from ldm.workflows.models import open_model
-from ldm.workflows.styleid import styleid
-from ldm.workflows.styleid_plan import StyleIDOptions
+from ldm.workflows.restyle.plan import StyleIDOptions
+from ldm.workflows.restyle.styleid import styleid
 from scripts import invert
 from tests.workflows.small_model import write_small_model
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ldm.data.scoring import compare
-from ldm.data.world import Attributes
 from ldm.util import UserError
+from ldm.world.attributes import Attributes
+from ldm.world.scoring import compare
 from scripts.language_scores import about_word, held_out, table
 
 

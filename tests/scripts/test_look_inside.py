@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from ldm.control import FeatureStore
+from ldm.pictures.sizing import Sizing, look_at
 from ldm.util import UserError
-from ldm.workflows.inspection import Spot, draw_spots, read_spots, spots_in
-from ldm.workflows.inspection_plots import component_pictures
-from ldm.workflows.pictures import Sizing, look_at
+from ldm.workflows.look.inspection import Spot, draw_spots, read_spots, spots_in
+from ldm.workflows.look.inspection_plots import component_pictures
 from scripts import attention_histogram, attention_map
 from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model

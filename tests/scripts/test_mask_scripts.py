@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.data.masks import find_masks, read_mask
+from ldm.pictures.masks import find_masks, read_mask
 from ldm.util import MissingPartError, UserError
 from scripts import draw_mask, make_mask
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from ldm.checkpoint import save_state_dict
-from ldm.data.captions import caption, parse
-from ldm.data.images import save_image
-from ldm.data.render import render
-from ldm.data.scoring import compare, labels
-from ldm.data.world import combinations
 from ldm.modules.scorer import AttributeScorer
+from ldm.pictures.images import save_image
 from ldm.util import UserError
+from ldm.world.attributes import combinations
+from ldm.world.captions import caption, parse
+from ldm.world.render import render
+from ldm.world.scoring import compare, labels
 from scripts import score, train_scorer, world_prompts
 
 

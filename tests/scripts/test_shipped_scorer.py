@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.data.captions import caption, parse
-from ldm.data.degrade import degrade
-from ldm.data.images import save_image
-from ldm.data.photos import BundledPhotos
-from ldm.data.render import render
-from ldm.data.scoring import compare
-from ldm.data.shapes import ShapesWorld
-from ldm.data.world import combinations
+from ldm.pictures.images import save_image
+from ldm.world.attributes import combinations
+from ldm.world.captions import caption, parse
+from ldm.world.degrade import degrade
+from ldm.world.photos import BundledPhotos
+from ldm.world.render import render
+from ldm.world.scoring import compare
+from ldm.world.shapes import ShapesWorld
 from scripts import score
 
 

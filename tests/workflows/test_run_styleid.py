@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import run_styleid
-from ldm.workflows.pictures import sizing_for
-from ldm.workflows.styleid import Result
-from ldm.workflows.styleid_plan import StyleIDOptions
+from ldm.pictures.sizing import sizing_for
+from ldm.workflows.restyle.plan import StyleIDOptions
+from ldm.workflows.restyle.styleid import Result
 from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model
 
@@ -31,7 +31,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> StyleIDOptions:
         seen.append(options)
         return []
 
-    monkeypatch.setattr("ldm.workflows.styleid.styleid", note)
+    monkeypatch.setattr("ldm.workflows.restyle.styleid.styleid", note)
     monkeypatch.setattr(sys, "argv", ["run_styleid.py", *arguments])
     run_styleid.main()
     return seen[0]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ldm.util import UserError
-from ldm.workflows.pairs import make_pairs, picture_names, pictures_at, read_pairs, shard
+from ldm.workflows.restyle.pairs import make_pairs, picture_names, pictures_at, read_pairs, shard
 
 
 @pytest.fixture

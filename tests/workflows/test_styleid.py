@@ -14,16 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.data.images import image_to_tensor, load_image, tensor_to_image
+from ldm.pictures.images import image_to_tensor, load_image, tensor_to_image
 from ldm.util import UserError
-from ldm.workflows import inversion_cache, record
-from ldm.workflows import styleid as workflow
-from ldm.workflows.inversion_cache import clean_latent
-from ldm.workflows.invert import invert_with_features
+from ldm.workflows import record
+from ldm.workflows.inversion import cache as inversion_cache
+from ldm.workflows.inversion.cache import clean_latent
+from ldm.workflows.inversion.invert import invert_with_features
 from ldm.workflows.models import open_model
-from ldm.workflows.styleid import styleid
-from ldm.workflows.styleid_plan import StyleIDOptions, attention_sites
-from ldm.workflows.stylise import start_noise, stylise
+from ldm.workflows.restyle import styleid as workflow
+from ldm.workflows.restyle.plan import StyleIDOptions, attention_sites
+from ldm.workflows.restyle.styleid import styleid
+from ldm.workflows.restyle.stylise import start_noise, stylise
 from tests.workflows.small_model import write_small_model
 
 STEPS = 5

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from ldm.control import CacheError, FeatureStore, Inject, attention_mode, sites
-from ldm.data.images import tensor_to_image
+from ldm.pictures.images import tensor_to_image
 from ldm.util import UserError, instantiate_from_config
-from ldm.workflows.invert import Inversion, invert_with_features, unet_of
-from ldm.workflows.stylise import adain, executed_timesteps, gamma_by_timestep, start_noise, stylise
+from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
+from ldm.workflows.restyle.stylise import adain, executed_timesteps, gamma_by_timestep, start_noise, stylise
 from tests.helpers import GoldenCase, golden_case
 
 

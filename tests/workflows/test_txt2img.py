@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ldm.data.images import read_parameters
+from ldm.pictures.images import read_parameters
 from ldm.util import UserError
 from ldm.workflows.models import open_model
 from ldm.workflows.txt2img import Txt2ImgOptions, batches, txt2img

@@ -17,9 +17,9 @@ from ldm.models.diffusion.base import DiffusionModel, images_to_channels_first
 from ldm.models.diffusion.invertible import invertible_loss
 from ldm.models.diffusion.preview import latent_previews
 from ldm.models.diffusion.wrapper import Condition
+from ldm.modules.cpu.frozen import lean_where_frozen
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.encoders.base import AbstractEncoder
-from ldm.modules.frozen import lean_where_frozen
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)

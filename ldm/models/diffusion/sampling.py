@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.models.diffusion.ddim import DDIM
-from ldm.models.diffusion.dpm_solver import DPMSolver2M
-from ldm.models.diffusion.euler import Euler, EulerAncestral
 from ldm.models.diffusion.guidance import expand_condition, guided
 from ldm.models.diffusion.loop import Denoiser, Draw, Snapshot, StepRule, estimator, in_painting, last_levels, run
-from ldm.models.diffusion.plms import PLMS
+from ldm.models.diffusion.samplers.ddim import DDIM
+from ldm.models.diffusion.samplers.dpm_solver import DPMSolver2M
+from ldm.models.diffusion.samplers.euler import Euler, EulerAncestral
+from ldm.models.diffusion.samplers.plms import PLMS
 from ldm.util import UserError
 
 SAMPLERS: dict[str, Callable[[], StepRule]] = {

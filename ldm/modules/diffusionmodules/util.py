@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ldm.modules.cpu.group_norm import GroupNorm
 from ldm.modules.diffusionmodules.schedule import (
     make_beta_schedule,
     make_ddim_sampling_parameters,
     make_ddim_timesteps,
 )
-from ldm.modules.group_norm import GroupNorm
 
 __all__ = [
     "checkpointed",

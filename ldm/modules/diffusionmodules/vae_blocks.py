@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ldm.modules.attention import scaled_dot_product_attention
-from ldm.modules.group_norm import GroupNorm
+from ldm.modules.cpu.group_norm import GroupNorm
 from ldm.util import ConfigError
 
 GROUPS = 32

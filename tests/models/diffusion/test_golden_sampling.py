@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ldm.models.diffusion.ddim import DDIMSampler
-from ldm.models.diffusion.plms import PLMSSampler
+from ldm.models.diffusion.samplers.ddim import DDIMSampler
+from ldm.models.diffusion.samplers.plms import PLMSSampler
 from ldm.models.diffusion.sampling import sample
 from ldm.modules.diffusionmodules.schedule import make_ddim_timesteps
 from ldm.util import instantiate_from_config

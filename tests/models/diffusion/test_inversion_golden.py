@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ldm.models.diffusion.ddim import invert
+from ldm.models.diffusion.samplers.ddim import invert
 from ldm.util import instantiate_from_config
 from tests.helpers import golden_case
 

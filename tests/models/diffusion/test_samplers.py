@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from ldm.models.diffusion.ddim import DDIMSampler, invert
 from ldm.models.diffusion.loop import Snapshot
 from ldm.models.diffusion.noise import ImageNoise
-from ldm.models.diffusion.plms import PLMSSampler
+from ldm.models.diffusion.samplers.ddim import DDIMSampler, invert
+from ldm.models.diffusion.samplers.plms import PLMSSampler
 from ldm.models.diffusion.sampling import SAMPLERS, noised, sample
 from ldm.util import UserError
 from tests.models.diffusion.gaussian_world import GaussianDenoiser

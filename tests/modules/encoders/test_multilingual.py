@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from transformers import T5Config, XLMRobertaConfig
 
+from ldm.additions.layered_words import LayeredEmbeddingManager
+from ldm.additions.words import EmbeddingManager
 from ldm.checkpoint import load_weights
-from ldm.modules.embedding_manager import EmbeddingManager
 from ldm.modules.encoders import multilingual_clip, pre_BERT
 from ldm.modules.encoders.aligner import Aligner, load_aligner, save_aligner
 from ldm.modules.encoders.bert import BERTEmbedder
 from ldm.modules.encoders.clip import FrozenCLIPEmbedder
 from ldm.modules.encoders.multilingual import ForeignReader, MultilingualEncoder, assign
-from ldm.modules.layered_words import LayeredEmbeddingManager
 from ldm.util import ConfigError, UserError, instantiate_from_config
 from tests.modules.encoders.multilingual_files import write_aligner, write_encoder, write_other_kind
 from tests.modules.encoders.vocabularies import bpe_size, write_bpe

@@ -1,0 +1,171 @@
+"""DDIM (Song et al. 2021): the step rule, its deterministic inversion, and the sampler class of old scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm.models.diffusion.classic import ClassicSampler
+from ldm.models.diffusion.guidance import expand_condition, guided
+from ldm.models.diffusion.loop import CLEAN, Draw, Estimate, Level, Look, Snapshot, State, StepRule, estimator, run
+from ldm.modules.diffusionmodules.schedule import Schedule, make_ddim_timesteps
+from ldm.util import UserError
+
+
+def ddim_levels(schedule: Schedule, steps: int, method: str = "uniform") -> list[Level]:
+    """The levels of ``make_ddim_timesteps``, noisiest first, arriving at acp[0] (not at 1)."""
+    timesteps = make_ddim_timesteps(method, steps, len(schedule))
+    return [Level.of(schedule, t) for t in reversed(timesteps)] + [Level.of(schedule, 0)]
+
+
+def transfer(estimate: Estimate, there: Level, spread: float = 0.0, draw: Draw | None = None) -> Tensor:
+    """The latent at ``there`` made of an estimate, with ``spread`` of its noise fresh (Song et al. 2021, eq. 12)."""
+    kept = max(there.noise**2 - spread**2, 0.0) ** 0.5
+    x = there.signal * estimate.x0 + kept * estimate.eps
+    return x if draw is None or spread == 0 else x + spread * draw()
+
+
+def posterior_spread(here: Level, there: Level) -> float:
+    """The deviation of the fresh noise in a step of DDPM from ``here`` to ``there`` (Song et al. 2021, eq. 16)."""
+    ratio = here.signal / there.signal
+    return there.noise / here.noise * max(1 - ratio**2, 0.0) ** 0.5
+
+
+@dataclass(frozen=True)
+class DDIM:
+    """The DDIM step; ``eta`` 0 is deterministic, 1 has the noise of DDPM."""
+
+    eta: float = 0.0
+
+    def levels(self, schedule: Schedule, steps: int) -> list[Level]:
+        return ddim_levels(schedule, steps)
+
+    def step(self, state: State, here: Level, there: Level, look: Look, draw: Draw) -> State:
+        estimate = look(state.x, here)
+        spread = self.eta * posterior_spread(here, there) if self.eta else 0.0
+        return State(transfer(estimate, there, spread, draw), estimate.x0)
+
+
+def inversion_levels(schedule: Schedule, steps: int) -> list[Level]:
+    """The DDIM levels upwards; the last step goes one stride on, or to the end of the schedule if that is nearer."""
+    timesteps = make_ddim_timesteps("uniform", steps, len(schedule))
+    end = min(int(timesteps[-1]) + len(schedule) // steps, len(schedule) - 1)
+    return [Level.of(schedule, t) for t in (*timesteps, end)]
+
+
+@torch.no_grad()
+def invert(
+    denoiser: Any,
+    latent: Tensor,
+    cond: Any,
+    *,
+    steps: int,
+    callback: Callable[[Snapshot], None] | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """The noise from which deterministic DDIM would lead to ``latent`` [B, C, h, w]; same shape, float32.
+
+    The network is asked at the lower of two levels and the latent moves to the upper one, so the result is exact
+    only in the limit of many steps (Song et al. 2021, section 4.3). The timesteps are those that
+    ``sample(sampler="ddim", steps=steps)`` visits; the last move goes beyond them, see ``inversion_levels``.
+    ``callback`` sees, at each step, the timestep at which the network was asked and the latent after the step.
+
+    Raises:
+        UserError: the number of steps does not fit the schedule.
+    """
+    levels = inversion_levels(denoiser.schedule, steps)
+    look = estimator(denoiser, expand_condition(cond, latent.shape[0]))
+    return run(DDIM(), levels, latent, look, _no_noise, callback=callback, progress=progress, label="inverting")
+
+
+def _no_noise() -> Tensor:
+    raise UserError("a deterministic step asked for noise")
+
+
+class DDIMSampler(ClassicSampler):
+    """The DDIM sampler of old scripts."""
+
+    def rule(self, eta: float) -> StepRule:
+        return DDIM(eta)
+
+    @torch.no_grad()
+    def stochastic_encode(
+        self, x0: Tensor, t: Tensor, use_original_steps: bool = False, noise: Tensor | None = None
+    ) -> Tensor:
+        """``x0`` [B, C, h, w] with the noise of entry ``t`` [B] of the step table (or of the full schedule)."""
+        acp = self.model.schedule.alphas_cumprod.to(x0.device) if use_original_steps else self.ddim_alphas.to(x0.device)
+        signal = acp[t.to(x0.device)].float().reshape(-1, *[1] * (x0.dim() - 1))
+        noise = torch.randn_like(x0) if noise is None else noise
+        return signal.sqrt() * x0 + (1 - signal).sqrt() * noise
+
+    @torch.no_grad()
+    def decode(
+        self,
+        x_latent: Tensor,
+        cond: Any,
+        t_start: int,
+        unconditional_guidance_scale: float = 1.0,
+        unconditional_conditioning: Any = None,
+        use_original_steps: bool = False,
+        callback: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Image to image: the first ``t_start`` entries of the step table downwards, from ``x_latent`` [B, C, h, w]."""
+        levels = [*self._levels(use_original_steps)[:t_start][::-1], self._arrival(use_original_steps)]
+        batch = x_latent.shape[0]
+        look = self._look(cond, unconditional_guidance_scale, unconditional_conditioning, batch)
+        report = None if callback is None else (lambda step: callback(step.index))
+        rule = self.rule(self.ddim_eta)
+        return run(rule, levels, x_latent, look, lambda: torch.randn_like(x_latent), callback=report, progress=True)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        x0: Tensor,
+        c: Any,
+        t_enc: int,
+        use_original_steps: bool = False,
+        return_intermediates: int | None = None,
+        unconditional_guidance_scale: float = 1.0,
+        unconditional_conditioning: Any = None,
+        callback: Callable[[int], None] | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The ``encode`` of the SD v2 code as it was, for old results; ``invert`` is the right one.
+
+        It tells the network the loop index instead of the timestep and takes the output for noise whatever the model
+        predicts. Returns ``(latent, {"x_encoded", "intermediate_steps", "intermediates"})``, the last only with
+        ``return_intermediates``, the number of latents to keep.
+        """
+        table = self._levels(use_original_steps)[:t_enc]
+        levels = [replace(level, t=i) for i, level in enumerate([self._arrival(use_original_steps), *table])]
+        model = guided(self.model, unconditional_guidance_scale, unconditional_conditioning)
+        kept: dict[int, Tensor] = {}
+
+        def look(x: Tensor, level: Level) -> Estimate:
+            t = torch.full((x.shape[0],), level.t, device=x.device, dtype=torch.long)
+            eps = model.predict(x, t, expand_condition(c, x.shape[0]))
+            return Estimate((x - level.noise * eps) / level.signal, eps)
+
+        def report(step: Snapshot) -> None:
+            if return_intermediates and (
+                step.index % max(t_enc // return_intermediates, 1) == 0 or step.index >= t_enc - 2
+            ):
+                kept[step.index] = step.x
+            if callback is not None:
+                callback(step.index)
+
+        x = run(DDIM(), levels, x0, look, _no_noise, callback=report, progress=True, label="encoding")
+        out: dict[str, Any] = {"x_encoded": x, "intermediate_steps": list(kept)}
+        return x, ({**out, "intermediates": list(kept.values())} if return_intermediates else out)
+
+    def _levels(self, use_original_steps: bool) -> list[Level]:
+        """The step table upwards."""
+        schedule = self.model.schedule
+        timesteps = range(len(schedule)) if use_original_steps else self.ddim_timesteps
+        return [Level.of(schedule, t) for t in timesteps]
+
+    def _arrival(self, use_original_steps: bool) -> Level:
+        return CLEAN if use_original_steps else Level.of(self.model.schedule, 0)

@@ -1,0 +1,245 @@
+"""StyleID on tensors: the noise of a content to a stylised latent (Chung et al. 2024), with one style or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.control import (
+    Detail,
+    FeatureStore,
+    Inject,
+    Mix,
+    MixReport,
+    Rows,
+    Save,
+    SaveResidual,
+    Sites,
+    Source,
+    attention_mode,
+    late_decoder,
+)
+from ldm.control import sites as find_sites
+from ldm.control.inject import Gamma
+from ldm.control.seam import Mode
+from ldm.control.shares import check_masks, normalised, resized
+from ldm.models.diffusion.guidance import expand_condition
+from ldm.models.diffusion.loop import Draw, Snapshot, last_levels
+from ldm.models.diffusion.samplers.ddim import ddim_levels
+from ldm.models.diffusion.sampling import sample
+from ldm.modules.diffusionmodules.schedule import Schedule
+from ldm.util import UserError
+from ldm.workflows.inversion.invert import Inversion, unet_of
+
+GAMMA, T_ONE = 0.75, 1.5  # one style without a mask: those of StyleID
+GAMMA_MASKED, T_MASKED = 0.2, 2.0
+
+
+def adain(content: Tensor, style: Tensor) -> Tensor:
+    """``content`` [B, C, h, w] with the mean and deviation of each channel of ``style`` [B or 1, C, h', w'].
+
+    Chung et al. 2024, equation 7 (Huang & Belongie 2017, equation 8), for each picture by itself and without epsilon.
+    """
+    deviation, mean = torch.std_mean(content, dim=(2, 3), keepdim=True)
+    style_deviation, style_mean = torch.std_mean(style, dim=(2, 3), keepdim=True)
+    return (content - mean) / deviation * style_deviation + style_mean
+
+
+def start_noise(content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None) -> Tensor:
+    """Where sampling starts: the content's noise [B, C, h, w] with the statistics of the styles' noise.
+
+    With masks [styles, H, W] or [B, styles, H, W] the AdaIN of each style is weighted by its mask, normalised where
+    masks overlap, and outside of them the content's noise stays. Without masks styles count equally.
+
+    Raises:
+        UserError: no style, or masks that do not fit.
+    """
+    if not styles:
+        raise UserError("AdaIN needs the noise of at least one style")
+    moved = torch.stack([adain(content, style) for style in styles], dim=1)
+    if masks is None:
+        return moved.mean(dim=1)
+    height, width = content.shape[-2:]
+    raw = resized(check_masks(masks, len(styles)), (height, width)).to(content.device)
+    w, coverage = normalised(raw)
+    return (w[:, :, None] * moved).sum(dim=1) * coverage[:, None] + content * (1 - coverage[:, None])
+
+
+def executed_timesteps(schedule: Schedule, steps: int = 50, start_step: int | None = None) -> list[int]:
+    """The timesteps at which ``stylise`` asks the network, the noisiest first.
+
+    Raises:
+        UserError: ``steps`` or ``start_step`` does not fit.
+    """
+    levels = ddim_levels(schedule, steps)
+    start_step = len(levels) - 2 if start_step is None else start_step
+    return [level.t for level in last_levels(levels, start_step)[:-1]]
+
+
+def gamma_by_timestep(values: Sequence[float], timesteps: Sequence[int]) -> dict[int, float]:
+    """A gamma for each timestep: the values spread evenly over them in the order of sampling, straight in between.
+
+    Raises:
+        UserError: no value at all.
+    """
+    if not values:
+        raise UserError("a schedule of gamma needs at least one value, such as 0.9,0.5")
+    places = np.linspace(0, len(values) - 1, len(timesteps))
+    gammas = np.interp(places, np.arange(len(values)), np.asarray(values, dtype=np.float64))
+    return {t: float(gamma) for t, gamma in zip(timesteps, gammas, strict=True)}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A denoiser that stylises the rows it is given: features come from stores, or from rows that run beside them.
+
+    Attributes:
+        modes: what happens at which sites, on the rows that were given.
+        beside: inversions whose latents of the timestep run in the same batch.
+        before: inversions whose latents, of another size, run in a call of their own first; their stores are filled.
+        context: the one context [1, N, D] of all rows.
+    """
+
+    model: Any
+    context: Any
+    modes: dict[Sites, Mode]
+    beside: list[Inversion]
+    before: list[tuple[Inversion, FeatureStore]]
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.model.schedule
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        """The stylising network's output for latents x [B, C, h, w] at one timestep t [B]."""
+        timestep = int(t[0])
+        for inversion, store in self.before:
+            store.clear()
+            keep: dict[Sites, Mode] = {
+                where: SaveResidual(store) if where.seam == "residual" else Save(store) for where in self.modes
+            }
+            self._run([inversion.seen(timestep)], t, keep)
+        return self._run([x, *(inversion.seen(timestep) for inversion in self.beside)], t, self.modes)[: x.shape[0]]
+
+    def _run(self, latents: list[Tensor], t: Tensor, modes: dict[Sites, Mode]) -> Tensor:
+        batch = torch.cat([latent.to(t.device) for latent in latents])
+        with attention_mode(unet_of(self.model), modes):
+            return self.model.predict(batch, t[:1].expand(len(batch)), expand_condition(self.context, len(batch)))
+
+
+@torch.no_grad()
+def stylise(
+    model: Any,
+    start: Tensor,
+    content: Inversion,
+    styles: Sequence[Inversion],
+    context: Any,
+    *,
+    steps: int = 50,
+    start_step: int | None = None,
+    sites: Sites | None = None,
+    inject: bool = True,
+    gamma: float | None = None,
+    T: float | None = None,
+    gamma_schedule: Sequence[float] | None = None,
+    masks: Tensor | None = None,
+    pi: float = 0.9,
+    mix: str = "mass",
+    sharpen: bool = False,
+    detail: float | None = None,
+    detail_sites: Sites | None = None,
+    eta: float = 0.0,
+    noise: Draw | None = None,
+    report: Callable[[MixReport], None] | None = None,
+    callback: Callable[[Snapshot], None] | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """The stylised latents [B, C, h, w], float32, that DDIM makes of ``start`` while attention takes from the styles.
+
+    Features of an inversion come from its store, or, if it has none, from its latents, which run beside the batch.
+    One style without a mask is StyleID; several, or a mask, are mixed with the content (see ``ldm.control.Mix``).
+
+    Args:
+        start: ``start_noise(...)``, or the content's noise.
+        content: of B pictures, or of one for all rows. Stores need q (q, k and v to mix; residuals for ``detail``).
+        styles: of one picture each; stores need k and v. Latents may have another size than the content's.
+        context: of the empty prompt [1, N, D]; there is no guidance.
+        start_step: how many of the last steps are run; None: all but the first. 50 steps and 49 is StyleID.
+        sites: where; None: the self-attention of the decoder's later half, blocks 6 to 11 of Stable Diffusion.
+        inject: False leaves attention plain.
+        gamma, T: None: 0.75 and 1.5 for one style, 0.2 and 2.0 for masks.
+        gamma_schedule: values of gamma instead, spread evenly from the first step that is run to the last.
+        masks: [styles, H, W], or [B, styles, H, W] in [0, 1], of any size.
+        pi, mix, sharpen, report: see ``ldm.control.Mix``.
+        detail: radius of the high-pass filter of ``ldm.control.Detail``; None: no detail.
+        detail_sites: None: the last residual block of each block of the decoder's later half.
+        eta, noise: of DDIM, and where its fresh noise [B, C, h, w] comes from.
+
+    Raises:
+        UserError: values, sites or masks that do not fit, or features that were not kept.
+    """
+    timesteps = executed_timesteps(model.schedule, steps, start_step)
+    beside: list[Inversion] = []
+    before: list[tuple[Inversion, FeatureStore]] = []
+    sources = _sources(start, [content, *styles], beside, before)
+    rows = Rows(0, start.shape[0]) if beside else None
+    mixed = masks is not None or len(styles) > 1
+    gamma = (GAMMA_MASKED if mixed else GAMMA) if gamma is None else gamma
+    T = (T_MASKED if mixed else T_ONE) if T is None else T
+    gammas: Gamma = gamma if gamma_schedule is None else gamma_by_timestep(gamma_schedule, timesteps)
+
+    unet = unet_of(model)
+    modes: dict[Sites, Mode] = {}
+    if inject and mixed:
+        modes[sites or find_sites(unet, late_decoder(unet))] = Mix(
+            sources[0], sources[1:], masks, pi, mix, gammas, T, sharpen, rows=rows, report=report
+        )
+    elif inject:
+        modes[sites or find_sites(unet, late_decoder(unet))] = Inject(
+            sources[0], _only(sources[1:]), gammas, T, rows=rows
+        )
+    if detail is not None:
+        modes[detail_sites or find_sites(unet, late_decoder(unet), "residual")] = Detail(sources[0], detail, rows=rows)
+    denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
+    return sample(
+        denoiser, start, context, steps=steps, start=len(timesteps), eta=eta, noise=noise,
+        callback=callback, progress=progress,
+    )  # fmt: skip
+
+
+def _sources(
+    start: Tensor,
+    inversions: Sequence[Inversion],
+    beside: list[Inversion],
+    before: list[tuple[Inversion, FeatureStore]],
+) -> list[Source]:
+    """A source for each inversion; those without a store are added to ``beside``, or ``before`` for another size."""
+    sources: list[Source] = []
+    row = start.shape[0]
+    for inversion in inversions:
+        if inversion.store is not None:
+            sources.append(inversion.store)
+        elif inversion.noise.shape[1:] == start.shape[1:]:
+            beside.append(inversion)
+            sources.append(Rows(row, row + inversion.noise.shape[0]))
+            row += inversion.noise.shape[0]
+        else:
+            store = FeatureStore(dtype=None)
+            before.append((inversion, store))
+            sources.append(store)
+    return sources
+
+
+def _only(styles: Sequence[Source]) -> Source:
+    if len(styles) != 1:
+        raise UserError("a style is needed to take keys and values from")
+    return styles[0]

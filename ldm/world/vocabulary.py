@@ -1,0 +1,64 @@
+"""The word list of the tiny model's text encoder, in the format of BERT's vocab.txt: a token's number is its line."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+
+from ldm.util import atomic_write
+from ldm.world.captions import LANGUAGES
+from ldm.world.photos import PHOTOS, TEMPLATES
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPARE = 16  # [unused0].. for words that are taught later
+COMMON = """
+a an the this that my your his her our their some one two three and or with without of in on at by for from to is are
+photo photograph photography picture image painting painted drawing drawn sketch rendering rendition depiction
+illustration poster print style artist art watercolor oil pencil ink pixel cropped close up closeup bright dark clean
+dirty good nice cool weird old new big huge tiny large small little long short high low
+cat cats dog dogs bird birds horse fish bear cow sheep animal person people man woman boy girl child face hand eye head
+house home city street road bridge car bus train boat ship plane bicycle motorcycle tree trees forest flower flowers
+leaf garden park grass mountain hill river lake sea ocean beach sand stone rock water fire sky cloud clouds sun sunset
+night day morning evening winter summer spring autumn snow rain light shadow room table chair window door wall floor
+cup glass bottle plate bowl food fruit apple bread cake coffee tea book page paper clock camera computer phone toy ball
+hat shirt shoe bag box left right top bottom above below under over behind front next near between inside
+standing sitting running flying holding wearing looking grey gray brown gold silver color colour colored wooden metal
+realistic beautiful detailed abstract simple
+"""
+SUFFIXES = ("s", "es", "ed", "ing", "er", "est", "ly", "y")
+
+
+def english_words() -> list[str]:
+    """Every word that an English caption of the world or of a photograph can hold, then common ones; no repeats."""
+    speech = LANGUAGES["en"]
+    grammar = [word for values in speech.forms.values() for words in values.values() for word in words]
+    sentences = [re.sub(r"\{\w*\}", " ", template) for template in (*speech.templates, *TEMPLATES["en"])]
+    subjects = [photo.subjects["en"] for photo in PHOTOS]
+    text = " ".join([*grammar, "background", *sentences, *subjects, COMMON]).lower()
+    return list(dict.fromkeys(re.findall(r"[a-z]+", text)))
+
+
+def english_vocabulary() -> list[str]:
+    """The whole token list: special tokens first, then words, punctuation, spare tokens and letters.
+
+    Letters alone and as continuations ('##a') spell any word that the list does not have, so that two unknown words
+    stay two different sequences.
+    """
+    letters = string.ascii_lowercase + string.digits
+    tokens = [
+        *SPECIAL,
+        *english_words(),
+        *string.punctuation,
+        *(f"[unused{i}]" for i in range(SPARE)),
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        *(f"##{suffix}" for suffix in SUFFIXES),
+    ]
+    return list(dict.fromkeys(tokens))
+
+
+def write_vocabulary(path: str | os.PathLike[str]) -> None:
+    """Write the list as a vocab.txt."""
+    with atomic_write(path) as temporary:
+        temporary.write_text("\n".join(english_vocabulary()) + "\n", encoding="utf-8")

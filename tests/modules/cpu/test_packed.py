@@ -1,0 +1,201 @@
+"""Packed layers compute what the plain ones compute, and their state dicts are the same."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ldm.models.autoencoder import AutoencoderKL
+from ldm.modules.attention import CrossAttention
+from ldm.modules.cpu.packed import (
+    PackedConv2d,
+    PackedGEGLU,
+    PackedLinear,
+    PackedUpsample,
+    fold_upsampling,
+    has_kernels,
+    pack_for_inference,
+)
+from ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 0.03}  # allowed difference, in units of the largest value
+
+
+def small_unet() -> UNetModel:
+    torch.manual_seed(0)
+    unet = UNetModel(
+        in_channels=4, out_channels=4, model_channels=32, attention_resolutions=[1, 2], num_res_blocks=1,
+        channel_mult=[1, 2], num_heads=4, use_spatial_transformer=True, context_dim=24,
+    )  # fmt: skip
+    for parameter in unet.parameters():  # layers that start at zero would hide what lies before them
+        nn.init.normal_(parameter, std=0.1)
+    return unet.eval()
+
+
+def small_autoencoder() -> AutoencoderKL:
+    torch.manual_seed(0)
+    shape = {
+        "double_z": True, "z_channels": 4, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32,
+        "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+    }  # fmt: skip
+    return AutoencoderKL(shape, {"target": "torch.nn.Identity"}, 4).eval()
+
+
+def unet_inputs(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(2, 4, 16, 16).to(dtype), torch.tensor([3, 500]), torch.randn(2, 7, 24).to(dtype)
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    assert actual.dtype is expected.dtype
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@torch.no_grad()
+def test_unet(dtype: torch.dtype) -> None:
+    unet, inputs = small_unet().to(dtype), unet_inputs(dtype)
+    packed = pack_for_inference(copy.deepcopy(unet))
+    for _ in range(2):  # the first call packs
+        assert_close(packed(*inputs), unet(*inputs), PRECISIONS[dtype])
+    kinds = {type(layer) for layer in packed.modules()}
+    quicker = {PackedConv2d, PackedLinear, PackedUpsample, PackedGEGLU}
+    assert quicker <= kinds if has_kernels(dtype) else not quicker & kinds  # some processors know no bfloat16
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@torch.no_grad()
+def test_autoencoder(dtype: torch.dtype) -> None:
+    plain = small_autoencoder().to(dtype)
+    packed = pack_for_inference(copy.deepcopy(plain))
+    image, latent = torch.randn(1, 3, 32, 32).to(dtype), torch.randn(1, 4, 16, 16).to(dtype)
+    assert_close(packed.encode(image).mean, plain.encode(image).mean, PRECISIONS[dtype])
+    assert_close(packed.decode(latent), plain.decode(latent), PRECISIONS[dtype])
+
+
+@torch.no_grad()
+def test_other_sizes_than_the_first() -> None:
+    unet = small_unet()
+    packed = pack_for_inference(copy.deepcopy(unet))
+    for batch, height, width in ((1, 16, 16), (3, 8, 24), (1, 32, 16)):
+        x, t, context = torch.randn(batch, 4, height, width), torch.arange(batch), torch.randn(batch, 5, 24)
+        assert_close(packed(x, t, context), unet(x, t, context), 1e-5)
+
+
+@torch.no_grad()
+def test_state_dict_is_that_of_the_plain_layers() -> None:
+    unet = small_unet()
+    expected = {key: value.clone() for key, value in unet.state_dict().items()}
+    packed = pack_for_inference(unet)
+    packed(*unet_inputs(torch.float32))
+    state = packed.state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+@torch.no_grad()
+def test_weights_loaded_into_a_packed_network_are_used() -> None:
+    packed = pack_for_inference(small_unet())
+    inputs = unet_inputs(torch.float32)
+    packed(*inputs)
+    other = small_unet()
+    for parameter in other.parameters():
+        parameter.mul_(1.1)
+    packed.load_state_dict(other.state_dict())
+    assert_close(packed(*inputs), other(*inputs), 1e-5)
+
+
+@torch.no_grad()
+def test_change_of_precision_and_copies_after_packing() -> None:
+    unet, inputs = small_unet(), unet_inputs(torch.float32)
+    packed = pack_for_inference(copy.deepcopy(unet))
+    packed(*inputs)
+    assert_close(copy.deepcopy(packed)(*inputs), unet(*inputs), 1e-5)
+    assert_close(packed.double()(*(x.double() if x.is_floating_point() else x for x in inputs)).float(),
+                 unet(*inputs), 1e-5)  # fmt: skip
+
+
+def test_gradients_of_the_input_are_those_of_the_plain_network() -> None:
+    unet = small_unet().requires_grad_(False)
+    packed = pack_for_inference(copy.deepcopy(unet))
+    x, t, context = unet_inputs(torch.float32)
+    with torch.no_grad():
+        packed(x, t, context)
+    grads = []
+    for network in (packed, unet):
+        wanted = x.clone().requires_grad_()
+        network(wanted, t, context).square().sum().backward()
+        assert wanted.grad is not None
+        grads.append(wanted.grad)
+    assert_close(grads[0], grads[1], 1e-4)
+
+
+@torch.no_grad()
+def test_attention_modes_and_hooks_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = small_unet()
+    seen = []
+    unet.input_blocks[0][0].register_forward_hook(lambda module, args, output: seen.append("hook"))
+    packed = pack_for_inference(unet)
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float | None = None) -> torch.Tensor:
+        seen.append("attend")
+        return torch.zeros_like(q)
+
+    monkeypatch.setattr(CrossAttention, "attend", staticmethod(attend))
+    packed(*unet_inputs(torch.float32))
+    assert seen.count("hook") == 1
+    assert seen.count("attend") == sum(isinstance(layer, CrossAttention) for layer in packed.modules())
+
+
+def test_folded_weight_is_the_convolution_of_the_doubled_picture() -> None:
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(5, 3, 3, 3), torch.randn(5), torch.randn(2, 3, 7, 6)
+    expected = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
+    actual = F.conv_transpose2d(x, fold_upsampling(weight), bias, stride=2, padding=1)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_packed_stays() -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), nn.Linear(4, 4).double(), nn.Conv1d(4, 4, 1)
+    )
+    before = list(layers)
+    assert list(pack_for_inference(layers)) == before
+
+
+def test_a_gradient_for_the_input_is_that_of_the_plain_network() -> None:
+    unet, (x, t, context) = small_unet().requires_grad_(False), unet_inputs(torch.float32)
+    packed = pack_for_inference(copy.deepcopy(unet))
+    packed(x, t, context)
+    gradients = []
+    for network in (packed, unet):
+        leaf = context.clone().requires_grad_(True)
+        network(x, t, leaf).square().sum().backward()
+        gradients.append(leaf.grad)
+    assert_close(gradients[0], gradients[1], 1e-4)
+
+
+def test_a_bias_that_learns_has_its_gradient() -> None:
+    torch.manual_seed(0)
+    plain, x = nn.Linear(6, 4), torch.randn(3, 6)
+    plain.weight.requires_grad_(False)
+    packed = pack_for_inference(nn.Sequential(copy.deepcopy(plain)))
+    with torch.no_grad():
+        packed(x)
+    assert packed[0].is_packed
+    for network in (packed, plain):
+        network(x).square().sum().backward()
+    torch.testing.assert_close(packed[0].bias.grad, plain.bias.grad)
+
+
+@torch.no_grad()
+def test_autocast_finds_the_plain_path() -> None:
+    packed, inputs = pack_for_inference(small_unet()), unet_inputs(torch.float32)
+    layer = next(layer for layer in packed.modules() if isinstance(layer, PackedLinear))
+    packed(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.zeros(1, layer.in_features)).dtype is torch.bfloat16
