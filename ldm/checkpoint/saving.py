@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, TensorSpec, serialize_file
 from torch import Tensor
 
-from ldm.checkpoint.formats import SAFETENSORS_DTYPES
 from ldm.util import UserError, atomic_write
 
 _TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
-_DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 
 def save_state_dict(
@@ -70,25 +70,41 @@ def _own_storage(tensor: Tensor) -> Tensor:
 
 
 def _write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any]) -> None:
-    """Header, then the bytes of one tensor after the other: no second copy of the weights in memory.
+    """By the library, from where the tensors lie: no second copy of the weights in memory.
 
-    Tensors that share memory are written once each, because the format has no way to say that they do.
+    Tensors that share memory are written once each, because the format has no way to say that they do; the library's
+    ``save_file`` refuses them, its ``serialize_file`` does not.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **{str(k): str(v) for k, v in metadata.items()}}}
-    # Widest types first: then every tensor lies at a multiple of its element size.
-    order = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
-    offset = 0
-    for key in order:
-        tensor = tensors[key]
-        if tensor.dtype not in _DTYPE_NAMES:
-            raise UserError(f"cannot write '{key}' as safetensors: the format has no type {tensor.dtype}")
-        end = offset + tensor.numel() * tensor.element_size()
-        header[key] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for key in order:
-            data = tensors[key].detach().cpu().contiguous().reshape(-1)
-            file.write(data.view(torch.uint8).numpy().data)
+    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    specs = {key: _spec(key, tensor) for key, tensor in plain.items()}
+    mode = path.stat().st_mode
+    try:
+        serialize_file(specs, path, {"format": "pt", **{str(key): str(value) for key, value in metadata.items()}})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))  # it has no kind of error of its own for a full disk
+        raise OSError(number and int(number[1]), os.strerror(int(number[1])) if number else str(error)) from error
+    path.chmod(mode)  # it puts a file of its own there, which nobody else may read
+    _sort_metadata(path)
+
+
+def _spec(key: str, tensor: Tensor) -> TensorSpec:
+    try:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return TensorSpec(dtype=dtype, shape=tensor.shape, data_ptr=tensor.data_ptr(), data_len=tensor.nbytes)
+    except SafetensorError as error:
+        raise UserError(f"cannot write '{key}' as safetensors: the format has no type {tensor.dtype}") from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put a header's text fields in order, in place: the library writes them in a random one.
+
+    Without this, three files of the same weights and eight fields had three different contents.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+        if len(text) == size:
+            file.seek(8)
+            file.write(text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import ctypes
 import mmap
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -55,7 +57,7 @@ class MappedFile:
             raise UserError(f"there is no file '{path}'") from error
         except OSError as error:
             raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
-        self._base = torch.frombuffer(self.buffer, dtype=torch.uint8).data_ptr()
+        self._bases = [torch.frombuffer(self.buffer, dtype=torch.uint8).data_ptr()]  # where the file lies in memory
 
     @classmethod
     def from_bytes(cls, data: bytes, path: Path) -> MappedFile:
@@ -64,7 +66,7 @@ class MappedFile:
         made.path, made.size = path, len(data)
         made.buffer = mmap.mmap(-1, max(len(data), 1))
         made.buffer[: len(data)] = data
-        made._base = torch.frombuffer(made.buffer, dtype=torch.uint8).data_ptr()
+        made._bases = [torch.frombuffer(made.buffer, dtype=torch.uint8).data_ptr()]
         return made
 
     def bytes_at(self, start: int, length: int) -> Tensor:
@@ -80,24 +82,36 @@ class MappedFile:
         return torch.frombuffer(self.buffer, dtype=torch.uint8, count=length, offset=start)
 
     def aligned(self, data: Tensor, dtype: torch.dtype) -> Tensor:
-        """Bytes seen as ``dtype``; copied first where the file put them at an address that the type may not have."""
+        """A tensor seen as ``dtype``; copied first where the file put them at an address that the type may not have."""
         if data.data_ptr() % dtype.itemsize:
             copy = data.clone()
             self.release(data)
             data = copy
         return data.view(dtype)
 
+    def adopt(self, tensors: Iterable[Tensor]) -> None:
+        """Have :meth:`release` know tensors that a library mapped from this file, privately as well.
+
+        They must fill the end of the file without a hole, as those of a safetensors file do.
+        """
+        filled = [tensor for tensor in tensors if tensor.numel()]
+        begin = min((tensor.data_ptr() for tensor in filled), default=0)
+        total = sum(tensor.nbytes for tensor in filled)
+        start = begin - (self.size - total)
+        # Memory that is no mapping would lose its contents: take only what lies as it does in the file.
+        if filled and start % mmap.PAGESIZE == 0 and begin + total == max(t.data_ptr() + t.nbytes for t in filled):
+            self._bases.append(start)
+
     def release(self, tensor: Tensor) -> None:
         """Give back the physical memory of pages that lie wholly inside ``tensor``; a later read maps them again."""
         advice = getattr(mmap, "MADV_DONTNEED", None)  # missing on Windows, where it would only save memory
-        start = tensor.data_ptr() - self._base
-        stop = start + tensor.numel() * tensor.element_size()
-        if advice is None or start < 0 or stop > self.size:
+        start, stop = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        if advice is None or not any(base <= start and stop <= base + self.size for base in self._bases):
             return
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         last = stop // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first:
-            self.buffer.madvise(advice, first, last - first)
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)
 
 
 class MappedTensors(dict[str, Tensor]):

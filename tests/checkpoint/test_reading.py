@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from ldm.checkpoint import is_lightning_checkpoint, read_file, read_metadata, read_state_dict, save_state_dict
+from ldm.checkpoint.source import MappedFile
 from ldm.util import UserError
 
 WEIGHTS = {
@@ -180,3 +182,49 @@ def test_missing_file_folder_and_truncated_file(tmp_path: Path) -> None:
             (tmp_path / "x").write_bytes(data[: int(len(data) * part)])
             with pytest.raises(UserError, match="damaged or cut short"):
                 read_state_dict(tmp_path / "x")
+
+
+def _safetensors(header: object, data: bytes = b"\0" * 8) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def _entry(**changes: object) -> dict[str, object]:
+    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}
+
+
+HOSTILE = {
+    "overlap": _safetensors({"a": _entry(), "b": _entry()}),
+    "a hole": _safetensors({"a": _entry(data_offsets=[4, 12])}, b"\0" * 12),
+    "more than the header": _safetensors({"a": _entry()}, b"\0" * 9),
+    "a huge shape": _safetensors({"a": _entry(shape=[2**62, 4])}),
+    "a boolean shape": _safetensors({"a": _entry(shape=[True, 2])}),
+    "backwards": _safetensors({"a": _entry(data_offsets=[8, 0])}),
+    "an unknown type": _safetensors({"a": _entry(dtype="F31")}),
+    "fields that are no text": _safetensors({"__metadata__": {"a": 1}, "a": _entry()}),
+    "too deep": _safetensors(b'{"a":' * 100_000),
+    "no JSON": _safetensors(b"{" + b"\xff" * 9),
+}
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_a_safetensors_header_that_does_not_fit_is_one_sentence(words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(HOSTILE[words])
+    with pytest.raises(UserError, match=r"x\.safetensors' is damaged or cut short: its safetensors header") as caught:
+        read_file(tmp_path / "x.safetensors")
+    assert str(caught.value).isprintable()
+
+
+def test_pages_of_a_library_are_given_back_only_where_they_are_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    safetensors.torch.save_file({"a": torch.ones(100_000)}, path)
+    source = MappedFile(path)
+    copied = torch.ones(100_000)
+    source.adopt([copied])
+    source.release(copied)
+    assert copied.sum() == 100_000  # memory of its own keeps its values
+    mapped = safetensors.torch.load_file(path)["a"]
+    source.adopt([mapped])
+    mapped.zero_()
+    source.release(mapped)
+    assert mapped.sum() > 97_000  # the file's pages are read again

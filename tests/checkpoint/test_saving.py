@@ -51,6 +51,22 @@ def test_others_can_read_what_is_written(tmp_path: Path) -> None:
     assert same(loaded["state_dict"]) and loaded["global_step"] == 3
 
 
+def test_a_safetensors_file_is_the_same_each_time_and_readable_by_others(tmp_path: Path) -> None:
+    fields = {letter: '"\\\n\x01한' + letter for letter in "hgfedcba"}
+    for number in range(3):
+        save_state_dict(WEIGHTS, tmp_path / f"{number}.safetensors", fields)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert read_metadata(tmp_path / "0.safetensors") == {"format": "pt", **fields}
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "0.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_tensors_that_share_memory_are_written_once_each(tmp_path: Path) -> None:
+    save_state_dict({"a": BASE, "b": BASE, "c": BASE[2:6]}, tmp_path / "x.safetensors")
+    read = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    assert torch.equal(read["a"], BASE) and torch.equal(read["b"], BASE) and torch.equal(read["c"], BASE[2:6])
+
+
 def test_a_view_does_not_carry_the_rest_of_its_storage(tmp_path: Path) -> None:
     save_state_dict({"view": torch.zeros(1_000_000)[:10]}, tmp_path / "x.ckpt")
     assert (tmp_path / "x.ckpt").stat().st_size < 10_000
@@ -67,6 +83,9 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         save_state_dict(WEIGHTS, tmp_path / "model.txt")
     with pytest.raises(UserError, match=r"'step' is a int, not a tensor"):
         save_state_dict({"step": 5}, tmp_path / "model.ckpt")  # type: ignore[dict-item]
+    with pytest.raises(UserError, match=r"cannot write 'a' as safetensors: .* no type torch\.complex128"):
+        save_state_dict({"a": torch.zeros(1, dtype=torch.complex128)}, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         save_state_dict(WEIGHTS, tmp_path / "file" / "model.ckpt")
