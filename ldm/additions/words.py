@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldm.additions.base import Addition, Undo, replace_module
 from ldm.additions.placeholders import fill, spread
 from ldm.checkpoint.embeddings import EmbeddingFile, read_embedding, write_embedding
 from ldm.modules.encoders.base import TokenSpace
@@ -22,7 +23,7 @@ PROPOSALS = ("*", "@", "~", "^", "#", "sks", "toy", "thing", "object", "ball", "
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
-class EmbeddingManager(nn.Module):
+class EmbeddingManager(Addition, nn.Module):
     """The learned vectors of placeholders; an encoder calls it between its token vectors and its positions.
 
     State dict: ``string_to_param_dict.<placeholder>`` [n, D], what is learned, and ``initial_embeddings.<placeholder>``
@@ -46,6 +47,11 @@ class EmbeddingManager(nn.Module):
         UserError: a placeholder or an initial word that the encoder's vocabulary does not have, or a file that does not
             fit. Only words are checked later, at the first use, where the encoder is still on the meta device.
     """
+
+    file_name = "embeddings"
+    step_suffix = ".pt"
+    last_suffixes = (".pt", ".safetensors")
+    own_keys = ("embedding_manager.",)
 
     def __init__(
         self,
@@ -116,6 +122,25 @@ class EmbeddingManager(nn.Module):
     def embedding_parameters(self) -> Iterable[nn.Parameter]:
         """What is learned."""
         return self.string_to_param_dict.parameters()
+
+    def learned(self) -> Sequence[nn.Parameter]:
+        return list(self.embedding_parameters())
+
+    def attach(self, model: Any, scale: float = 1.0) -> Undo:
+        """Have these words in place of those that the model has."""
+        before = model.embedding_manager
+        undo = replace_module(model, "embedding_manager", self)
+        if before is not None:
+            before.remove()
+        self.install(model.model.diffusion_model)
+
+        def take_off() -> None:
+            self.remove()
+            undo()
+            if before is not None:
+                before.install(model.model.diffusion_model)
+
+        return take_off
 
     def embedding_to_coarse_loss(self) -> Tensor:
         """How far the vectors P are from their start P0: the mean of (P - P0)(P - P0)^T over placeholders, [n, n]."""

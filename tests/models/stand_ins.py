@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ldm.additions.base import Addition
 
 CONTEXT = 8
 
@@ -28,15 +32,21 @@ class LetterEncoder(nn.Module):
         return torch.sin(lengths[:, None, None] + torch.arange(3 * CONTEXT).reshape(1, 3, CONTEXT))
 
 
-class Words(nn.Module):
+class Words(Addition, nn.Module):
     """One learned vector, as the EmbeddingManager of textual inversion would own it."""
 
     def __init__(self, embedder: nn.Module, placeholder_strings: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.vector = nn.Parameter(torch.zeros(CONTEXT))
 
-    def embedding_parameters(self) -> list[nn.Parameter]:
+    def learned(self) -> list[nn.Parameter]:
         return [self.vector]
+
+    def save(self, path: Any, metadata: Any = None) -> None:
+        raise NotImplementedError
+
+    def attach(self, model: Any, scale: float = 1.0) -> Any:
+        raise NotImplementedError
 
     def install(self, network: nn.Module) -> None:
         pass

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldm.additions.base import Addition
+from ldm.additions.learning import Learning
 from ldm.models.diffusion.base import DiffusionModel, images_to_channels_first
 from ldm.models.diffusion.invertible import invertible_loss
 from ldm.models.diffusion.preview import latent_previews
 from ldm.models.diffusion.wrapper import Condition
-from ldm.modules.cpu.frozen import lean_where_frozen
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
-from ldm.modules.encoders.base import AbstractEncoder
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)
@@ -74,12 +74,13 @@ class LatentModel(DiffusionModel):
         self.inversion_weight, self.inversion_stride = inversion_weight, inversion_stride
         self.embedding_reg_weight = embedding_reg_weight
         self.embedding_manager: Any = None
+        self.further_additions: list[Addition] = []  # what learns besides words and adapters of the encoder
         self.unfreeze_model = unfreeze_model
         self.model_lr = model_lr
         if personalization_config is not None:
             self.learn_words(instantiate_from_config(personalization_config, embedder=self.cond_stage_model))
-        elif self.learns_words_only:
-            self._freeze_the_rest()
+        else:
+            self.learning.freeze_the_rest(self)
         self.train(self.training)
         if ckpt_path is not None:
             self.init_from_ckpt(ckpt_path, ignore_keys, load_only_unet)
@@ -88,11 +89,16 @@ class LatentModel(DiffusionModel):
         """As usual, but what is not trained stays in eval mode."""
         super().train(mode)
         self.first_stage_model.eval()
-        if self.cond_stage_model is not None and (self.learns_words_only or not self.cond_stage_trainable):
+        learning = self.learning
+        if self.cond_stage_model is not None and (learning.additions_only or not self.cond_stage_trainable):
             self.cond_stage_model.eval()
-            for module in self._added_to_encoder():
-                module.train(mode)
+            learning.set_modes(mode)
         return self
+
+    @property
+    def learning(self) -> Learning:
+        """What learns in a run: additions, or the model, or both."""
+        return Learning.of(self, self.unfreeze_model, self.model_lr)
 
     def learn_words(self, manager: Any) -> None:
         """Have an EmbeddingManager between the encoder's token vectors and its layers; freeze what does not learn."""
@@ -100,31 +106,7 @@ class LatentModel(DiffusionModel):
             self.embedding_manager.remove()
         self.embedding_manager = manager
         manager.install(self.model.diffusion_model)
-        if self.learns_words_only:
-            self._freeze_the_rest()
-
-    def _freeze_the_rest(self) -> None:
-        self.requires_grad_(False)
-        for parameter in [*self._words(), *self._added_parameters()]:
-            parameter.requires_grad_(True)
-        self.strict_loading = False  # its checkpoints hold what learns
-        lean_where_frozen(self.model)
-
-    @property
-    def learns_words_only(self) -> bool:
-        """Whether the network and the encoder stay as they are: words learn, or what was added to the encoder."""
-        small = self.embedding_manager is not None or bool(self._added_parameters())
-        return small and not self.unfreeze_model
-
-    def _words(self) -> list[nn.Parameter]:
-        return [] if self.embedding_manager is None else list(self.embedding_manager.embedding_parameters())
-
-    def _added_to_encoder(self) -> list[nn.Module]:
-        encoder = self.cond_stage_model
-        return encoder.added_modules() if isinstance(encoder, AbstractEncoder) else []
-
-    def _added_parameters(self) -> list[nn.Parameter]:
-        return [parameter for module in self._added_to_encoder() for parameter in module.parameters()]
+        self.learning.freeze_the_rest(self)
 
     def _build_cond_stage(self, config: dict[str, Any] | str) -> Any:
         if config == "__is_unconditional__":
@@ -231,21 +213,8 @@ class LatentModel(DiffusionModel):
     def trained_parameters(self) -> list[Any]:
         parameters: list[Any] = super().trained_parameters()
         if self.cond_stage_trainable and self.cond_stage_model is not None:
-            added = set(self._added_parameters())
-            parameters += [p for p in self.cond_stage_model.parameters() if p not in added]
-        small = self._small_groups()
-        if not small:
-            return parameters
-        return [*small, {"params": parameters, "lr": self.model_lr}] if self.unfreeze_model else small
-
-    def _small_groups(self) -> list[dict[str, Any]]:
-        """Words and what was added to the encoder, as the optimiser takes them; one group where they learn alike."""
-        words, added = self._words(), self._added_parameters()
-        rate = self.cond_stage_model.added_rate if added else 1.0
-        if rate == 1:
-            return [{"params": words + added}] if words + added else []
-        slower = {"params": added, "lr": rate * self.learning_rate}
-        return [{"params": words}, slower] if words else [slower]
+            parameters += self.cond_stage_model.parameters()
+        return self.learning.groups(self.learning_rate, parameters)
 
     @torch.no_grad()
     def log_images(
@@ -267,12 +236,7 @@ class LatentModel(DiffusionModel):
         """Keep what learns: a run for a few words does not carry the model along."""
         if self.embedding_manager is not None:
             checkpoint["progressive_counter"] = self.embedding_manager.progressive_counter
-        if self.learns_words_only:
-            learned = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-            state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {
-                key: state[key] for key in state if key in learned or key.startswith("embedding_manager.")
-            }
+        checkpoint["state_dict"] = self.learning.part_to_save(self, checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.embedding_manager is not None:

@@ -37,9 +37,9 @@ class BottleneckAdapter(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.up = ZeroLinear(bottleneck, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., D]."""
-        return x + self.scale * self.up(self.dropout(nn.functional.gelu(self.down(self.norm(x)))))
+    def forward(self, x: Tensor, amount: float = 1.0) -> Tensor:
+        """[..., D] -> [..., D]; ``amount`` is a further factor of what is added."""
+        return x + amount * self.scale * self.up(self.dropout(nn.functional.gelu(self.down(self.norm(x)))))
 
 
 class LightTransformer(nn.Module):
@@ -64,12 +64,12 @@ class LightTransformer(nn.Module):
         self.layers = nn.ModuleList(LightLayer(inner, heads, dropout) for _ in range(depth))
         self.out = ZeroLinear(inner, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
+    def forward(self, x: Tensor, amount: float = 1.0) -> Tensor:
+        """[B, N, D] -> [B, N, D]; ``amount`` is a further factor of what is added."""
         hidden = self.into(self.norm(x))
         for layer in self.layers:
             hidden = layer(hidden)
-        return x + self.scale * self.out(hidden)
+        return x + amount * self.scale * self.out(hidden)
 
 
 class LightLayer(nn.Module):

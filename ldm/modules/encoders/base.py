@@ -85,15 +85,9 @@ class TokenSpace(Protocol):
 class AbstractEncoder(nn.Module):
     """A module that turns a condition (text, label, picture) into what the network is conditioned on."""
 
-    added_rate = 1.0  # learning rate of what was added to it, as a multiple of the run's
-
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """Condition -> what the network sees, here simply ``forward``."""
         return self(*args, **kwargs)
-
-    def added_modules(self) -> list[nn.Module]:
-        """What was added to a trained encoder, and learns while all else is frozen; nothing here."""
-        return []
 
 
 class IdentityEncoder(AbstractEncoder):

@@ -15,6 +15,7 @@ from ldm.checkpoint import load_weights, read_metadata, save_state_dict
 from ldm.modules.encoders.adapters import BottleneckAdapter, LightTransformer
 from ldm.modules.encoders.base import EmbeddingChange
 from ldm.modules.encoders.bert import TransformerEmbedder
+from ldm.modules.encoders.multilingual import ForeignReader
 from ldm.modules.encoders.pre_BERT import MultilingualTextEmbedder
 from ldm.util import ConfigError, UserError
 
@@ -39,7 +40,7 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
             learn from the others: the word is whole without them.
         adapter_ckpt: a file of ``save_adapters`` to begin with.
         adapters_on: whether they take part.
-        train_adapters: whether they learn.
+        train_adapters: whether they learn, beside or instead of the vectors of a placeholder.
         bert: the parameters of ``BERTEmbedder``, and of ``MultilingualTextEmbedder`` for prompts in other languages.
 
     Raises:
@@ -79,6 +80,9 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         if post_layers:
             post = LightTransformer(self.width, post_dim, post_layers, post_heads, adapter_dropout, adapter_scale)
         self.text_adapters = nn.ModuleDict({"adapter": adapter, "post": post})
+        self.below = nn.ModuleList()  # text_adapters of other encoders, which x passes first; see ``over``
+        self.amounts: tuple[float, ...] = (1.0,)  # of what those below and its own add
+        self._first: tuple[MultilingualTextEmbedder, ...] = ()  # in a tuple, so that it is no child
         self.added_rate = adapter_lr
         self.adapter_drop = adapter_drop
         self.adapters_on = adapters_on
@@ -93,7 +97,10 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         chosen = self._chosen(tokens)
 
         def adapted(part: str, x: Tensor) -> Tensor:
-            return torch.where(chosen, self.text_adapters[part](x), x)
+            for adapters, amount in zip([*self.below, self.text_adapters], self.amounts, strict=True):
+                layer = adapters[part]
+                x = x if isinstance(layer, nn.Identity) else torch.where(chosen, layer(x, amount), x)
+            return x
 
         def change(tokens: Tensor, embedded: Tensor) -> Tensor:
             filled = embedded if embedding_manager is None else embedding_manager(tokens, embedded)
@@ -102,6 +109,10 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
             return adapted("adapter", filled)
 
         return adapted("post", super().encode_tokens(tokens, change))
+
+    @property
+    def reader(self) -> ForeignReader:
+        return self._first[0].reader if self._first else super().reader
 
     @property
     def _takes_turns(self) -> bool:
@@ -126,10 +137,6 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         finally:
             self.adapters_on = before
 
-    def added_modules(self) -> list[nn.Module]:
-        """What is trained beside, or instead of, the vectors of a placeholder."""
-        return [self.text_adapters] if self.train_adapters else []
-
     def save_adapters(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write the adapters, without the encoder, to a small ``.safetensors`` file.
 
@@ -147,10 +154,7 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
             UserError: no such file, something else is in it, or adapters of another shape.
         """
         width, sizes = sizes_in(path)
-        if width != self.width:
-            raise UserError(
-                f"the adapters in '{path}' were made for a text encoder of width {width}; this model's has {self.width}"
-            )
+        _check_width(width, self.width, f"the adapters in '{path}'")
         if sizes != self.sizes:
             raise UserError(f"the adapters in '{path}' have the sizes {sizes}; the configuration says {self.sizes}")
         load_weights(self.text_adapters, path, strict=True)
@@ -162,19 +166,46 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         Raises:
             UserError: as ``load_adapters``.
         """
-        sizes: dict[str, Any] = sizes_in(path)[1]
+        adapted = cls._sharing(encoder, sizes_in(path)[1])
+        adapted.load_adapters(path)
+        adapted.text_adapters.to(encoder.device, encoder.token_embedding.weight.dtype).eval().requires_grad_(False)
+        return adapted
+
+    def over(self, encoder: TransformerEmbedder, amount: float = 1.0) -> AdapterBERTEmbedder:
+        """Another encoder with these adapters, on top of those that it may have; all weights are shared.
+
+        Args:
+            encoder: stays as it is.
+            amount: a factor of what these adapters add.
+
+        Raises:
+            UserError: its width is another one.
+        """
+        _check_width(self.width, encoder.width, "the adapters")
+        adapted = self._sharing(encoder, self.sizes)
+        adapted.text_adapters = self.text_adapters
+        adapted.amounts = (amount,)
+        if isinstance(encoder, AdapterBERTEmbedder) and encoder.adapters_on:
+            adapted.below.extend([*encoder.below, encoder.text_adapters])
+            adapted.amounts = (*encoder.amounts, amount)
+        return adapted
+
+    @classmethod
+    def _sharing(cls, encoder: TransformerEmbedder, sizes: Mapping[str, Any]) -> AdapterBERTEmbedder:
+        """An encoder with the transformer of another, and new adapters."""
         adapted = cls(
-            n_embed=encoder.width,
-            n_layer=0,
-            vocab_size=1,
-            max_seq_len=encoder.max_length,
-            use_tokenizer=False,
-            aligner=encoder.aligner if isinstance(encoder, MultilingualTextEmbedder) else None,
-            **sizes,
+            n_embed=encoder.width, n_layer=0, vocab_size=1, max_seq_len=encoder.max_length, use_tokenizer=False, **sizes
         )
         adapted.transformer, adapted.tokenizer = encoder.transformer, encoder.tokenizer
-        adapted.load_adapters(path)
-        return adapted.to(encoder.device, encoder.token_embedding.weight.dtype).eval()
+        if isinstance(encoder, MultilingualTextEmbedder):
+            adapted.aligner, adapted.language, adapted._first = encoder.aligner, encoder.language, (encoder,)
+        adapted.training, adapted.frozen = encoder.training, encoder.frozen
+        return adapted
+
+
+def _check_width(made_for: int, here: int, what: str) -> None:
+    if made_for != here:
+        raise UserError(f"{what} were made for a text encoder of width {made_for}; this model's has {here}")
 
 
 def sizes_in(path: str | os.PathLike[str]) -> tuple[int, dict[str, Any]]:
