@@ -23,6 +23,7 @@ from ldm.training.checkpoints import AtomicCheckpointIO, TrainCheckpoint
 from ldm.training.config import PERSONALIZATION, apply_personalization, check_placeholders, read_config, require
 from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.options import parse
+from ldm.training.precision import affordable
 from ldm.training.resume import ExactResume
 from ldm.training.run_folder import RunFolder, choose_run_folder, configurations
 from ldm.util import ConfigError, MissingPartError, UserError, instantiate_from_config
@@ -141,7 +142,7 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
     Raises:
         ConfigError: Lightning does not accept the settings.
     """
-    settings = legacy.translate_trainer(plain(lightning.get("trainer")) or {})
+    settings = affordable(legacy.translate_trainer(plain(lightning.get("trainer")) or {}))
     if lightning.get("find_unused_parameters") and settings.get("strategy", "ddp") == "ddp":
         settings["strategy"] = "ddp_find_unused_parameters_true"
     settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO()], **settings}
