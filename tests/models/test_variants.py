@@ -244,4 +244,4 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match="freeze_embedder"):
         build("embedding", freeze_embedder=False)
     with pytest.raises(NotImplementedError):
-        PictureConditioned.picture_condition(build("inpaint"), {}, (8, 8))
+        PictureConditioned.picture_parts(build("inpaint"), {}, (8, 8), 1)

@@ -18,15 +18,22 @@ from torch.nn import functional as F
 
 from ldm.checkpoint import read_state_dict
 from ldm.models.diffusion.base import images_to_channels_first
+from ldm.models.diffusion.condition import MASK, Parts, in_rows
 from ldm.models.diffusion.ddpm import LatentDiffusion
+from ldm.models.diffusion.guidance import expand_condition
+from ldm.models.diffusion.wrapper import Condition
+from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
+from ldm.modules.encoders.needs import Need, Needs
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
+UPSCALING_NOISE, EMBEDDING_NOISE = 20, 0  # levels at sampling, as public programs have them
+PICTURE_TO_FILL = Need("image", "pictures [B, 3, H, W] in [-1, 1], of which a part is filled", instead="masked_image")
 # the convolution that sees the latent, in the network and in its average
 FIRST_CONVOLUTION = ("model.diffusion_model.input_blocks.0.0.weight", "model_ema.diffusion_modelinput_blocks00weight")
 
 
 class PictureConditioned(LatentDiffusion):
-    """Latent diffusion whose condition has parts besides the text; subclasses give :meth:`picture_condition`."""
+    """Latent diffusion whose condition has parts besides the text; subclasses say what they need, and show it."""
 
     frozen: tuple[str, ...] = ()  # a subclass's models that stay as they are
 
@@ -54,27 +61,26 @@ class PictureConditioned(LatentDiffusion):
                 part.eval()
         return self
 
-    def picture_condition(self, batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-        """The entries ``c_concat`` and ``c_adm`` for latents of height and width ``size``."""
+    @property
+    def needs(self) -> Needs:
+        """What :meth:`condition` has to get besides prompts; each subclass says it."""
         raise NotImplementedError
 
-    def get_condition(self, batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-        """The whole condition of a batch; at sampling time the batch needs no ``first_stage_key``.
+    def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
+        """The parts ``c_concat`` and ``c_adm`` for ``rows`` latents of height and width ``size``, of what was given."""
+        raise NotImplementedError
 
-        Raises:
-            UserError: the batch lacks what the model is conditioned on.
-        """
+    def pictures_of(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What :meth:`picture_parts` is given for a batch."""
+        raise NotImplementedError
+
+    def _parts(self, prompts: Sequence[str] | Tensor, size: tuple[int, int] | None, given: Mapping[str, Any]) -> Parts:
+        tensors = {name: v.to(self.device) if isinstance(v, Tensor) else v for name, v in given.items()}
+        return {**self.picture_parts(tensors, size, len(prompts)), **super()._parts(prompts, size, {})}
+
+    def given_by(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         _entry(batch, self.cond_stage_key)
-        text = self.get_learned_conditioning(self.get_raw_condition(batch))
-        return {**self.picture_condition(batch, size), "c_crossattn": [text]}
-
-    def get_input(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        z = self.get_latent(batch)
-        return z, self.get_condition(batch, (z.shape[-2], z.shape[-1]))
-
-    def unconditional(self, condition: Mapping[str, Any], text: str = "") -> dict[str, Any]:
-        """What guidance is away from: the same picture with an empty (or a negative) text."""
-        return {**condition, "c_crossattn": [super().unconditional(condition["c_crossattn"][0], text)]}
+        return self.get_raw_condition(batch), self.pictures_of(batch)
 
     def pictures(self, batch: Mapping[str, Any], key: str) -> Tensor:
         """The batch's pictures [B, H, W, C] under ``key`` as [B, C, H, W] on the model's device."""
@@ -140,16 +146,31 @@ class LatentInpaintDiffusion(LatentFinetuneDiffusion):
             raise ConfigError(f"masked_image_key '{masked_image_key}' must be one of concat_keys {self.concat_keys}")
         self.masked_image_key = masked_image_key
 
-    @torch.no_grad()
-    def picture_condition(self, batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-        parts = [self._concatenated(batch, key, size) for key in self.concat_keys]
-        return {"c_concat": [torch.cat(parts, dim=1)]}
+    @property
+    def needs(self) -> Needs:
+        others = [key for key in self.concat_keys if key not in (MASK.name, self.masked_image_key)]
+        return Needs((PICTURE_TO_FILL, MASK, *(Need(key, "channels [B, *, H, W]") for key in others)))
 
-    def _concatenated(self, batch: Mapping[str, Any], key: str, size: tuple[int, int]) -> Tensor:
-        picture = self.pictures(batch, key)
-        if key == self.masked_image_key:
-            return self.get_first_stage_encoding(self.encode_first_stage(picture))
-        return F.interpolate(picture, size=size)
+    @torch.no_grad()
+    def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
+        size = needed(size)
+        masked = given["masked_image"] if "masked_image" in given else given["image"] * (1 - given["mask"])
+        shown = [
+            self._latent_of(masked) if key == self.masked_image_key else F.interpolate(given[key], size=size)
+            for key in self.concat_keys
+        ]
+        return {"c_concat": [torch.cat(expand_condition(shown, rows), dim=1)]}
+
+    def _latent_of(self, picture: Tensor) -> Tensor:
+        """A scaled latent: a random one of the posterior in training, else the mean, so that a request repeats."""
+        encoded = self.encode_first_stage(picture)
+        if isinstance(encoded, DiagonalGaussianDistribution) and not self.training:
+            encoded = encoded.mode()
+        return self.get_first_stage_encoding(encoded)
+
+    def pictures_of(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        given = {key: self.pictures(batch, key) for key in self.concat_keys if key != self.masked_image_key}
+        return {**given, "masked_image": self.pictures(batch, self.masked_image_key)}
 
 
 class LatentDepth2ImageDiffusion(LatentFinetuneDiffusion):
@@ -167,10 +188,17 @@ class LatentDepth2ImageDiffusion(LatentFinetuneDiffusion):
         super().__init__(concat_keys=concat_keys, parts={"depth_model": depth_stage_config}, **finetune)
         self.depth_stage_key = self.concat_keys[0]
 
+    @property
+    def needs(self) -> Needs:
+        return Needs((Need("image", "pictures [B, 3, H, W] in [-1, 1], whose depth is kept"),))
+
+    def pictures_of(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return {"image": _entry(batch, self.depth_stage_key)}
+
     @torch.no_grad()
-    def picture_condition(self, batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-        depth = self.depth_model(_entry(batch, self.depth_stage_key).to(self.device))
-        depth = F.interpolate(depth.float(), size=size, mode="bicubic", align_corners=False)
+    def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
+        depth = self.depth_model(given["image"])
+        depth = F.interpolate(depth.float(), size=needed(size), mode="bicubic", align_corners=False)
         low, high = depth.amin((1, 2, 3), keepdim=True), depth.amax((1, 2, 3), keepdim=True)
         return {"c_concat": [2 * (depth - low) / (high - low + 1e-3) - 1]}
 
@@ -202,12 +230,25 @@ class LatentUpscaleFinetuneDiffusion(LatentFinetuneDiffusion):
         self.reshuffle_patch_size = reshuffle_patch_size
         self.low_scale_key = low_scale_key
 
+    @property
+    def needs(self) -> Needs:
+        small = [Need(self._name_of(key), "pictures [B, 3, h, w] in [-1, 1]") for key in self.concat_keys]
+        return Needs(tuple(small), () if self.low_scale_model is None else (noise_level(UPSCALING_NOISE),))
+
+    def _name_of(self, key: str) -> str:
+        """The keyword for the batch's ``key``: ``low_res`` where it is the only one."""
+        return key if len(self.concat_keys) > 1 else "low_res"
+
+    def pictures_of(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        pictures = {self._name_of(key): self.pictures(batch, key) for key in self.concat_keys}
+        return pictures if self.low_scale_model is None else {**pictures, "noise_level": None}
+
     @torch.no_grad()
-    def picture_condition(self, batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-        small = torch.cat([self._patches(self.pictures(batch, key)) for key in self.concat_keys], dim=1)
+    def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
+        small = torch.cat([self._patches(given[self._name_of(key)]) for key in self.concat_keys], dim=1)
         if self.low_scale_model is None:
             return {"c_concat": [small]}
-        noisy, level = self.low_scale_model(small)
+        noisy, level = self.low_scale_model(expand_condition(small, rows), level_in(given, UPSCALING_NOISE, rows))
         return {"c_concat": [noisy], "c_adm": level}
 
     def _patches(self, picture: Tensor) -> Tensor:
@@ -238,10 +279,18 @@ class LatentUpscaleDiffusion(PictureConditioned):
         self.low_scale_key = low_scale_key
         self.noise_level_key = noise_level_key
 
-    @torch.no_grad()
-    def picture_condition(self, batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    @property
+    def needs(self) -> Needs:
+        return Needs((Need("low_res", "small pictures [B, 3, h, w] in [-1, 1]"),), (noise_level(UPSCALING_NOISE),))
+
+    def pictures_of(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         level = None if self.noise_level_key is None else _entry(batch, self.noise_level_key)
-        noisy, level = self.low_scale_model(self.pictures(batch, self.low_scale_key), level)
+        return {"low_res": self.pictures(batch, self.low_scale_key), "noise_level": level}
+
+    @torch.no_grad()
+    def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
+        small = expand_condition(given["low_res"], rows)
+        noisy, level = self.low_scale_model(small, level_in(given, UPSCALING_NOISE, rows))
         return {"c_concat": [noisy], "c_adm": level}
 
 
@@ -276,18 +325,47 @@ class ImageEmbeddingConditionedLatentDiffusion(PictureConditioned):
         self.embed_key = embedding_key
         self.embedding_dropout = embedding_dropout
 
-    def picture_condition(self, batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-        embedding = self.embedder(self.pictures(batch, self.embed_key))
+    @property
+    def needs(self) -> Needs:
+        picture = Need("image", "pictures [B, 3, H, W] in [-1, 1], of which variations are made")
+        return Needs((picture,), () if self.noise_augmentor is None else (noise_level(EMBEDDING_NOISE),))
+
+    def pictures_of(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        pictures = {"image": self.pictures(batch, self.embed_key)}
+        return pictures if self.noise_augmentor is None else {**pictures, "noise_level": None}
+
+    def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
+        embedding = self.embedder(given["image"])
         if self.noise_augmentor is not None:
-            embedding = torch.cat(self.noise_augmentor(embedding), dim=1)
+            embedding = expand_condition(embedding, rows)
+            embedding = torch.cat(self.noise_augmentor(embedding, level_in(given, EMBEDDING_NOISE, rows)), dim=1)
         if self.training:
             keep = torch.rand(embedding.shape[0], 1, device=embedding.device) >= self.embedding_dropout
             embedding = embedding * keep
         return {"c_adm": embedding}
 
-    def unconditional(self, condition: Mapping[str, Any], text: str = "") -> dict[str, Any]:
+    def unconditional(self, condition: Condition, negative_prompt: str = "", **given: Any) -> Parts | None:
         """As elsewhere, and without the picture too."""
-        return {**super().unconditional(condition, text), "c_adm": torch.zeros_like(condition["c_adm"])}
+        parts = super().unconditional(condition, negative_prompt, **given)
+        return None if parts is None else {**parts, "c_adm": torch.zeros_like(parts["c_adm"])}
+
+
+def needed(size: tuple[int, int] | None) -> tuple[int, int]:
+    """Raises UserError when there is no size."""
+    if size is None:
+        raise UserError("this model's condition needs 'size', the (height, width) of the latents")
+    return size
+
+
+def noise_level(usual: int) -> Need:
+    """The keyword ``noise_level`` of an augmented condition."""
+    return Need("noise_level", f"how much noise the picture gets: a number or [B], None for any; {usual} if not given")
+
+
+def level_in(given: Mapping[str, Any], usual: int, rows: int) -> Tensor | None:
+    """The levels [B] that are given, or the usual one; None where a level is to be drawn, as in training."""
+    level = given.get("noise_level", usual)
+    return None if level is None else in_rows(level, rows)
 
 
 def _widened(weight: Tensor, channels: int, keep: int) -> Tensor:

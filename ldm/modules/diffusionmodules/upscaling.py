@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.modules.diffusionmodules.schedule import make_beta_schedule
-from ldm.util import ConfigError
+from ldm.util import ConfigError, UserError
 
 
 class AbstractLowScaleModel(nn.Module):
@@ -37,7 +37,14 @@ class AbstractLowScaleModel(nn.Module):
                 self.register_buffer(name, torch.from_numpy(table.astype(np.float32)))
 
     def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
-        """sqrt(acp_t) x + sqrt(1 - acp_t) noise for ``x_start`` [B, ...], levels t [B] (Ho et al. 2020, eq. 4)."""
+        """sqrt(acp_t) x + sqrt(1 - acp_t) noise for ``x_start`` [B, ...], levels t [B] (Ho et al. 2020, eq. 4).
+
+        Raises:
+            UserError: a level that the schedule does not have.
+        """
+        last = len(self.alphas_cumprod) - 1
+        if not 0 <= int(t.min()) <= int(t.max()) <= last:
+            raise UserError(f"a noise level must lie between 0 and {last}, got {t.flatten().tolist()}")
         noise = torch.randn(x_start.shape, device="cpu") if noise is None else noise
         acp = self.alphas_cumprod.to(x_start.device)[t].reshape(-1, *[1] * (x_start.dim() - 1))
         return acp.sqrt() * x_start + (1 - acp).sqrt() * noise.to(x_start.device, x_start.dtype)

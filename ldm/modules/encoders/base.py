@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ldm.modules.encoders.needs import Need
 from ldm.util import ConfigError, UserError
 
 
@@ -84,6 +85,8 @@ class TokenSpace(Protocol):
 
 class AbstractEncoder(nn.Module):
     """A module that turns a condition (text, label, picture) into what the network is conditioned on."""
+
+    takes: Need | None = None  # what it encodes, where that is not a prompt
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """Condition -> what the network sees, here simply ``forward``."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ldm.modules.encoders.base import AbstractEncoder
 from ldm.modules.encoders.clip_towers import VISION_SIZES, VisionOnly, VisionSizes, sizes_of
+from ldm.modules.encoders.needs import Need
 from ldm.util import ConfigError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -29,6 +30,8 @@ class ClipImageEmbedder(AbstractEncoder):
     Raises:
         ConfigError: an unknown ``model``.
     """
+
+    takes = Need("image", "pictures [B, 3, H, W] in [-1, 1]")
 
     def __init__(
         self,

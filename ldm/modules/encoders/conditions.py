@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.encoders.base import AbstractEncoder
+from ldm.modules.encoders.needs import Need
 from ldm.util import ConfigError, UserError
 
 RESIZE_METHODS = ("nearest", "linear", "bilinear", "trilinear", "bicubic", "area")
@@ -29,6 +30,7 @@ class ClassEmbedder(AbstractEncoder):
         super().__init__()
         self.key = key
         self.n_classes = n_classes
+        self.takes = Need("class_label", f"classes [B], numbers from 0 to {n_classes - 1}")
         self.ucg_rate = ucg_rate
         self.embedding = nn.Embedding(n_classes, embed_dim)
 
@@ -38,7 +40,7 @@ class ClassEmbedder(AbstractEncoder):
         Raises:
             UserError: the batch has no such key, or a label is not one of the classes.
         """
-        labels = torch.as_tensor(self._labels(batch, key or self.key)).long().reshape(-1, 1)
+        labels = torch.as_tensor(self.labels(batch, key)).long().reshape(-1, 1)
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < self.n_classes:
             raise UserError(
                 f"class labels must lie between 0 and {self.n_classes - 1}, got {labels.flatten().tolist()}"
@@ -48,7 +50,18 @@ class ClassEmbedder(AbstractEncoder):
             labels = labels.masked_fill(dropped.to(labels.device), self.n_classes - 1)
         return self.embedding(labels.to(self.embedding.weight.device))
 
-    def _labels(self, batch: Mapping[str, Any] | Tensor, key: str) -> Any:
+    @property
+    def empty_class(self) -> int:
+        """The class that stands for none in guidance: the last one, as ``ucg_rate`` has it."""
+        return self.n_classes - 1
+
+    def labels(self, batch: Mapping[str, Any] | Tensor, key: str | None = None) -> Any:
+        """The labels [B] of a batch, or what is no batch as it is.
+
+        Raises:
+            UserError: the batch has no such key.
+        """
+        key = key or self.key
         if not isinstance(batch, Mapping):
             return batch
         if key not in batch:
@@ -64,6 +77,8 @@ class SpatialRescaler(AbstractEncoder):
         multiplier: the factor of each stage.
         out_channels: channels after a learned 1x1 convolution; None for none.
     """
+
+    takes = Need("map", "maps [B, C, H, W], such as a segmentation, one channel a class")
 
     def __init__(
         self,

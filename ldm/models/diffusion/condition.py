@@ -1,0 +1,68 @@
+"""What a condition is made of: the parts that the network is fed, where they come from, and how many rows they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ldm.models.diffusion.wrapper import KINDS
+from ldm.modules.encoders.base import AbstractEncoder, IdentityEncoder
+from ldm.modules.encoders.needs import Need
+from ldm.util import UserError
+
+Parts: TypeAlias = dict[str, Any]
+
+CONTEXT = Need("context", "a context [B, N, D], as the network takes it")
+CHANNELS = Need("low_res", "pictures [B, C, h, w] in [-1, 1], as large as the latents")
+PICTURE = Need("image", "pictures [B, 3, H, W] in [-1, 1]")
+MASK = Need("mask", "masks [B, 1, H, W], 1 where something new is wanted and 0 elsewhere")
+# what is given as it is, where a model has a part that neither its encoder nor its class makes
+AS_IT_IS = {
+    "c_concat": Need("c_concat", "channels [B, *, h, w] beside the latents"),
+    "c_crossattn": Need("c_crossattn", "a context [B, N, D]"),
+    "c_adm": Need("c_adm", "vectors [B, D] or classes [B]"),
+}
+
+
+def encoder_takes(encoder: nn.Module | None, part: str, is_first_stage: bool = False) -> Need | None:
+    """What an encoder encodes into ``part`` of a condition, where that is not a prompt."""
+    if is_first_stage:
+        return PICTURE
+    if isinstance(encoder, IdentityEncoder | nn.Identity):
+        return CONTEXT if part == "c_crossattn" else CHANNELS
+    return encoder.takes if isinstance(encoder, AbstractEncoder) else None
+
+
+def encoded_part(kind: str | None) -> str:
+    """The part of a condition that comes from the encoder, for a ``conditioning_key``."""
+    parts = KINDS[kind] or ("c_crossattn",)
+    return "c_crossattn" if "c_crossattn" in parts else parts[0]
+
+
+def rows_of(condition: Any) -> int:
+    """The number of rows of a condition, that of its first tensor; 1 where it has none."""
+    if isinstance(condition, Tensor):
+        return condition.shape[0]
+    inside = condition.values() if isinstance(condition, dict) else condition if isinstance(condition, list) else ()
+    return next((rows_of(part) for part in inside if part is not None), 1)
+
+
+def check_size(channels: Iterable[Tensor], size: tuple[int, int]) -> None:
+    """Raises UserError when what is put beside the latents is not as large as they are."""
+    for tensor in channels:
+        if tuple(tensor.shape[-2:]) != tuple(size):
+            here, there = (" x ".join(map(str, sides)) for sides in (tensor.shape[-2:], size))
+            raise UserError(f"the condition has channels of {here} beside latents of {there}; give a picture that fits")
+
+
+def in_rows(values: Any, rows: int) -> Tensor:
+    """A number, numbers or a tensor [1 or B, ...] as a tensor [B, ...] on the CPU or where it is.
+
+    ``rows`` is B; another number of rows is left for ``expand_condition`` to complain about.
+    """
+    values = torch.as_tensor(values)
+    values = values.reshape(1) if values.dim() == 0 else values
+    return values.expand(rows, *values.shape[1:]) if values.shape[0] == 1 else values

@@ -1,0 +1,60 @@
+"""What a model is conditioned on besides a prompt, in words that a command can say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ldm.util import UserError
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a condition is made of: the keyword of ``model.condition``, and what it is."""
+
+    name: str
+    what: str
+    instead: str | None = None  # another keyword that does as well
+
+
+@dataclass(frozen=True)
+class Needs:
+    """All that a model's condition is made of besides the prompts; false where prompts are enough.
+
+    Attributes:
+        required, optional: what ``model.condition`` must and may get.
+        reads_prompts: whether the prompts change anything.
+        command: what takes it all, a command line or a function; None: ``model.condition`` only.
+    """
+
+    required: tuple[Need, ...] = ()
+    optional: tuple[Need, ...] = ()
+    reads_prompts: bool = True
+    command: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.required)
+
+    @property
+    def sentence(self) -> str:
+        """What the model needs and what takes it, for a person who gave a prompt only."""
+        if not self:
+            return "this model needs nothing but a prompt"
+        things = " and ".join(f"'{need.name}' ({need.what})" for need in self.required)
+        keywords = ", ".join(f"{need.name}=..." for need in self.required)
+        function = f"model.condition(prompts, size=..., {keywords})"
+        taker = self.command or f"no command does yet, the function {function} does"
+        besides = "besides the prompt" if self.reads_prompts else "in place of a prompt"
+        return f"this model needs {things} {besides}; what takes it: {taker}"
+
+    def check(self, given: Collection[str]) -> None:
+        """Raises UserError when something that is needed is not among ``given``, or something there is not known."""
+        missing = [need for need in self.required if need.name not in given and need.instead not in given]
+        if missing:
+            raise UserError(f"the condition lacks '{missing[0].name}': {self.sentence}")
+        every = (*self.required, *self.optional)
+        known = {need.name for need in every} | {need.instead for need in every if need.instead is not None}
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            takes = ", ".join(sorted(known)) or "prompts alone"
+            raise UserError(f"this model's condition has no '{unknown[0]}'; it takes: {takes}")
