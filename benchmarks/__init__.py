@@ -1,0 +1,3 @@
+"""Measurements: ``python -m benchmarks.NAME``."""
+
+import ldm  # noqa: F401  (before torch: see there)

@@ -29,12 +29,13 @@ from torch import Tensor
 from benchmarks.style_measures import CONTENT, STYLE, measures
 from ldm.pictures.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.pictures.sizing import Picture, Sizing, look_at, open_mask, sizing_for
+from ldm.shipped import SAMPLES
 from ldm.util import atomic_write
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import Inversion, invert_with_features
 from ldm.workflows.models import open_model
 from ldm.workflows.restyle.pairs import Pair, pictures_at, read_pairs
-from ldm.workflows.restyle.plan import DETAIL_MASKED, SAMPLES, attention_sites, detail_sites
+from ldm.workflows.restyle.plan import DETAIL_MASKED, attention_sites, detail_sites
 from ldm.workflows.restyle.stylise import adain, executed_timesteps, start_noise, stylise
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,6 +16,10 @@ MOVED = {
     "ldm.data.shapes.ShapesWorld": "ldm.world.shapes.ShapesWorld",
     "ldm.modules.layered_words.LayeredEmbeddingManager": "ldm.additions.layered_words.LayeredEmbeddingManager",
     "ldm.modules.timed_words.TimedEmbeddingManager": "ldm.additions.timed_words.TimedEmbeddingManager",
+    "main.CUDACallback": "ldm.training.callbacks.CUDACallback",
+    "main.DataModuleFromConfig": "ldm.training.datamodule.DataModuleFromConfig",
+    "main.ImageLogger": "ldm.training.image_logger.ImageLogger",
+    "main.SetupCallback": "ldm.training.callbacks.SetupCallback",
     "lightning.pytorch": "pytorch_lightning",
     "pytorch_lightning.callbacks.GPUStatsMonitor": "pytorch_lightning.callbacks.DeviceStatsMonitor",
 }

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ldm.shipped import here_or_shipped
 from ldm.targets import current_name, why_missing
 
 EXIT_BAD_INPUT = 2
@@ -135,15 +136,16 @@ def _short(value: Any, limit: int = 80) -> str:
 
 
 def read_yaml(path: str | os.PathLike[str]) -> DictConfig:
-    """The configuration in a YAML file.
+    """The configuration in a YAML file: one in the working directory, or one that comes with the project.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or holds no sections.
     """
-    if not Path(path).is_file():
+    file = here_or_shipped(path)
+    if not file.is_file():
         raise ConfigError(f"there is no configuration file '{path}'")
     try:
-        config = OmegaConf.load(Path(path))
+        config = OmegaConf.load(file)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"'{path}' is not readable as YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(config, DictConfig):

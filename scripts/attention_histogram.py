@@ -18,6 +18,7 @@ from pathlib import Path
 from ldm.pictures.images import save_image
 from ldm.pictures.masks import find_masks, short_name
 from ldm.pictures.sizing import Picture, open_mask
+from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
 from ldm.workflows.look.attention_numbers import histograms, numbers, restyle_and_look, write_csv
 from ldm.workflows.look.inspection import (
@@ -32,7 +33,7 @@ from ldm.workflows.look.inspection import (
 )
 from ldm.workflows.look.inspection_plots import plot_histograms, save_figure
 from ldm.workflows.restyle.pairs import Pair, check_masks
-from ldm.workflows.restyle.plan import NO_MASKS, SAMPLES, StyleIDOptions, check
+from ldm.workflows.restyle.plan import NO_MASKS, StyleIDOptions, check
 from ldm.workflows.restyle.styleid import Job, Studio, make_cache, make_jobs, open_studio
 
 SAMPLE_CONTENT, SAMPLE_STYLE = SAMPLES / "cnt" / "cat.jpg", SAMPLES / "sty" / "shapes.jpg"

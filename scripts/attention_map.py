@@ -23,6 +23,7 @@ from ldm.control import Sites, late_decoder
 from ldm.pictures.images import save_image
 from ldm.pictures.masks import short_name
 from ldm.pictures.sizing import look_at, sizing_for
+from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
 from ldm.workflows.inversion.invert import unet_of
 from ldm.workflows.look.attention_maps import (
@@ -44,7 +45,6 @@ from ldm.workflows.look.inspection import (
 )
 from ldm.workflows.look.inspection_plots import component_pictures, overlay, save_figure, sheet
 from ldm.workflows.models import open_model
-from ldm.workflows.restyle.plan import SAMPLES
 from ldm.workflows.restyle.styleid import usual_side
 from ldm.workflows.txt2img import latent_size
 

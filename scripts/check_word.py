@@ -19,8 +19,8 @@ from ldm.modules.encoders.base import TextTokenizer
 from ldm.modules.encoders.bpe import CLIP_MARKERS, load_bpe
 from ldm.modules.encoders.subword import SubwordTokenizer
 from ldm.modules.encoders.wordpiece import MARKERS, load_wordpiece
+from ldm.shipped import TINY
 from ldm.util import UserError, run_command
-from ldm.workflows.models import TINY
 
 TINY_NAME, BERT, CLIP = "small model", "BERT", "CLIP"
 PLACES = {TINY_NAME: str(TINY / "vocab.txt"), BERT: "bert-base-uncased", CLIP: "openai/clip-vit-large-patch14"}

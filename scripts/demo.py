@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from ldm.pictures.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
+from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
 from ldm.workflows.models import open_model
-from ldm.workflows.restyle.plan import SAMPLES, StyleIDOptions
+from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.styleid import SHEET, styleid
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from ldm.world.attributes import SHAPES, Attributes, combinations

@@ -20,12 +20,13 @@ import torch
 from tqdm.auto import tqdm
 
 from ldm.pictures.sizing import Picture, look_at
+from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
 from ldm.workflows.inversion.cache import Capture, InversionCache, Needs, clean_latent
 from ldm.workflows.inversion.old_features import read_old_features
 from ldm.workflows.memory import peak_memory
 from ldm.workflows.restyle.pairs import pictures_at
-from ldm.workflows.restyle.plan import SAMPLES, StyleIDOptions, check
+from ldm.workflows.restyle.plan import StyleIDOptions, check
 from ldm.workflows.restyle.styleid import HALF, Studio, open_studio
 
 log = logging.getLogger("invert")

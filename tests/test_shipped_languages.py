@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ldm.additions.words import EmbeddingManager
-from ldm.workflows.models import TINY
+from ldm.shipped import TINY
 from ldm.workflows.text_encoder import open_text_encoder
 from ldm.world.attributes import combinations
 from ldm.world.captions import caption

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from ldm.pictures.images import centre_crop, image_to_tensor
-from ldm.workflows.models import TINY, open_model
+from ldm.shipped import TINY
+from ldm.workflows.models import open_model
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from ldm.world.attributes import COLOURS
 from ldm.world.photos import load_photo, photos

@@ -17,6 +17,7 @@ from torch import Tensor
 from ldm.checkpoint.pickle_machine import ForbiddenCallError, Name, PickleMachine
 from ldm.checkpoint.pickle_vocabulary import STORAGE_DTYPES, UNTYPED_STORAGES, Storage, make_vocabulary
 from ldm.checkpoint.source import DamagedFileError, MappedFile, describe_foreign
+from ldm.shipped import here_or_shipped
 from ldm.util import UserError
 
 _MAX_HEADER = 100_000_000
@@ -40,7 +41,7 @@ def open_file(path: str | os.PathLike[str]) -> Contents:
     Raises:
         UserError: the file is missing, cut short, of another kind, or asks for something to be called.
     """
-    source = MappedFile(path)
+    source = MappedFile(here_or_shipped(path))
     try:
         return _read(source)
     except ForbiddenCallError as error:

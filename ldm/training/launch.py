@@ -113,7 +113,7 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
     try:
         trainer.fit(model, data, ckpt_path=run.checkpoint)
     except StopRequestedError as stop:
-        log.warning("stopped; everything is in %s; go on with: main.py -t -r %s", stop, run.path)
+        log.warning("stopped; everything is in %s; go on with: %s -t -r %s", stop, Path(sys.argv[0]).name, run.path)
         sys.exit(EXIT_STOPPED if trainer.is_global_zero else 0)
     except MisconfigurationException as error:
         raise ConfigError(f"lightning.trainer does not fit: {one_line(error)}") from error

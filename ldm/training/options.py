@@ -25,7 +25,6 @@ def _boolean(text: str) -> bool:
 def make_parser() -> argparse.ArgumentParser:
     """The flags of main.py."""
     parser = argparse.ArgumentParser(
-        prog="main.py",
         description="Train what a YAML describes.",
         epilog="Anything in the YAML can be changed with a.b=c or --a.b c; every option of the Trainer is a flag.",
         allow_abbrev=False,

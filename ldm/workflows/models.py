@@ -14,12 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from ldm.checkpoint import diffusers_config, load_model
 from ldm.models.hooks import without_lightning
 from ldm.modules.cpu.packed import pack_for_inference
+from ldm.shipped import ROOT, TINY, here_or_shipped
 from ldm.util import ConfigError, UserError, find_beside, get_obj_from_str, read_yaml
 
 log = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "models" / "ldm" / "tiny"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 PRECISIONS: dict[str, torch.dtype | None] = {
@@ -42,11 +41,11 @@ def find_files(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path
         if config is not None:
             raise UserError(f"--config '{config}' needs the weights that go with it: add --ckpt")
         ckpt = TINY / WEIGHTS
-    ckpt = Path(ckpt)
+    ckpt = here_or_shipped(ckpt)
     if not ckpt.exists():
         raise UserError(f"there is no checkpoint '{ckpt}'")
     if config is not None:
-        return ckpt, Path(config)
+        return ckpt, here_or_shipped(config)
     if ckpt.is_dir():
         return ckpt, None
     if not (ckpt.parent / CONFIG).is_file():
@@ -109,7 +108,7 @@ def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:
 
 
 def find_parts(document: DictConfig, folder: Path) -> None:
-    """Make relative paths of the text encoder's files absolute: from the YAML's folder, here, or the repository."""
+    """Make relative paths of the text encoder's files absolute: the YAML's folder, this one, the project's own."""
     for part in ("tokenizer", "aligner"):
         find_beside(document, f"model.params.cond_stage_config.params.{part}", folder, Path.cwd(), ROOT)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks import style_quality
 from benchmarks.style_measures import CONTENT, STYLE, gabor_bank
-from ldm.workflows.restyle.plan import SAMPLES
+from ldm.shipped import SAMPLES
 
 
 def waves(angle: float, tint: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Tensor:

@@ -19,7 +19,7 @@ import main as command
 from ldm.training import launch
 from ldm.training.options import parse
 from ldm.training.run_folder import RunFolder
-from ldm.util import UserError, run_command
+from ldm.util import UserError
 
 TOY = "tests.training.toy."
 
@@ -200,7 +200,7 @@ def test_bad_input_ends_with_one_sentence_and_exit_2_and_writes_nothing(
     arguments = [config if text in ("YAML", "NO DATA") else text for text in arguments]
     monkeypatch.setattr(sys, "argv", ["main.py", *arguments, "-l", str(tmp_path / "logs")])
     with pytest.raises(SystemExit) as error:
-        run_command(command.main)
+        command.run()
     assert error.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert message in line

@@ -220,7 +220,7 @@ def test_ctrl_c_saves_and_nothing_is_done_twice(
     with pytest.raises(SystemExit) as stop:
         train(tmp_path, "-b", write_config(tmp_path, every=100), f"model.params.interrupt_at={batch}")
     assert stop.value.code == 130
-    assert "go on with: main.py -t -r" in caplog.text
+    assert f"-t -r {run_folder(tmp_path)}" in caplog.text
     stopped = history(tmp_path)
     assert len(stopped) == (batch + 2) // 2 * 2, "a stop waits for the update"
     rest = train(tmp_path, "-r", str(run_folder(tmp_path)), "model.params.interrupt_at=-1")

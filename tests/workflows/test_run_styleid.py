@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import run_styleid
+from ldm.commands import styleid
 from ldm.pictures.sizing import sizing_for
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.styleid import Result
@@ -33,7 +33,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> StyleIDOptions:
 
     monkeypatch.setattr("ldm.workflows.restyle.styleid.styleid", note)
     monkeypatch.setattr(sys, "argv", ["run_styleid.py", *arguments])
-    run_styleid.main()
+    styleid.main()
     return seen[0]
 
 

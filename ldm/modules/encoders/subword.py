@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from ldm.shipped import here_or_shipped
 from ldm.util import UserError
 
 
@@ -108,7 +109,7 @@ def local_path(source: str, suffixes: Sequence[str]) -> Path | None:
     Raises:
         UserError: it is written like a path, by its suffix or its first character, and nothing is there.
     """
-    path = Path(source).expanduser()
+    path = here_or_shipped(Path(source).expanduser())
     if path.exists():
         return path
     if path.suffix in suffixes or path.is_absolute() or source.startswith("."):

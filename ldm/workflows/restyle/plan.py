@@ -14,14 +14,13 @@ from ldm.control.inject import check_gamma, check_temperature
 from ldm.control.mix import WAYS
 from ldm.models.diffusion.samplers.ddim import inversion_levels
 from ldm.modules.diffusionmodules.schedule import Schedule
+from ldm.shipped import SAMPLES
 from ldm.util import UserError
 from ldm.workflows.inversion.cache import STRATEGIES
 from ldm.workflows.inversion.invert import unet_of
 from ldm.workflows.restyle.pairs import Pair, make_pairs, pictures_at, read_pairs
 from ldm.workflows.restyle.stylise import GAMMA, GAMMA_MASKED, T_MASKED, T_ONE, executed_timesteps
 
-ROOT = Path(__file__).resolve().parents[3]
-SAMPLES = ROOT / "examples" / "styleid"
 PI, DETAIL_MASKED = 0.9, 0.3
 NO_MASKS = ("none",)
 

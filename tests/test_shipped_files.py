@@ -1,0 +1,75 @@
+"""What comes with the project is found from any folder; and threads that wait sleep."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.checkpoint import read_state_dict
+from ldm.modules.encoders.wordpiece import load_wordpiece
+from ldm.shipped import ROOT, here_or_shipped
+from ldm.util import ConfigError, UserError, read_yaml
+from ldm.workflows.models import find_files
+from tests import helpers
+
+WEIGHTS = "models/ldm/tiny/scorer.safetensors"
+VOCABULARY = "models/ldm/tiny/vocab.txt"
+YAML = "configs/tiny/ldm.yaml"
+
+
+def test_files_of_the_project_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = read_state_dict(ROOT / WEIGHTS)
+    monkeypatch.chdir(tmp_path)
+    assert read_yaml(YAML) == read_yaml(ROOT / YAML)
+    assert load_wordpiece(VOCABULARY).get_vocab() == load_wordpiece(str(ROOT / VOCABULARY)).get_vocab()
+    found = read_state_dict(WEIGHTS)
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
+    assert find_files("models/ldm/tiny/model.safetensors", YAML)[1] == ROOT / YAML
+
+
+def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = Path(YAML)
+    own.parent.mkdir(parents=True)
+    own.write_text("mine: 1\n")
+    assert here_or_shipped(YAML) == own
+    assert read_yaml(YAML) == {"mine": 1}
+
+
+@pytest.mark.parametrize("name", ["README.md", "logs/last.ckpt", "configs/none.yaml", "/configs/tiny/ldm.yaml", ""])
+def test_other_names_stay_what_they_are(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert here_or_shipped(name) == Path(name)
+
+
+def test_a_file_that_is_nowhere_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"'configs/none\.yaml'"):
+        read_yaml("configs/none.yaml")
+    with pytest.raises(UserError, match=r"'models/none\.safetensors'"):
+        read_state_dict("models/none.safetensors")
+
+
+@pytest.mark.parametrize("imported", ["ldm", "ldm.commands.txt2img", "scripts.score", "benchmarks.inference"])
+def test_waiting_threads_sleep(imported: str) -> None:
+    assert wait_policy(imported) == "PASSIVE"
+
+
+def test_the_users_own_policy_stays() -> None:
+    assert wait_policy("ldm", OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
+
+
+def wait_policy(imported: str, **environment: str) -> str:
+    """What OpenMP says of itself when torch is loaded after (or by) an import."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {imported}, torch"], cwd=helpers.ROOT, capture_output=True, text=True,
+        env={**inherited, "OMP_DISPLAY_ENV": "true", **environment}, check=True,
+    )  # fmt: skip
+    (line,) = [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line]
+    return line.rpartition("=")[2].strip(" '")
