@@ -31,9 +31,12 @@ from PIL import Image
 
 from ldm.pictures.images import image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.util import UserError, atomic_write, run_command
+from ldm.workflows.generate import generate
 from ldm.workflows.learned_words import load_words
-from ldm.workflows.models import open_model
-from ldm.workflows.txt2img import Batch, Txt2ImgOptions, generate, make_plan, use_adapters
+from ldm.workflows.plan import make_plan
+from ldm.workflows.request import Batch, Txt2ImgOptions
+from ldm.workflows.studio import Studio, open_studio
+from ldm.workflows.txt2img import use_adapters
 from ldm.world.attributes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Attributes, heldout_triples
 from ldm.world.captions import caption, language_of
 from ldm.world.render import render
@@ -159,13 +162,13 @@ def wishes(concept: Concept, count: int) -> list[tuple[str, str]]:
     return [(text.replace("GROUND", article(ground)), ground) for text, ground in zip(sentences, grounds, strict=False)]
 
 
-def draw(model: Any, inference: dict[str, Any], prompts: Sequence[str], seed: int) -> list[Image.Image]:
+def draw(studio: Studio, prompts: Sequence[str], seed: int) -> list[Image.Image]:
     """One picture for each prompt, with the settings that the commands have."""
-    plan = make_plan(Txt2ImgOptions(), model, inference, "tiny")
+    plan = make_plan(Txt2ImgOptions(), studio)
     made = []
     for start in range(0, len(prompts), BATCH):
         part = list(prompts[start : start + BATCH])
-        made += generate(model, plan, Batch(part, [seed + start + i for i in range(len(part))]))
+        made += generate(studio, plan, Batch(part, [seed + start + i for i in range(len(part))]))
     return made
 
 
@@ -190,13 +193,13 @@ def judge(word: str, concept: Concept, grounds: Sequence[str], pictures: Sequenc
 def measure(concept: Concept, folder: Path, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Train with one seed; pictures of the learned word, the initial word and the object's own words."""
     path, cost = train(concept, folder, options, seed)
-    model, inference = open_model(options.ckpt)
-    load_words(model, [str(path)])
+    studio = open_studio(options.ckpt)
+    load_words(studio.model, [str(path)])
     asked = wishes(concept, options.count)
 
     def outcome(name: str, word: str) -> Outcome:
         prompts = [sentence.format(word) for sentence, _ in asked]
-        pictures = draw(model, inference, prompts, seed=1000 * (seed + 1))
+        pictures = draw(studio, prompts, seed=1000 * (seed + 1))
         save_image(make_grid(pictures[:32], 8, prompts[:32]), folder / f"{name.replace(' ', '_')}.png")
         return judge(name, concept, [ground for _, ground in asked], pictures)
 
@@ -204,7 +207,7 @@ def measure(concept: Concept, folder: Path, options: argparse.Namespace, seed: i
     adapters = path.with_name("adapters.safetensors")
     if adapters.is_file():  # configs/tiny/textual-inversion-adapter.yaml
         rows.append(outcome("adapters off", "*"))
-        use_adapters(model, str(adapters))
+        use_adapters(studio.model, str(adapters))
     rows.append(outcome("learned", "*"))
     if not options.learned_only:
         rows.append(outcome("initial word", options.init_word or concept.shape))

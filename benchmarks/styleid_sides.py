@@ -154,7 +154,8 @@ def make_pictures(folder: Path, side: int, count: int = 2, first: int = 0) -> li
 def ours(size: Size, steps: int, every: int, features: str, folder: Path) -> None:
     """One pair of pictures from files to a file, with a turn after ``every`` evaluations of the UNet."""
     from ldm.workflows.restyle.plan import StyleIDOptions, find_pairs
-    from ldm.workflows.restyle.styleid import make_cache, make_group, make_jobs, open_studio
+    from ldm.workflows.restyle.styleid import make_cache, make_group, make_jobs, make_setting
+    from ldm.workflows.studio import Studio
 
     model, turns = our_model(size), Turns()
     unet, side = model.model.diffusion_model, size.side // 8
@@ -164,15 +165,15 @@ def ours(size: Size, steps: int, every: int, features: str, folder: Path) -> Non
         ddim_inv_steps=steps, save_feat_steps=steps, features=features, precision="bf16", longest=size.side,
         progress=False,
     )  # fmt: skip
-    studio = open_studio(options, model)
+    setting = make_setting(options, Studio.of(model, options.precision))
     with torch.no_grad():  # the layers pack their weights
         x = torch.zeros(1, 4, side, side, dtype=DTYPE, device=DEVICE)
         unet(x, torch.zeros(1, device=DEVICE), context=torch.zeros(1, LENGTH, 768, dtype=DTYPE, device=DEVICE))
     take_turns(unet, turns, every)
     turns.start()
-    jobs, _ = make_jobs(options, studio, find_pairs(options))
-    cache = make_cache(options, studio, jobs)
-    make_group(options, studio, cache, jobs, quiet=True)
+    jobs, _ = make_jobs(options, setting, find_pairs(options))
+    cache = make_cache(options, setting, jobs)
+    make_group(options, setting, cache, jobs, quiet=True)
     files = [path.stat().st_size for path in (folder / "cache").iterdir()]
     turns.stop(done=True, about={"inverted": cache.inverted, "features": cache.most, "files": files, **peaks()})
 

@@ -34,7 +34,8 @@ from ldm.workflows.look.inspection import (
 from ldm.workflows.look.inspection_plots import plot_histograms, save_figure
 from ldm.workflows.restyle.pairs import Pair, check_masks
 from ldm.workflows.restyle.plan import NO_MASKS, StyleIDOptions, check
-from ldm.workflows.restyle.styleid import Job, Studio, make_cache, make_jobs, open_studio
+from ldm.workflows.restyle.styleid import Job, Setting, make_cache, make_jobs, make_setting
+from ldm.workflows.studio import open_studio
 
 SAMPLE_CONTENT, SAMPLE_STYLE = SAMPLES / "cnt" / "cat.jpg", SAMPLES / "sty" / "shapes.jpg"
 SAMPLE_SPOT = "97,66"  # the cat's eye
@@ -118,9 +119,9 @@ def the_spots(given: argparse.Namespace, content: Picture, factor: int) -> list[
     return check_count(spots if given.random is None else draw_spots(spots, given.random, given.seed))
 
 
-def the_job(options: StyleIDOptions, studio: Studio, pair: Pair) -> Job:
+def the_job(options: StyleIDOptions, setting: Setting, pair: Pair) -> Job:
     """Raises UserError when a picture or a mask cannot be used."""
-    jobs, _ = make_jobs(options, studio, [pair])
+    jobs, _ = make_jobs(options, setting, [pair])
     return jobs[0]
 
 
@@ -130,16 +131,17 @@ def main() -> None:
     options = styleid_options(given)
     check(options)
     pair = the_pair(given)
-    studio = open_studio(options)
-    job = the_job(options, studio, pair)
+    studio = open_studio(options.ckpt, options.model_config, device=options.device, precision=options.precision)
+    setting = make_setting(options, studio)
+    job = the_job(options, setting, pair)
     spots = the_spots(given, job.content, int(studio.model.first_stage_model.factor))
-    layers = choose_layers(studio.model, given.layers or studio.sites.names[-1], "self", studio.sites)
-    middle = str(studio.timesteps[len(studio.timesteps) // 2])
-    timesteps = choose_timesteps(given.timesteps or middle, studio.timesteps, 1)
+    layers = choose_layers(studio.model, given.layers or setting.sites.names[-1], "self", setting.sites)
+    middle = str(setting.timesteps[len(setting.timesteps) // 2])
+    timesteps = choose_timesteps(given.timesteps or middle, setting.timesteps, 1)
     heads = choose_heads(given.heads, studio.model, layers)
 
-    cache = make_cache(options, studio, [job])
-    image, looks = restyle_and_look(studio, cache, job, spots, layers, timesteps, heads, progress=True)
+    cache = make_cache(options, setting, [job])
+    image, looks = restyle_and_look(setting, cache, job, spots, layers, timesteps, heads, progress=True)
     path = given.out / f"{pair.name}_histogram.png"
     save_figure(plot_histograms(job.content.image(), image, spots, looks), path)
     save_image(image, given.out / f"{pair.name}.png", job.parameters)

@@ -44,9 +44,9 @@ from ldm.workflows.look.inspection import (
     word_positions,
 )
 from ldm.workflows.look.inspection_plots import component_pictures, overlay, save_figure, sheet
-from ldm.workflows.models import open_model
+from ldm.workflows.plan import usual_settings
 from ldm.workflows.restyle.styleid import usual_side
-from ldm.workflows.txt2img import latent_size
+from ldm.workflows.studio import Studio, open_studio
 
 SAMPLE, SAMPLE_SPOT = SAMPLES / "cnt" / "cat.jpg", "97,66"
 SHOWN = 4  # timesteps on a sheet
@@ -104,22 +104,22 @@ def check(given: argparse.Namespace) -> None:
         raise UserError("--xy are pixels of a file: add --image")
 
 
-def make_course(given: argparse.Namespace, model: Any, usual: dict[str, Any]) -> tuple[Course, list[Spot], str]:
+def make_course(given: argparse.Namespace, studio: Studio) -> tuple[Course, list[Spot], str]:
     """The picture's way through the noise, the places that were asked for, and a name for the results.
 
     Raises:
         UserError: the picture, a size or a place does not fit.
     """
+    model = studio.model
     if given.image is not None:
-        sizing = sizing_for(model, given.H, given.W, given.crop, given.longest or usual_side(usual))
+        sizing = sizing_for(model, given.H, given.W, given.crop, given.longest or usual_side(studio.inference))
         picture = look_at(Path(given.image), sizing)
         spots = read_spots(given.xy, picture)
         course = course_of_picture(model, picture, given.prompt or "", given.steps, progress=True)
         return course, spots, short_name(given.image)
-    factor = model.first_stage_model.factor
-    height, width = (side * factor for side in latent_size(model))
-    size = (given.H or int(usual.get("height", height)), given.W or int(usual.get("width", width)))
-    scale = float(usual.get("guidance_scale", 7.5)) if given.guidance_scale is None else given.guidance_scale
+    usual = usual_settings(studio)
+    size = (given.H or int(usual["height"]), given.W or int(usual["width"]))
+    scale = float(usual["guidance_scale"]) if given.guidance_scale is None else given.guidance_scale
     course = course_of_prompt(
         model, given.prompt, size, steps=given.steps, seed=given.seed, guidance_scale=scale, progress=True
     )
@@ -154,12 +154,13 @@ def main() -> None:
     given = parse()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     check(given)
-    model, usual = open_model(given.ckpt, given.config, device=given.device, precision=given.precision)
+    studio = open_studio(given.ckpt, given.config, device=given.device, precision=given.precision)
+    model = studio.model
     kind = "residual" if given.pca == "residual" else "cross" if given.word is not None else "self"
     layers = choose_layers(model, given.layers or late_decoder(unet_of(model)), kind)
     heads = choose_heads(given.heads, model, layers) if kind != "residual" else None
     words = [] if given.word is None else word_positions(model, given.prompt, given.word)
-    course, spots, name = make_course(given, model, usual)
+    course, spots, name = make_course(given, studio)
     timesteps = choose_timesteps(given.timesteps, list(course.visited), SHOWN)
 
     means = None

@@ -27,7 +27,8 @@ from ldm.workflows.inversion.old_features import read_old_features
 from ldm.workflows.memory import peak_memory
 from ldm.workflows.restyle.pairs import pictures_at
 from ldm.workflows.restyle.plan import StyleIDOptions, check
-from ldm.workflows.restyle.styleid import HALF, Studio, open_studio
+from ldm.workflows.restyle.styleid import HALF, Setting, make_setting
+from ldm.workflows.studio import open_studio
 
 log = logging.getLogger("invert")
 
@@ -81,7 +82,7 @@ def find(given: argparse.Namespace) -> dict[str, list[Path]]:
     }
 
 
-def look_at_all(paths: dict[str, list[Path]], studio: Studio, masked: bool) -> tuple[list[Picture], dict[str, Needs]]:
+def look_at_all(paths: dict[str, list[Path]], setting: Setting, masked: bool) -> tuple[list[Picture], dict[str, Needs]]:
     """The pictures that can be read, each once, and what is needed of them; the others are named.
 
     Raises:
@@ -93,7 +94,7 @@ def look_at_all(paths: dict[str, list[Path]], studio: Studio, masked: bool) -> t
     for kind, files in paths.items():
         for path in files:
             try:
-                picture = look_at(path, studio.sizing)
+                picture = look_at(path, setting.sizing)
             except UserError as error:
                 log.warning("left out: %s", error)
                 continue
@@ -104,12 +105,12 @@ def look_at_all(paths: dict[str, list[Path]], studio: Studio, masked: bool) -> t
     return list(pictures.values()), needs
 
 
-def make_cache(options: StyleIDOptions, studio: Studio, needs: dict[str, Needs]) -> InversionCache:
+def make_cache(options: StyleIDOptions, setting: Setting, needs: dict[str, Needs]) -> InversionCache:
     dtype = HALF if options.precision == "autocast" else None
     return InversionCache(
-        studio.model, studio.context, options.ddim_inv_steps,
-        Capture(studio.sites, studio.detail, studio.timesteps, dtype),
-        needs, studio.about(), options.features, Path(options.precomputed), batch=options.batch,
+        setting.model, setting.context, options.ddim_inv_steps,
+        Capture(setting.sites, setting.detail, setting.timesteps, dtype),
+        needs, setting.about(), options.features, Path(options.precomputed), batch=options.batch,
     )  # fmt: skip
 
 
@@ -146,9 +147,10 @@ def main() -> None:
     paths = find(given)
     if given.old is not None and sum(map(len, paths.values())) != 1:
         raise UserError("--import needs the one picture that the old file was made of: --cnt FILE or --sty FILE")
-    studio = open_studio(options)
-    pictures, needs = look_at_all(paths, studio, given.masked)
-    cache = make_cache(options, studio, needs)
+    studio = open_studio(options.ckpt, options.model_config, device=options.device, precision=options.precision)
+    setting = make_setting(options, studio)
+    pictures, needs = look_at_all(paths, setting, given.masked)
+    cache = make_cache(options, setting, needs)
     if given.old is not None:
         import_old(cache, pictures[0], given.old)
         print(f"{given.old} is in {options.precomputed} now")

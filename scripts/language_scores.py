@@ -14,14 +14,15 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ldm.modules.encoders.multilingual import Multilingual
 from ldm.pictures.images import image_to_tensor
 from ldm.util import UserError, atomic_write, run_command
+from ldm.workflows.generate import generate
 from ldm.workflows.learned_words import load_words
-from ldm.workflows.models import open_model
-from ldm.workflows.txt2img import Batch, Txt2ImgOptions, generate, make_plan
+from ldm.workflows.plan import make_plan
+from ldm.workflows.request import Batch, Txt2ImgOptions
+from ldm.workflows.studio import Studio, open_studio
 from ldm.world.attributes import BACKGROUNDS, Attributes
 from ldm.world.captions import language_of, parse
 from ldm.world.scoring import Row, as_json, compare
@@ -59,14 +60,14 @@ def about_word(n: int, language: str, word: str, concept: str) -> Asked:
     return asked
 
 
-def scores(model: Any, inference: dict[str, Any], asked: Asked, options: Txt2ImgOptions) -> list[Row]:
+def scores(studio: Studio, asked: Asked, options: Txt2ImgOptions) -> list[Row]:
     """A row for each attribute; the i-th picture has the seed ``options.seed`` + i."""
-    plan, scorer = make_plan(options, model, inference, ""), load_scorer()
+    plan, scorer = make_plan(options, studio), load_scorer()
     seen = []
     for start in range(0, len(asked), BATCH):
         part = [text for text, _ in asked[start : start + BATCH]]
         seeds = [options.seed + start + i for i in range(len(part))]
-        for image in generate(model, plan, Batch(part, seeds)):
+        for image in generate(studio, plan, Batch(part, seeds)):
             seen += see(scorer, image_to_tensor(image)[None])
     return compare([wish for _, wish in asked], seen)
 
@@ -106,7 +107,8 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     given = parse_options()
-    model, inference = open_model(given.ckpt, given.config)
+    studio = open_studio(given.ckpt, given.config)
+    model = studio.model
     if given.aligner is not None:
         if not isinstance(model.cond_stage_model, Multilingual):
             raise UserError("this model's text encoder takes no aligner; its configuration should name one that does")
@@ -116,7 +118,7 @@ def main() -> None:
     rows = {}
     for name in given.languages:
         asked = held_out(given.n, name) if word is None else about_word(given.n, name, word, given.concept)
-        rows[name] = scores(model, inference, asked, options)
+        rows[name] = scores(studio, asked, options)
     print(table(rows))
     if given.json is not None:
         with atomic_write(given.json) as path:

@@ -5,14 +5,17 @@ from ldm.checkpoint.embedding_sources import merge_embeddings, read_embeddings
 from ldm.checkpoint.embeddings import EmbeddingFile, read_embedding, write_embedding
 from ldm.checkpoint.fit import LoadReport
 from ldm.checkpoint.loading import load_model, load_weights, model_node
+from ldm.checkpoint.origin import HasOrigin, Origin
 from ldm.checkpoint.pickle_machine import Name, StandIn
 from ldm.checkpoint.reading import is_lightning_checkpoint, read_file, read_metadata, read_state_dict
 from ldm.checkpoint.saving import save_state_dict, write_file
 
 __all__ = [
     "EmbeddingFile",
+    "HasOrigin",
     "LoadReport",
     "Name",
+    "Origin",
     "StandIn",
     "diffusers_config",
     "is_diffusers_folder",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folder
 from ldm.checkpoint.fit import LoadReport, check_fit, keep_precise_schedule, make_report, match_text_model
 from ldm.checkpoint.materialise import materialise
+from ldm.checkpoint.origin import HasOrigin, origin_of
 from ldm.checkpoint.reading import read_state_dict, use_ema
 from ldm.checkpoint.source import MappedFile, MappedTensors
 from ldm.util import ConfigError, UserError, instantiate_from_config
@@ -121,6 +122,8 @@ def load_model(
 ) -> nn.Module:
     """Build the model that a configuration describes, with a checkpoint's weights, in eval mode.
 
+    A diffusion model keeps the document's ``inference:`` section and the checkpoint's name as its ``origin``.
+
     Args:
         config: a ``{target, params}`` node or a document with a ``model:`` node; None for a diffusers folder, which
             describes itself. ``ckpt_path`` entries inside are not read: the checkpoint has everything.
@@ -144,6 +147,8 @@ def load_model(
     if not isinstance(module, nn.Module):
         raise ConfigError(f"target '{node['target']}' makes a {type(module).__name__}, not a model")
     load_weights(module, ckpt, ema=ema, ignore=ignore, dtype=dtype, device=device)
+    if isinstance(module, HasOrigin):
+        module.origin = origin_of(config, ckpt)
     return module.eval()
 
 

@@ -214,14 +214,6 @@ def read_parameters(path: StrPath) -> dict[str, Any] | str | None:
     return value if isinstance(value, dict) else str(text)
 
 
-def next_numbered_path(folder: StrPath, suffix: str = ".png", prefix: str = "", digits: int = 5) -> Path:
-    """The path after the highest number in use, 00000.png onwards; it names no file that exists."""
-    folder = Path(folder)
-    pattern = re.compile(re.escape(prefix) + r"(\d+)\.[^.]+")
-    used = [int(m[1]) for p in (folder.iterdir() if folder.is_dir() else ()) if (m := pattern.fullmatch(p.name))]
-    return folder / f"{prefix}{max(used, default=-1) + 1:0{digits}d}{suffix}"
-
-
 def make_grid(
     images: Sequence[Image.Image], columns: int, labels: Sequence[str] | None = None, gap: int = 2
 ) -> Image.Image:

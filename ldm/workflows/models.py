@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def open_model(
 ) -> tuple[Any, dict[str, Any]]:
     """``(model, inference)``: a LatentDiffusion in eval mode, and the ``inference:`` section of its YAML.
 
+    The model keeps that section, too, so that it is asked as its YAML says wherever it is handed to.
     A model whose YAML keeps averaged weights (``use_ema``) gets those, if the checkpoint has them, in place of the
     others. ``precision`` is that of the weights: full, autocast (both float32), bf16 or fp16. On a CPU the layers are
     packed (see ``ldm.modules.cpu.packed``): the same numbers but for rounding, sooner.
@@ -78,12 +79,11 @@ def open_model(
         find_parts(document, config.parent)
     node, ema = sampling_node(document)
     log.info("loading %s", ckpt)
-    model = load_model(node, ckpt, device=place, dtype=PRECISIONS[precision], ema=ema)
+    sections = {"model": node, "inference": document.get("inference")}
+    model: Any = load_model(sections, ckpt, device=place, dtype=PRECISIONS[precision], ema=ema)
     if place.type == "cpu":
         pack_for_inference(model)
-    inference = OmegaConf.to_container(document.get("inference") or OmegaConf.create({}))
-    assert isinstance(inference, dict)
-    return model, {str(key): value for key, value in inference.items()}
+    return model, dict(model.origin.inference)
 
 
 def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:
@@ -116,21 +116,18 @@ def find_parts(document: DictConfig, folder: Path) -> None:
 def choose_device(name: str | None) -> torch.device:
     """The device called ``name``; without a name a CUDA device if there is one, else the CPU.
 
+    Of several processes that torchrun started each gets a GPU of its own (LOCAL_RANK).
+
     Raises:
         UserError: no such device here.
     """
+    if name is None and not torch.cuda.is_available():
+        return torch.device("cpu")
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device '{name}' here; 'cpu' always works") from error
     return device
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision where it pays: ``autocast`` on a CUDA device. Elsewhere nothing changes."""
-    if precision == "autocast" and device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.float16)
-    return contextlib.nullcontext()

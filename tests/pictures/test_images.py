@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ldm.pictures import images
+from ldm.pictures.numbered import next_numbered_path
 from ldm.util import UserError
 
 
@@ -166,13 +167,13 @@ def test_parameters_travel_in_a_png(tmp_path: Path) -> None:
 
 def test_numbering_never_overwrites(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    assert images.next_numbered_path(folder).name == "00000.png"
+    assert next_numbered_path(folder).name == "00000.png"
     for _ in range(3):
-        images.save_image(gradient(), images.next_numbered_path(folder))
+        images.save_image(gradient(), next_numbered_path(folder))
     (folder / "00007.jpg").write_text("somebody's")
     (folder / "grid-0010.png").write_text("a sheet")
-    assert images.next_numbered_path(folder).name == "00008.png"
-    assert images.next_numbered_path(folder, prefix="grid-", digits=4).name == "grid-0011.png"
+    assert next_numbered_path(folder).name == "00008.png"
+    assert next_numbered_path(folder, prefix="grid-", digits=4).name == "grid-0011.png"
     assert len(list(folder.iterdir())) == 5
 
 

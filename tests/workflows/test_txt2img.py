@@ -17,7 +17,8 @@ from PIL import Image
 from ldm.pictures.images import read_parameters
 from ldm.util import UserError
 from ldm.workflows.models import open_model
-from ldm.workflows.txt2img import Txt2ImgOptions, batches, txt2img
+from ldm.workflows.request import Txt2ImgOptions, batches
+from ldm.workflows.txt2img import txt2img
 from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model
 
@@ -101,10 +102,10 @@ def test_no_unconditional_half_without_guidance(options: Txt2ImgOptions, model: 
 
 def test_batches() -> None:
     two = Txt2ImgOptions(n_iter=2, n_samples=3, seed=10)
-    assert [b.seeds for b in batches(two, ["a"])] == [[10, 11, 12], [13, 14, 15]]
-    assert [b.seeds for b in batches(replace(two, fixed_code=True), ["a"])] == [[10, 11, 12], [10, 11, 12]]
+    assert [b.seeds for b in batches(two, ["a"], 10)] == [[10, 11, 12], [13, 14, 15]]
+    assert [b.seeds for b in batches(replace(two, fixed_code=True), ["a"], 10)] == [[10, 11, 12], [10, 11, 12]]
     file = replace(two, from_file="prompts.txt", n_iter=1)
-    parts = list(batches(file, ["a", "b", "c", "d"]))
+    parts = list(batches(file, ["a", "b", "c", "d"], 10))
     assert [(b.prompts, b.seeds) for b in parts] == [(["a", "b", "c"], [10, 11, 12]), (["d"], [13])]
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ldm.additions.base import Addition
 from ldm.additions.learning import Learning
+from ldm.checkpoint import Origin
 from ldm.models.diffusion.base import DiffusionModel, images_to_channels_first
 from ldm.models.diffusion.condition import (
     AS_IT_IS,
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 class LatentModel(DiffusionModel):
     """Diffusion in the latent space of an autoencoder, under a condition (Rombach et al. 2022, equation 3)."""
+
+    origin = Origin()  # where it was opened, and how it is usually asked; set by ``ldm.checkpoint.load_model``
 
     def __init__(
         self,

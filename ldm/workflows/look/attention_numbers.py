@@ -19,8 +19,7 @@ from ldm.util import UserError, atomic_write
 from ldm.workflows.inversion.cache import InversionCache, Needs
 from ldm.workflows.inversion.invert import unet_of
 from ldm.workflows.look.inspection import Spot, cells, grid_of, nats
-from ldm.workflows.models import autocast
-from ldm.workflows.restyle.styleid import Job, Studio, restyled_latents
+from ldm.workflows.restyle.styleid import Job, Setting, restyled_latents
 
 TOP = 10  # keys whose mass is told, beside that of the largest one
 ALL = "all"  # the name of all sources together
@@ -52,7 +51,7 @@ class Looks:
 
 @torch.no_grad()
 def restyle_and_look(
-    studio: Studio,
+    setting: Setting,
     cache: InversionCache,
     job: Job,
     spots: Sequence[Spot],
@@ -72,7 +71,7 @@ def restyle_and_look(
     cache = replace(cache, needs={**cache.needs, content: cache.needs.get(content, Needs()) | Needs("qkv")})
     store = cache.get([job.content])[0].store
     assert isinstance(store, FeatureStore)
-    factor = int(studio.model.first_stage_model.factor)
+    factor = int(setting.model.first_stage_model.factor)
     latent = (job.content.size[0] // factor, job.content.size[1] // factor)
     grids = {site: grid_of(latent, store.get(site, timesteps[0], "q").shape[2]) for site in layers}
     where = {site: cells(spots, job.content.size, grid) for site, grid in grids.items()}
@@ -86,10 +85,10 @@ def restyle_and_look(
 
     used = FeatureStore(dtype=torch.float32, device="cpu")
     watch = {Sites((site,)): Save(used, "sim", timesteps, None, queries) for site, queries in where.items()}
-    with attention_mode(unet_of(studio.model), {} if job.recipe.mixed else watch):
-        latents = restyled_latents(studio, cache, [job], progress, report=note)
-    with autocast(studio.model.device, studio.precision):
-        image = tensor_to_image(studio.model.decode_first_stage(latents)[0])
+    with attention_mode(unet_of(setting.model), {} if job.recipe.mixed else watch):
+        latents = restyled_latents(setting, cache, [job], progress, report=note)
+    with setting.studio.mixed():
+        image = tensor_to_image(setting.model.decode_first_stage(latents)[0])
 
     found = []
     for site in layers:

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ldm.control import Sites, late_decoder, sites
 from ldm.control.inject import check_gamma, check_temperature
 from ldm.control.mix import WAYS
@@ -223,8 +221,3 @@ def recipe(options: StyleIDOptions, pair: Pair, layers: Sites, sampled: int) -> 
         attn_injection=not options.without_attn_injection,
         keep_color=options.keep_color,
     )
-
-
-def effective_precision(precision: str, device: torch.device) -> str:
-    """What ``precision`` comes to on a device: on a CPU nothing is mixed."""
-    return "full" if precision == "autocast" and device.type != "cuda" else precision

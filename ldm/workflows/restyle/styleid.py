@@ -25,8 +25,7 @@ from ldm.util import UserError
 from ldm.workflows.inversion.cache import Capture, InversionCache, Needs
 from ldm.workflows.inversion.invert import Inversion
 from ldm.workflows.memory import peak_memory
-from ldm.workflows.models import autocast, find_files, open_model
-from ldm.workflows.record import fingerprint, is_finished, tensor_hash, write_record
+from ldm.workflows.record import is_finished, tensor_hash, write_record
 from ldm.workflows.restyle.contact_sheet import contact_sheet
 from ldm.workflows.restyle.pairs import Pair, shard
 from ldm.workflows.restyle.plan import (
@@ -35,12 +34,12 @@ from ldm.workflows.restyle.plan import (
     attention_sites,
     check,
     detail_sites,
-    effective_precision,
     find_pairs,
     recipe,
     sampled_timesteps,
 )
 from ldm.workflows.restyle.stylise import start_noise, stylise
+from ldm.workflows.studio import Studio, open_studio
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +83,11 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Studio:
-    """A model and what of it does not change within a run."""
+class Setting:
+    """A studio and what of it does not change within a run."""
 
-    model: Any
-    name: str
+    studio: Studio
     fingerprint: str
-    precision: str
     sites: Sites
     detail: Sites
     timesteps: tuple[int, ...]
@@ -99,7 +96,11 @@ class Studio:
 
     def about(self) -> dict[str, str]:
         """What everything that the model computes depends on."""
-        return {"model": self.fingerprint, "precision": self.precision}
+        return {"model": self.fingerprint, "precision": self.studio.effective_precision}
+
+    @property
+    def model(self) -> Any:
+        return self.studio.model
 
 
 def styleid(options: StyleIDOptions, model: Any = None) -> list[Result]:
@@ -120,20 +121,23 @@ def styleid(options: StyleIDOptions, model: Any = None) -> list[Result]:
     check(options)
     everything = find_pairs(options)
     pairs = shard(everything, os.environ)
-    studio = open_studio(options, model)
-    jobs, problems = make_jobs(options, studio, pairs)
+    studio = Studio.of(model, options.precision) if model is not None else open_studio(
+        options.ckpt, options.model_config, device=options.device, precision=options.precision
+    )  # fmt: skip
+    setting = make_setting(options, studio)
+    jobs, problems = make_jobs(options, setting, pairs)
     out = Path(options.output_path)
     finished = [job for job in jobs if is_finished(*files(out, job.pair), job.parameters)]
     if finished:
         names = ", ".join(job.pair.name for job in finished[:5]) + (", ..." if len(finished) > 5 else "")
         log.info("skipped, because finished: %d of %d (%s)", len(finished), len(pairs), names)
     todo = [job for job in jobs if job not in finished]
-    cache = make_cache(options, studio, todo)
+    cache = make_cache(options, setting, todo)
     quiet = not options.progress or os.environ.get("RANK", "0") != "0"
     with tqdm(total=len(todo), desc="pairs", disable=quiet, dynamic_ncols=True) as bar:
         for group in batches(todo, options.batch):
             bar.set_postfix_str(group[0].pair.name, refresh=True)
-            make_group(options, studio, cache, group, quiet)
+            make_group(options, setting, cache, group, quiet)
             bar.update(len(group))
     if not options.no_sheet:
         contact_sheet(everything, out, out / SHEET)
@@ -151,31 +155,22 @@ def files(out: Path, pair: Pair) -> tuple[Path, Path]:
     return out / f"{pair.name}.png", out / f"{pair.name}.json"
 
 
-def open_studio(options: StyleIDOptions, model: Any = None) -> Studio:
-    """Load the model, and settle layers, steps and sizes.
+def make_setting(options: StyleIDOptions, studio: Studio) -> Setting:
+    """Settle layers, steps and sizes for a model.
 
     Raises:
-        UserError: the model cannot be loaded, or an option does not fit it.
+        UserError: an option does not fit it.
     """
-    name = type(model).__name__
-    usual: dict[str, Any] = {}
-    if model is None:
-        name = "/".join(find_files(options.ckpt, options.model_config)[0].parts[-2:])
-        device = options.device
-        if device is None and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
-            device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
-        model, usual = open_model(options.ckpt, options.model_config, device=device, precision=options.precision)
+    model = studio.model
     with torch.no_grad():
         context = model.get_learned_conditioning([""])
-    return Studio(
-        model=model,
-        name=name,
-        fingerprint=fingerprint(model),
-        precision=effective_precision(options.precision, model.device),
+    return Setting(
+        studio=studio,
+        fingerprint=studio.fingerprint,
         sites=attention_sites(model, options.attn_layer),
         detail=detail_sites(model),
         timesteps=tuple(sampled_timesteps(options, model.schedule)),
-        sizing=sizing_for(model, options.H, options.W, options.crop, options.longest or usual_side(usual)),
+        sizing=sizing_for(model, options.H, options.W, options.crop, options.longest or usual_side(studio.inference)),
         context=context,
     )
 
@@ -185,7 +180,7 @@ def usual_side(inference: Mapping[str, Any]) -> int:
     return max(USUAL_SIDE, *(int(inference.get(name) or 0) for name in ("height", "width")))
 
 
-def make_jobs(options: StyleIDOptions, studio: Studio, pairs: Sequence[Pair]) -> tuple[list[Job], list[str]]:
+def make_jobs(options: StyleIDOptions, setting: Setting, pairs: Sequence[Pair]) -> tuple[list[Job], list[str]]:
     """Every pair with its pictures, masks and parameters; and one sentence for each pair that cannot be made.
 
     Raises:
@@ -196,7 +191,7 @@ def make_jobs(options: StyleIDOptions, studio: Studio, pairs: Sequence[Pair]) ->
     def picture(path: Path) -> Picture:
         if path not in looked:
             try:
-                looked[path] = look_at(path, studio.sizing)
+                looked[path] = look_at(path, setting.sizing)
             except UserError as error:
                 looked[path] = error
         found = looked[path]
@@ -213,8 +208,8 @@ def make_jobs(options: StyleIDOptions, studio: Studio, pairs: Sequence[Pair]) ->
             log.warning("left out %s: %s", pair.name, error)
             problems.append(str(error))
             continue
-        made = recipe(options, pair, studio.sites, len(studio.timesteps))
-        jobs.append(Job(pair, content, styles, masks, made, parameters(studio, made, content, styles, masks)))
+        made = recipe(options, pair, setting.sites, len(setting.timesteps))
+        jobs.append(Job(pair, content, styles, masks, made, parameters(setting, made, content, styles, masks)))
     problems = list(dict.fromkeys(problems))
     if problems and not jobs:
         raise UserError(in_short(problems))
@@ -240,12 +235,12 @@ def open_masks(options: StyleIDOptions, pair: Pair, content: Picture) -> Tensor 
 
 
 def parameters(
-    studio: Studio, made: Recipe, content: Picture, styles: Sequence[Picture], masks: Tensor | None
+    setting: Setting, made: Recipe, content: Picture, styles: Sequence[Picture], masks: Tensor | None
 ) -> dict[str, Any]:
     """All that a result depends on, for its record."""
     return {
         **made.parameters(),
-        **studio.about(),
+        **setting.about(),
         "width": content.size[1],
         "height": content.size[0],
         "content": content.sha256,
@@ -254,7 +249,7 @@ def parameters(
     }
 
 
-def make_cache(options: StyleIDOptions, studio: Studio, jobs: Sequence[Job]) -> InversionCache:
+def make_cache(options: StyleIDOptions, setting: Setting, jobs: Sequence[Job]) -> InversionCache:
     """The cache of a run, which knows what of each picture all jobs together will need."""
     needs: dict[str, Needs] = {}
     for job in jobs:
@@ -264,12 +259,12 @@ def make_cache(options: StyleIDOptions, studio: Studio, jobs: Sequence[Job]) -> 
         for style in job.styles:
             needs[style.sha256] = needs.get(style.sha256, Needs()) | Needs("kv" if attention else "")
     return InversionCache(
-        studio.model,
-        studio.context,
+        setting.model,
+        setting.context,
         options.ddim_inv_steps,
-        Capture(studio.sites, studio.detail, studio.timesteps, HALF if options.precision == "autocast" else None),
+        Capture(setting.sites, setting.detail, setting.timesteps, HALF if options.precision == "autocast" else None),
         needs,
-        studio.about(),
+        setting.about(),
         options.features,
         Path(options.precomputed) if options.precomputed else None,
         room=int(options.feature_gb * 2**30),
@@ -292,7 +287,7 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
 
 
 def make_group(
-    options: StyleIDOptions, studio: Studio, cache: InversionCache, group: Sequence[Job], quiet: bool
+    options: StyleIDOptions, setting: Setting, cache: InversionCache, group: Sequence[Job], quiet: bool
 ) -> None:
     """Make, save and record the results of jobs that go together.
 
@@ -301,7 +296,7 @@ def make_group(
     """
     started = time.perf_counter()
     try:
-        images = restyle(studio, cache, group, progress=not quiet)
+        images = restyle(setting, cache, group, progress=not quiet)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"not enough memory for {len(group)} picture(s) of {group[0].content.size[1]}x{group[0].content.size[0]}: "
@@ -311,18 +306,18 @@ def make_group(
     for job, image in zip(group, images, strict=True):
         path, record = files(Path(options.output_path), job.pair)
         save_image(image, path, job.parameters)
-        write_record(record, job.parameters, about(options, studio, job, seconds))
+        write_record(record, job.parameters, about(options, setting, job, seconds))
 
 
-def about(options: StyleIDOptions, studio: Studio, job: Job, seconds: float) -> dict[str, Any]:
+def about(options: StyleIDOptions, setting: Setting, job: Job, seconds: float) -> dict[str, Any]:
     """What a record says that the result does not depend on."""
     return {
         "result": f"{job.pair.name}.png",
         "content": str(job.pair.content),
         "styles": [str(style) for style in job.pair.styles],
         "masks": [str(mask) for mask in job.pair.masks],
-        "model": studio.name,
-        "device": str(studio.model.device),
+        "model": setting.studio.name,
+        "device": str(setting.model.device),
         "features": options.features,
         "batch": options.batch,
         "seconds": round(seconds, 2),
@@ -331,26 +326,26 @@ def about(options: StyleIDOptions, studio: Studio, job: Job, seconds: float) -> 
 
 
 @torch.no_grad()
-def restyle(studio: Studio, cache: InversionCache, group: Sequence[Job], progress: bool = False) -> list[Image.Image]:
+def restyle(setting: Setting, cache: InversionCache, group: Sequence[Job], progress: bool = False) -> list[Image.Image]:
     """The pictures of jobs that go together: invert, AdaIN of the noise, sample under the mode, decode."""
-    latents = restyled_latents(studio, cache, group, progress)
+    latents = restyled_latents(setting, cache, group, progress)
     cache.used(picture for job in group for picture in job.pictures)  # features go before decoding takes its memory
-    with autocast(studio.model.device, studio.precision):
-        images = [tensor_to_image(image) for image in studio.model.decode_first_stage(latents)]
+    with setting.studio.mixed():
+        images = [tensor_to_image(image) for image in setting.model.decode_first_stage(latents)]
     if not group[0].recipe.keep_color:
         return images
     return [keep_colour(image, job.content.image()) for image, job in zip(images, group, strict=True)]
 
 
 def restyled_latents(
-    studio: Studio,
+    setting: Setting,
     cache: InversionCache,
     group: Sequence[Job],
     progress: bool = False,
     report: Callable[[MixReport], None] | None = None,
 ) -> Tensor:
     """The latents [B, C, h, w] of jobs that go together; ``report`` is told what a mix did, see ``ldm.control.Mix``."""
-    model, first = studio.model, group[0].recipe
+    model, first = setting.model, group[0].recipe
     device = model.device
     inversions = cache.get([*(job.content for job in group), *group[0].styles])
     content, styles = Inversion.join(inversions[: len(group)]), inversions[len(group) :]
@@ -359,13 +354,13 @@ def restyled_latents(
     if first.init_adain:
         start = start_noise(content.noise, [style.noise for style in styles], masks)
     fresh = ImageNoise([first.seed or 0] * len(group))
-    with autocast(device, studio.precision):
+    with setting.studio.mixed():
         return stylise(
-            model, start.to(device), content, styles, studio.context,
-            steps=first.save_feat_steps, start_step=first.start_step, sites=studio.sites, inject=first.attn_injection,
+            model, start.to(device), content, styles, setting.context,
+            steps=first.save_feat_steps, start_step=first.start_step, sites=setting.sites, inject=first.attn_injection,
             gamma=first.gamma, T=first.T, gamma_schedule=first.gamma_schedule,
             masks=masks, pi=first.pi, mix=first.mix, sharpen=first.sharpen,
-            detail=first.detail, detail_sites=studio.detail,
+            detail=first.detail, detail_sites=setting.detail,
             eta=first.ddim_eta, noise=lambda: fresh.draw(start.shape[1:]), report=report,
             progress=progress,
         )  # fmt: skip

@@ -1,0 +1,46 @@
+"""Where a model came from, which it keeps: what it is called in records, and how it is usually asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from omegaconf import OmegaConf
+
+from ldm.util import ConfigError
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Of a model that was read from files.
+
+    Attributes:
+        name: the last two parts of the path of its weights, such as ``tiny/model.safetensors``.
+        inference: what the section ``inference:`` of its YAML says: height, width, steps, guidance_scale, sampler.
+    """
+
+    name: str = ""
+    inference: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class HasOrigin(Protocol):
+    """A model that keeps where it came from."""
+
+    origin: Origin
+
+
+def origin_of(config: Mapping[str, Any], ckpt: str | os.PathLike[str]) -> Origin:
+    """What a configuration (a document, or only its ``model:`` node) and a checkpoint say of a model.
+
+    Raises:
+        ConfigError: the section ``inference:`` is no section.
+    """
+    section = config.get("inference") or {}
+    plain = OmegaConf.to_container(section) if OmegaConf.is_config(section) else section
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"the section 'inference' must hold settings such as 'steps: 50', got '{plain}'")
+    return Origin("/".join(Path(ckpt).parts[-2:]), {str(key): value for key, value in plain.items()})

@@ -1,0 +1,53 @@
+"""Pictures under running numbers, none of which is ever taken twice, however many programs write into a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ldm.pictures.images import StrPath, save_image
+from ldm.util import UserError
+
+
+def save_numbered(
+    image: Image.Image,
+    folder: StrPath,
+    parameters: Mapping[str, Any] | str | None = None,
+    *,
+    prefix: str = "",
+    digits: int = 5,
+) -> Path:
+    """Save a picture as PNG under the next free number, ``00000.png`` onwards; see ``save_image``.
+
+    The number is taken by creating the file, which fails where another program was faster; then the next one is tried.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
+    """
+    while True:
+        path = next_numbered_path(folder, ".png", prefix, digits)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
+        try:
+            save_image(image, path, parameters)
+        except BaseException:
+            path.unlink(missing_ok=True)  # the number is free again
+            raise
+        return path
+
+
+def next_numbered_path(folder: StrPath, suffix: str = ".png", prefix: str = "", digits: int = 5) -> Path:
+    """The path after the highest number in use, 00000.png onwards; it names no file that exists."""
+    folder = Path(folder)
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.[^.]+")
+    used = [int(m[1]) for p in (folder.iterdir() if folder.is_dir() else ()) if (m := pattern.fullmatch(p.name))]
+    return folder / f"{prefix}{max(used, default=-1) + 1:0{digits}d}{suffix}"

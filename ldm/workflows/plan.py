@@ -1,0 +1,74 @@
+"""How pictures of prompts are made, with nothing left open."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from ldm.models.diffusion.sampling import step_rule
+from ldm.pictures.images import check_size
+from ldm.util import UserError
+from ldm.workflows.request import Txt2ImgOptions
+from ldm.workflows.studio import Studio
+
+log = logging.getLogger(__name__)
+
+DEFAULTS = {"steps": 50, "guidance_scale": 7.5, "sampler": "ddim"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options with nothing left open; what is written into each picture."""
+
+    negative_prompt: str
+    steps: int
+    sampler: str
+    eta: float
+    guidance_scale: float
+    width: int
+    height: int
+    model: str
+    precision: str
+
+
+def make_plan(options: Txt2ImgOptions, studio: Studio) -> Plan:
+    """Options first, then the model's ``inference:`` section, then what is usual.
+
+    Raises:
+        UserError: the size, the sampler or the number of steps does not fit the model.
+    """
+    model = studio.model
+    factor = model.first_stage_model.factor
+    for flag, given, own in (("--C", options.channels, model.channels), ("--f", options.factor, factor)):
+        if given is not None and given != own:
+            raise UserError(f"{flag} {given} does not fit the model, whose latents have {own}")
+    usual = usual_settings(studio)
+
+    def choose(option: str) -> Any:
+        given = getattr(options, option)
+        return usual[option] if given is None else given
+
+    plan = Plan(
+        negative_prompt=options.negative_prompt,
+        steps=int(choose("steps")),
+        sampler=str(choose("sampler")),
+        eta=options.eta,
+        guidance_scale=float(choose("guidance_scale")),
+        width=int(choose("width")),
+        height=int(choose("height")),
+        model=studio.name,
+        precision=studio.precision,
+    )
+    check_size(plan.width, plan.height, factor)
+    step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)
+    if plan.negative_prompt and plan.guidance_scale == 1:
+        log.warning("the negative prompt is not used: guidance with scale 1 leads away from nothing; give a --scale")
+    return plan
+
+
+def usual_settings(studio: Studio) -> dict[str, Any]:
+    """What a request leaves open: as the model's YAML says, else at the size of its training, and as is usual."""
+    size, factor = studio.model.image_size, studio.model.first_stage_model.factor
+    height, width = (size, size) if isinstance(size, int) else size
+    return {**DEFAULTS, "height": int(height) * factor, "width": int(width) * factor, **studio.inference}

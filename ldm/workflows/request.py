@@ -1,0 +1,139 @@
+"""What txt2img is asked for: its options, and the prompts and seeds that they name, before any model is loaded."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ldm.languages import check_language
+from ldm.models.diffusion.sampling import step_rule
+from ldm.texts import check_text, read_lines
+from ldm.util import UserError
+
+log = logging.getLogger(__name__)
+
+PROMPT = "a red circle on a blue background"
+DRAW = -1  # the seed that stands for any seed
+DRAWN_BELOW = 2**32  # drawn seeds are short enough to be typed again
+LAST_SEED = 2**64 - 1  # that a generator takes
+
+
+@dataclass
+class Txt2ImgOptions:
+    """What to make, how, and where to put it. None means: as the model's YAML says under ``inference:``, else usual.
+
+    Each picture has a seed of its own, ``seed`` + its number, so that it can be made again alone.
+    """
+
+    prompt: str = PROMPT
+    negative_prompt: str = ""  # what guidance leads away from
+    lang: str = "auto"  # of the prompts: en, ko, zh, or auto, by each one's script
+    from_file: str | None = None  # one prompt a line, in place of ``prompt``
+    outdir: str = "outputs/txt2img-samples"
+    skip_grid: bool = False  # no contact sheet
+    skip_save: bool = False  # no single pictures
+    ckpt: str | None = None  # None: the small model of this repository
+    config: str | None = None  # None: config.yaml beside the checkpoint
+    embedding_path: str | Sequence[str] | None = None  # files of learned words; "path=<new>" renames the one inside
+    adapter_path: str | None = None  # adapters of the text encoder that were learned with the words
+    steps: int | None = None  # 50
+    sampler: str | None = None  # ddim
+    eta: float = 0.0  # fresh noise in DDIM: 0 none, 1 as DDPM
+    guidance_scale: float | None = None  # 7.5; 1 is without guidance, at half the work
+    height: int | None = None  # pixels; the size that the model was trained at
+    width: int | None = None
+    channels: int | None = None  # of the latent; only checked
+    factor: int | None = None  # of a latent's size to the picture's; only checked
+    seed: int = 42  # of the first picture; -1 draws one
+    fixed_code: bool = False  # the same start noise for every batch
+    n_iter: int = 1  # batches for a prompt, or passes over the file
+    n_samples: int = 4  # pictures in a batch
+    n_rows: int = 0  # columns of the contact sheet; 0: n_samples
+    precision: str = "autocast"  # full, autocast (mixed on a GPU), bf16, fp16
+    device: str | None = None  # None: a GPU if there is one
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures that are made together: their prompts and seeds."""
+
+    prompts: list[str]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be made: the different prompts, the first seed, and all pictures batch by batch."""
+
+    prompts: list[str]
+    seed: int
+    batches: list[Batch]
+
+
+def read_request(options: Txt2ImgOptions) -> Request:
+    """The request of some options, with what can be refused before a model is loaded refused.
+
+    Raises:
+        UserError: an unknown sampler or language, an eta that the sampler does not take, a count below 1, a seed that
+            no generator takes, or a prompt or file of prompts that is no text.
+    """
+    check_language(options.lang, "auto")
+    if options.sampler is not None:
+        step_rule(options.sampler, options.eta)
+    for name in ("n_iter", "n_samples"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}")
+    if options.n_rows < 0:
+        raise UserError(f"--n_rows must not be negative, got {options.n_rows}")
+    check_text(options.negative_prompt, "the negative prompt")
+    prompts = read_prompts(options)
+    pictures = options.n_iter * (options.n_samples if options.from_file is None else len(prompts))
+    seed = settled_seed(options.seed, pictures)
+    return Request(prompts, seed, list(batches(options, prompts, seed)))
+
+
+def read_prompts(options: Txt2ImgOptions) -> list[str]:
+    """The prompts of the options, or the lines of their file that are not blank.
+
+    Raises:
+        UserError: the file is missing, not text, or has no prompt; or the prompt is not in UTF-8.
+    """
+    if options.from_file is None:
+        return [check_text(options.prompt, "the prompt")]
+    prompts = read_lines(options.from_file, "prompt file")
+    if not prompts:
+        raise UserError(f"the prompt file '{options.from_file}' is empty; it should hold one prompt a line")
+    return prompts
+
+
+def settled_seed(seed: int, pictures: int = 1) -> int:
+    """The seed itself, or one that is drawn (and said) for -1.
+
+    Raises:
+        UserError: some of so many pictures would have a seed that no generator takes.
+    """
+    if seed == DRAW:
+        seed = secrets.randbelow(DRAWN_BELOW)
+        log.info("the seed is %d", seed)
+    if not 0 <= seed <= LAST_SEED - (pictures - 1):
+        raise UserError(f"a seed must lie between 0 and {LAST_SEED - (pictures - 1)}, or be -1 (any), got {seed}")
+    return seed
+
+
+def batches(options: Txt2ImgOptions, prompts: Sequence[str], seed: int) -> Iterator[Batch]:
+    """The pictures to make, batch by batch.
+
+    One prompt gives ``n_iter`` batches of ``n_samples`` pictures; a file gives each of its prompts ``n_iter`` times, in
+    batches of ``n_samples``.
+    """
+    row = list(prompts) if options.from_file is not None else list(prompts) * options.n_samples
+    made = 0
+    for _ in range(options.n_iter):
+        for start in range(0, len(row), options.n_samples):
+            part = row[start : start + options.n_samples]
+            first = seed + (0 if options.fixed_code else made)
+            yield Batch(part, list(range(first, first + len(part))))
+            made += len(part)
