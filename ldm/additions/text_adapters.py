@@ -34,11 +34,7 @@ class TextAdapters(Addition):
         Raises:
             UserError: the file holds none, or they are for another text encoder.
         """
-        encoder = model.cond_stage_model
-        if not isinstance(encoder, TransformerEmbedder):
-            kind = type(encoder).__name__
-            raise UserError(f"the adapters in '{path}' are for a BERT text encoder, not for this model's {kind}")
-        return cls(AdapterBERTEmbedder.around(encoder, path))
+        return cls(AdapterBERTEmbedder.around(_bert_of(model, f"the adapters in '{path}'"), path))
 
     @property
     def rate(self) -> float:  # type: ignore[override]
@@ -60,5 +56,12 @@ class TextAdapters(Addition):
         Raises:
             UserError: the model's encoder is not the one that they were read for.
         """
-        adapted = self.encoder.over(model.cond_stage_model, scale)
+        adapted = self.encoder.over(_bert_of(model, "the adapters"), scale)
         return replace_module(model, "cond_stage_model", adapted)
+
+
+def _bert_of(model: Any, what: str) -> TransformerEmbedder:
+    encoder = model.cond_stage_model
+    if not isinstance(encoder, TransformerEmbedder):
+        raise UserError(f"{what} are for a BERT text encoder, not for this model's {type(encoder).__name__}")
+    return encoder

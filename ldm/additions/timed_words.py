@@ -1,28 +1,27 @@
 """Learned words that depend on the timestep and the layer (neural textual inversion, Alaluf et al. 2023, "NeTI").
 
-A small network says, for a timestep and a layer, what is added to a placeholder's vectors. What the samplers carry as
-the condition are then token ids; they are encoded when the UNet is called, when the timestep is known.
+A small network says, for a timestep and a layer, what is added to a placeholder's vectors.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ldm.additions.layered_words import KIND as LAYERS
-from ldm.additions.layered_words import LayeredEmbeddingManager, PutVectors
+from ldm.additions.layered_words import LayeredEmbeddingManager
 from ldm.additions.words import Paths
-from ldm.checkpoint import read_metadata, read_state_dict, save_state_dict
+from ldm.checkpoint import read_state_dict, save_state_dict
+from ldm.checkpoint.embeddings import PER_TIMESTEP, read_about
 from ldm.modules.diffusionmodules.util import timestep_embedding
 from ldm.modules.encoders.base import TokenSpace
 from ldm.util import UserError
 
-KIND = "mapper"
+PARTS = ("string_to_param_dict", "initial_embeddings")
 FEATURES = 64
 LAYER_SPACING = 37.0  # spreads layers over the periods that the timestep's features have
 
@@ -66,6 +65,8 @@ class TimedEmbeddingManager(LayeredEmbeddingManager):
         words: the parameters of ``EmbeddingManager``.
     """
 
+    timed = True
+
     def __init__(self, embedder: TokenSpace, layers: int = 16, hidden: int = 128, **words: Any) -> None:
         ckpt = words.pop("embedding_manager_ckpt", None)
         super().__init__(embedder, layers, **words)
@@ -88,22 +89,12 @@ class TimedEmbeddingManager(LayeredEmbeddingManager):
         """The vectors [n, D] without what the mapper adds."""
         return self.vectors(placeholder)
 
-    def condition(self, encode: Callable[..., Any], text: Any) -> Tensor:
-        """Token ids [B, N]."""
-        tokens = text if isinstance(text, Tensor) else self.embedder.tokenize(text)
-        return tokens.to(self.embedder.vector_of(0).device)
-
-    def at_timestep(self, encode: Callable[..., Any], condition: Any, t: Tensor) -> Any:
-        """Token ids [B, N] at timesteps [B] -> the contexts of all layers, [B, L N, D]."""
-        if not isinstance(condition, Tensor) or condition.is_floating_point():
-            return condition
-        mappers = dict(zip(self.placeholders, self.mappers, strict=True))
-
-        def encoded(layer: int) -> Tensor:
-            vectors = {name: self.vectors(name) + mapper(t, layer) for name, mapper in mappers.items()}
-            return encode(condition, embedding_manager=PutVectors(self, vectors))
-
-        return torch.cat([encoded(layer) for layer in range(self.layers)], dim=1)
+    def at(self, layer: int = 0, t: Tensor | None = None) -> dict[str, Tensor]:
+        vectors = super().at(layer)
+        if t is None:
+            return vectors
+        mappers = zip(self.placeholders, self.mappers, strict=True)
+        return {name: vectors[name] + mapper(t, layer) for name, mapper in mappers}
 
     def load(self, paths: Paths, rename: Mapping[str, str] | None = None) -> None:
         """Take one file that ``save`` wrote.
@@ -112,40 +103,65 @@ class TimedEmbeddingManager(LayeredEmbeddingManager):
             UserError: another kind of file, several, or other sizes than here.
         """
         path = paths if isinstance(paths, (str, os.PathLike)) else paths[0]
-        about = read_metadata(path)
-        words, sizes = about.get("trigger", "").split(" "), (str(self.layers), str(self.hidden))
-        if about.get("kind") != KIND or (about.get("layers"), about.get("hidden")) != sizes:
+        about, rename = read_about(path), rename or {}
+        words, sizes = _words_in(about), (str(self.layers), str(self.hidden))
+        if about.get("kind") != PER_TIMESTEP or (about.get("layers"), about.get("hidden")) != sizes:
             raise UserError(f"'{path}' holds no words for timesteps with {self.layers} layers and {self.hidden} units")
-        if rename or len(words) != len(self.mappers):
+        if len(words) != len(self.mappers):
             raise UserError(f"'{path}' holds the words {', '.join(words)}; the configuration must have as many")
-        self.load_state_dict(dict(read_state_dict(path)))
-        for old in [name for name in self.placeholders if name not in words]:
+        weights = {_renamed(key, rename): value for key, value in read_state_dict(path).items()}
+        self.load_state_dict(weights)
+        kept = [rename.get(word, word) for word in words]
+        for old in [name for name in self.placeholders if name not in kept]:
             del self.string_to_param_dict[old]
 
+    def _of_layer(self, vectors: Tensor, layer: int) -> Tensor:
+        return vectors
+
+    @classmethod
+    def read(
+        cls, path: str | os.PathLike[str], embedder: TokenSpace, rename: Mapping[str, str] | None = None
+    ) -> TimedEmbeddingManager:
+        """What a file that ``save`` wrote holds.
+
+        Args:
+            path: the file.
+            embedder: the text encoder that it is for.
+            rename: placeholder in the file -> what it is called here; the key "" is the only one that there is.
+
+        Raises:
+            UserError: another kind of file, or one for another text encoder; a name that is not in it.
+        """
+        about = read_about(path)
+        if about.get("kind") != PER_TIMESTEP:
+            raise UserError(f"'{path}' holds no words for timesteps")
+        words = _words_in(about)
+        names = {words[0] if old == "" else old: new for old, new in (rename or {}).items()}
+        missing = next((old for old in names if old not in words), None)
+        if missing is not None or ("" in (rename or {}) and len(words) > 1):
+            raise UserError(f"'{path}' holds {', '.join(map(repr, words))}; say which to rename: '{path}=<old>:<new>'")
+        width = read_state_dict(path)[f"{PARTS[0]}.{words[0]}"].shape[-1]
+        if width != embedder.width:
+            raise UserError(f"'{path}' was made for width {width}, but the loaded model is of width {embedder.width}")
+        manager = cls(
+            embedder, int(about["layers"]), int(about["hidden"]), num_vectors_per_token=int(about["vectors"]),
+            placeholder_strings=[names.get(word, word) for word in words],
+        )  # fmt: skip
+        manager.load(path, names)
+        return manager
+
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
-        """Write vectors and mappers; best as ``.safetensors``, whose metadata say what is inside."""
-        sizes = {"kind": KIND, "hidden": str(self.hidden), "trigger": " ".join(self.placeholders),
-                 "vectors": str(self.max_vectors_per_token)}  # fmt: skip
+        sizes = {"kind": PER_TIMESTEP, "hidden": str(self.hidden), "vectors": str(self.max_vectors_per_token),
+                 "trigger": " ".join(self.placeholders), "words": json.dumps(self.placeholders)}  # fmt: skip
         save_state_dict(self.state_dict(), path, {**self._about(), **(metadata or {}), **sizes})
 
 
-def words_of_a_kind(path: str | os.PathLike[str], embedder: TokenSpace) -> LayeredEmbeddingManager | None:
-    """What a ``.safetensors`` file with words for layers or timesteps needs, loaded; None for any other file.
+def _words_in(about: Mapping[str, str]) -> list[str]:
+    """The placeholders of a file, in the order of its mappers."""
+    return json.loads(about["words"]) if "words" in about else about.get("trigger", "").split(" ")
 
-    Raises:
-        UserError: the file cannot be read, or was made for another text encoder.
-    """
-    about = read_metadata(path) if Path(path).suffix == ".safetensors" and Path(path).is_file() else {}
-    if about.get("kind") not in (LAYERS, KIND):
-        return None
-    layers = int(about["layers"])
-    if about["kind"] == LAYERS:
-        manager = LayeredEmbeddingManager(embedder, layers)
-    else:
-        names = about["trigger"].split(" ")
-        count = int(about["vectors"])
-        manager = TimedEmbeddingManager(
-            embedder, layers, int(about["hidden"]), placeholder_strings=names, num_vectors_per_token=count
-        )
-    manager.load(path)
-    return manager
+
+def _renamed(key: str, names: Mapping[str, str]) -> str:
+    """A key of the state dict with its placeholder under another name."""
+    part, dot, placeholder = key.partition(".")
+    return part + dot + names.get(placeholder, placeholder) if part in PARTS else key

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ldm.additions.base import Addition, Undo, replace_module
-from ldm.additions.placeholders import fill, spread
-from ldm.checkpoint.embeddings import EmbeddingFile, read_embedding, write_embedding
+from ldm.additions.placeholders import spread
+from ldm.additions.vocabulary import Words
+from ldm.checkpoint.embeddings import PER_LAYER, EmbeddingFile, read_embedding, write_embedding
 from ldm.modules.encoders.base import TokenSpace
 from ldm.util import ConfigError, UserError
 
@@ -23,7 +24,7 @@ PROPOSALS = ("*", "@", "~", "^", "#", "sks", "toy", "thing", "object", "ball", "
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
-class EmbeddingManager(Addition, nn.Module):
+class EmbeddingManager(Words):
     """The learned vectors of placeholders; an encoder calls it between its token vectors and its positions.
 
     State dict: ``string_to_param_dict.<placeholder>`` [n, D], what is learned, and ``initial_embeddings.<placeholder>``
@@ -47,11 +48,6 @@ class EmbeddingManager(Addition, nn.Module):
         UserError: a placeholder or an initial word that the encoder's vocabulary does not have, or a file that does not
             fit. Only words are checked later, at the first use, where the encoder is still on the meta device.
     """
-
-    file_name = "embeddings"
-    step_suffix = ".pt"
-    last_suffixes = (".pt", ".safetensors")
-    own_keys = ("embedding_manager.",)
 
     def __init__(
         self,
@@ -84,40 +80,7 @@ class EmbeddingManager(Addition, nn.Module):
         if embedding_manager_ckpt:
             self.load(embedding_manager_ckpt)
 
-    # ---- what encoders and models call ----------------------------------------------------------------------------
-
-    def forward(self, tokens: Tensor, embedded: Tensor) -> Tensor:
-        """Put learned vectors in the place of placeholders, changing both arguments.
-
-        Args:
-            tokens: ids [B, N]; each of the n positions of a placeholder gets its id.
-            embedded: their vectors [B, N, D].
-
-        Returns:
-            ``embedded``.
-        """
-        return self.put(tokens, embedded, {name: self.shown(name) for name in self.placeholders})
-
-    def put(self, tokens: Tensor, embedded: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
-        """As ``forward``, with these vectors: placeholder -> [n, D], or [B, n, D] where every row has its own."""
-        new_tokens, new_embedded = fill(tokens, embedded, {self.token(name): value for name, value in vectors.items()})
-        if not embedded.requires_grad:  # an encoder that learns too needs its tokens as they were for the gradient
-            tokens.copy_(new_tokens)
-        return embedded.copy_(new_embedded)
-
-    def condition(self, encode: Callable[..., Any], text: Any) -> Any:
-        """What the model is conditioned on, for prompts or token ids [B, N]: the context [B, N, D]."""
-        return encode(text, embedding_manager=self)
-
-    def at_timestep(self, encode: Callable[..., Any], condition: Any, t: Tensor) -> Any:
-        """What ``condition`` gave, at timesteps [B]: the same at all of them here."""
-        return condition
-
-    def install(self, network: nn.Module) -> None:
-        """Prepare the network for the context that ``condition`` gives; nothing to do for an ordinary one."""
-
-    def remove(self) -> None:
-        """Leave the network as it was before ``install``."""
+    # ---- what learns ----------------------------------------------------------------------------------------------
 
     def embedding_parameters(self) -> Iterable[nn.Parameter]:
         """What is learned."""
@@ -125,22 +88,6 @@ class EmbeddingManager(Addition, nn.Module):
 
     def learned(self) -> Sequence[nn.Parameter]:
         return list(self.embedding_parameters())
-
-    def attach(self, model: Any, scale: float = 1.0) -> Undo:
-        """Have these words in place of those that the model has."""
-        before = model.embedding_manager
-        undo = replace_module(model, "embedding_manager", self)
-        if before is not None:
-            before.remove()
-        self.install(model.model.diffusion_model)
-
-        def take_off() -> None:
-            self.remove()
-            undo()
-            if before is not None:
-                before.install(model.model.diffusion_model)
-
-        return take_off
 
     def embedding_to_coarse_loss(self) -> Tensor:
         """How far the vectors P are from their start P0: the mean of (P - P0)(P - P0)^T over placeholders, [n, n]."""
@@ -195,14 +142,11 @@ class EmbeddingManager(Addition, nn.Module):
         self.progressive_counter += 1
         return vectors[: 1 + self.progressive_counter // STEPS_PER_VECTOR]
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """What is encoded within the block does not count for progressive words."""
-        counter = self.progressive_counter
-        try:
-            yield
-        finally:
-            self.progressive_counter = counter
+    def at(self, layer: int = 0, t: Tensor | None = None) -> dict[str, Tensor]:
+        return {name: self.shown(name) for name in self.placeholders}
+
+    def starts(self, layer: int = 0) -> dict[str, Tensor]:
+        return dict(self.initial_embeddings.items())
 
     def token(self, placeholder: str) -> int:
         """The id of a placeholder.
@@ -258,13 +202,19 @@ class EmbeddingManager(Addition, nn.Module):
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         files = [self._read(path, rename or {}) for path in paths]
-        vectors: dict[str, Tensor] = {}
+        seen: set[str] = set()
         for path, file in zip(paths, files, strict=True):
-            twice = next((name for name in file.vectors if name in vectors), None)
+            twice = next((name for name in file.vectors if name in seen), None)
             if twice is not None:
                 raise UserError(f"'{path}' has the placeholder '{twice}', which another file has as well; rename one")
-            vectors |= file.vectors
-        self.set_vectors(vectors)
+            seen |= file.vectors.keys()
+        self.take(files)
+        self.files = {name: Path(path) for path, file in zip(paths, files, strict=True) for name in file.vectors}
+
+    def take(self, files: Iterable[EmbeddingFile]) -> None:
+        """Have the words that were read from files, and no others."""
+        files = list(files)
+        self.set_vectors({name: value for file in files for name, value in file.vectors.items()})
         for file in files:
             for name, start in file.initial.items():
                 if start.shape == self.vectors(name).shape:
@@ -274,8 +224,15 @@ class EmbeddingManager(Addition, nn.Module):
     def _read(self, path: str | os.PathLike[str], rename: Mapping[str, str]) -> EmbeddingFile:
         file = read_embedding(path)
         file.check_width(self.width, origin=path)
+        self._check_kind(file, path)
         names = {old: new for old, new in rename.items() if old in file.vectors}
         return file.renamed(names) if names else file
+
+    def _check_kind(self, file: EmbeddingFile, origin: object) -> None:
+        """Refuse what other kinds of words have in their files."""
+        if file.metadata.get("kind") == PER_LAYER:
+            layers = file.metadata.get("layers")
+            raise UserError(f"'{origin}' holds words for {layers} layers; LayeredEmbeddingManager goes on with them")
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write all placeholders; the suffix chooses the format, ``.pt`` is the original's.

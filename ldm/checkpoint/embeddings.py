@@ -23,6 +23,7 @@ MODELS_OF_WIDTH = {
     1024: "Stable Diffusion v2 (width 1024)",
     1280: "LDM text-to-image (width 1280)",
 }
+PER_LAYER, PER_TIMESTEP = "layers", "mapper"  # the field ``kind`` of words that are not ordinary
 _STARTS = "initial_vectors."  # metadata of safetensors files: float32 bytes, little-endian, base64
 _SAID_AS = {  # what others call the fields of our metadata
     "name": "name",
@@ -125,6 +126,19 @@ def read_embedding(path: str | os.PathLike[str]) -> EmbeddingFile:
     except _NotThisError as error:
         raise UserError(f"'{path}' is no textual-inversion embedding: {error}") from error
     return found
+
+
+def read_about(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The text fields that a file of learned words has, under our names; ``kind`` tells words of other kinds apart.
+
+    Raises:
+        UserError: no such file, or nothing that can be read.
+    """
+    if is_picture(path):
+        return {}
+    contents = open_file(path)
+    fields = contents.value if isinstance(contents.value, Mapping) else {}
+    return {**_spoken(fields), **_spoken(contents.metadata)}
 
 
 class _NotThisError(Exception):

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ldm.additions.timed_words import words_of_a_kind
-from ldm.additions.words import EmbeddingManager
-from ldm.checkpoint import read_embeddings
-from ldm.modules.encoders.base import TextEncoder
+from ldm.additions.base import Addition
+from ldm.additions.reading import read_words
+from ldm.additions.vocabulary import Words
 from ldm.modules.encoders.multilingual import Multilingual
-from ldm.util import UserError
 
 log = logging.getLogger(__name__)
 
@@ -21,31 +19,27 @@ def load_words(model: Any, sources: Sequence[str]) -> dict[str, Path]:
     """Give a model the words of embedding files, in place of those it has.
 
     Args:
-        model: a LatentDiffusion; it gets an ``EmbeddingManager`` if it has none.
+        model: a LatentDiffusion; it keeps them.
         sources: files, each ``path``, ``path=<new>`` or ``path=<old>:<new>``.
 
     Returns:
         placeholder -> the file that it came from.
 
     Raises:
-        UserError: a file is no embedding, was made for another width, or two files have one placeholder; a placeholder
-            is not one token for this model; or the model is not conditioned by text.
+        UserError: as ``read_additions``.
     """
-    encoder = model.cond_stage_model
-    if not isinstance(encoder, TextEncoder):
-        raise UserError(f"the model takes no text, so it has no use for the words of '{sources[0]}'")
-    special = words_of_a_kind(sources[0], encoder) if len(sources) == 1 else None
-    if special is not None:
-        model.learn_words(special.to(encoder.device).eval())
-        return {name: Path(sources[0]) for name in special.placeholders}
-    files = read_embeddings(sources)
-    for path, file in files.items():
-        file.check_width(encoder.width, origin=path)
-    manager = EmbeddingManager(encoder) if model.embedding_manager is None else model.embedding_manager
-    manager.set_vectors({name: vectors for file in files.values() for name, vectors in file.vectors.items()})
-    manager.to(encoder.device)
-    model.embedding_manager = manager.eval()
-    return {name: path for path, file in files.items() for name in file.vectors}
+    words = read_words(sources, model.cond_stage_model)
+    if model.embedding_manager is not None:
+        model.embedding_manager.remove()
+        model.embedding_manager = None
+    for one in words:
+        one.attach(model)  # for good
+    return files_of(words)
+
+
+def files_of(additions: Sequence[Addition]) -> dict[str, Path]:
+    """Placeholder -> the file that it came from, of the words among some additions."""
+    return {name: path for one in additions if isinstance(one, Words) for name, path in one.files.items()}
 
 
 def report_words(model: Any, words: dict[str, Path], prompts: Sequence[str]) -> dict[str, list[str]]:

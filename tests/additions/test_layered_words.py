@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ldm.additions.layered_words import LayeredEmbeddingManager
-from ldm.additions.timed_words import TimedEmbeddingManager, words_of_a_kind
+from ldm.additions.reading import read_words
+from ldm.additions.timed_words import TimedEmbeddingManager
 from ldm.additions.words import EmbeddingManager
 from ldm.modules.attention import BasicTransformerBlock
 from ldm.modules.encoders.modules import BERTEmbedder
@@ -110,14 +111,15 @@ def test_a_file_says_what_it_needs(tmp_path: Path) -> None:
         for parameter in manager.embedding_parameters():
             parameter.data.normal_()
         manager.save(tmp_path / "words.safetensors")
-        found = words_of_a_kind(tmp_path / "words.safetensors", encoder)
+        (found,) = read_words([str(tmp_path / "words.safetensors")], encoder)
         assert type(found) is kind
         assert load_words(model, [str(tmp_path / "words.safetensors")]) == {"*": tmp_path / "words.safetensors"}
         contexts = [m.at_timestep(encoder.encode, m.condition(encoder.encode, ["a *"]), torch.tensor([7]))
                     for m in (manager, model.embedding_manager)]  # fmt: skip
         torch.testing.assert_close(*contexts)
     EmbeddingManager(encoder, ["*"]).save(tmp_path / "plain.safetensors")
-    assert words_of_a_kind(tmp_path / "plain.safetensors", encoder) is None
+    (plain,) = read_words([str(tmp_path / "plain.safetensors")], encoder)
+    assert type(plain) is EmbeddingManager
 
 
 def test_a_model_trains_and_samples_with_them(tmp_path: Path) -> None:
