@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, unet_weights
 from ldm.models.diffusion.sampling import sample
 from ldm.modules.cpu.packed import pack_for_inference
-from ldm.modules.diffusionmodules.schedule import Schedule, make_beta_schedule
+from ldm.modules.diffusionmodules.schedule import BetaSchedule, make_beta_schedule
 from ldm.util import instantiate_from_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,7 +146,7 @@ class Denoiser:
 
     def __init__(self, unet: nn.Module, dtype: torch.dtype, device: str) -> None:
         self.unet, self.dtype, self.device = unet, dtype, torch.device(device)
-        self.schedule = Schedule.from_betas(make_beta_schedule("linear", 1000, 0.00085, 0.012))
+        self.schedule = BetaSchedule.from_betas(make_beta_schedule("linear", 1000, 0.00085, 0.012))
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         return self.unet(x.to(self.dtype), t, context=cond).float()

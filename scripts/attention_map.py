@@ -50,7 +50,7 @@ from ldm.workflows.studio import Studio, open_studio
 
 SAMPLE, SAMPLE_SPOT = SAMPLES / "cnt" / "cat.jpg", "97,66"
 SHOWN = 4  # timesteps on a sheet
-Cells = dict[tuple[str, int], Image.Image]
+Cells = dict[tuple[str, float], Image.Image]
 
 
 def parse() -> argparse.Namespace:
@@ -127,7 +127,7 @@ def make_course(given: argparse.Namespace, studio: Studio) -> tuple[Course, list
 
 
 def maps(
-    given: argparse.Namespace, model: Any, course: Course, layers: Sites, timesteps: list[int],
+    given: argparse.Namespace, model: Any, course: Course, layers: Sites, timesteps: list[float],
     heads: list[int] | None, spots: list[Spot], words: list[int],
 ) -> tuple[Cells, dict[str, Image.Image]]:  # fmt: skip
     """Overlays by layer and timestep, and their means by layer."""
@@ -138,8 +138,9 @@ def maps(
 
 
 def components(
-    given: argparse.Namespace, model: Any, course: Course, layers: Sites, timesteps: list[int], heads: list[int] | None
-) -> Cells:
+    given: argparse.Namespace, model: Any, course: Course, layers: Sites, timesteps: list[float],
+    heads: list[int] | None,
+) -> Cells:  # fmt: skip
     """Pictures of principal components; one set of components for all timesteps of a layer."""
     found = features_of(model, course, layers, timesteps, heads, given.pca)
     cells: Cells = {}

@@ -56,7 +56,11 @@ RE_EXPORTS = {
     "models/diffusion/plms.py",
     "modules/embedding_manager.py",
 }
-CONTROL_SEES = ("ldm.modules.attention", "ldm.modules.diffusionmodules.resblock")  # of the modules, only the seams
+CONTROL_SEES = (  # of the modules, only the seams and the levels
+    "ldm.modules.attention",
+    "ldm.modules.diffusionmodules.levels",
+    "ldm.modules.diffusionmodules.resblock",
+)
 TAMING = ("modules/losses/", "models/first_stage.py")
 LIGHTNING = ("models/", "training/")
 

@@ -1,7 +1,8 @@
 """What attention can be made to do for a while: sites, modes, and where their features come from."""
 
 from ldm.control.detail import Detail, SaveResidual, high_pass
-from ldm.control.features import CacheError, FeatureStore
+from ldm.control.features import FeatureStore
+from ldm.control.files import CacheError
 from ldm.control.inject import Inject
 from ldm.control.mix import Mix, MixReport
 from ldm.control.observe import AttentionMaps, Observe
@@ -12,7 +13,7 @@ from ldm.control.seam import Call, attention_mode
 from ldm.control.shares import ShareMap
 from ldm.control.sites import LATE_DECODER, Sites, late_decoder, sites
 from ldm.control.softmax import logits
-from ldm.control.sources import Joined, Rows, Source
+from ldm.control.sources import FeatureSource, Joined, Rows
 
 __all__ = [
     "LATE_DECODER",
@@ -21,6 +22,7 @@ __all__ = [
     "CacheError",
     "Call",
     "Detail",
+    "FeatureSource",
     "FeatureStore",
     "Inject",
     "Joined",
@@ -33,7 +35,6 @@ __all__ = [
     "SaveResidual",
     "ShareMap",
     "Sites",
-    "Source",
     "attention_mode",
     "high_pass",
     "late_decoder",

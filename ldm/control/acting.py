@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ldm.control.seam import Call
-from ldm.control.sources import Rows, Source, for_rows
+from ldm.control.sources import FeatureSource, Rows, for_rows
 
 
 @dataclass(frozen=True)
-class Batch:
+class ActingRows:
     """q, k and v of a whole batch at one call, and the rows that a mode acts on.
 
     Shapes: q [B h n d], k and v [B h m d].
@@ -31,7 +31,7 @@ class Batch:
         """What the acting rows have themselves."""
         return self.rows.read(self.call, name, self._whole(name))
 
-    def of(self, source: Source | None, name: str) -> Tensor:
+    def of(self, source: FeatureSource | None, name: str) -> Tensor:
         """What a source has for the acting rows; without a source their own."""
         if source is None:
             return self.own(name)
@@ -44,12 +44,12 @@ class Batch:
 class RowMode(ABC):
     """Changes the attention of some rows at some timesteps; everything else is left to the site's inner function."""
 
-    def __init__(self, timesteps: Collection[int] | None, rows: Rows | None) -> None:
+    def __init__(self, timesteps: Collection[float] | None, rows: Rows | None) -> None:
         self.timesteps = None if timesteps is None else frozenset(timesteps)
         self.rows = rows
 
     @abstractmethod
-    def attend(self, batch: Batch) -> Tensor:
+    def attend(self, batch: ActingRows) -> Tensor:
         """The output [rows h n d] of the acting rows."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, call: Call, scale: float | None = None) -> Tensor:
@@ -57,7 +57,7 @@ class RowMode(ABC):
             return call.inner(q, k, v, scale=scale)
         rows = self.rows or Rows(0, q.shape[0])
         factor = q.shape[-1] ** -0.5 if scale is None else scale
-        out = self.attend(Batch(q, k, v, rows, call, factor))
+        out = self.attend(ActingRows(q, k, v, rows, call, factor))
 
         def plain(part: slice) -> Tensor:
             q_part = q[part]

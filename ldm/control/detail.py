@@ -11,7 +11,7 @@ from torch import Tensor
 from ldm.control.features import FeatureStore
 from ldm.control.registry import register
 from ldm.control.seam import Call
-from ldm.control.sources import Rows, Source, for_rows
+from ldm.control.sources import FeatureSource, Rows, for_rows
 from ldm.util import UserError
 
 
@@ -36,9 +36,9 @@ class Detail:
 
     def __init__(
         self,
-        source: Source,  # "residual" of the content
+        source: FeatureSource,  # "residual" of the content
         r: float = 0.3,  # of the high-pass filter, in units of the highest frequency
-        timesteps: Collection[int] | None = None,  # only at these
+        timesteps: Collection[float] | None = None,  # only at these
         rows: Rows | None = None,  # only for these rows of the batch
     ) -> None:
         """Raises UserError for an r that is not above 0."""
@@ -62,11 +62,11 @@ class Detail:
 class SaveResidual:
     """Keep what residual blocks add to their skip, as "residual"; nothing changes."""
 
-    def __init__(self, store: FeatureStore, timesteps: Collection[int] | None = None) -> None:
+    def __init__(self, store: FeatureStore, timesteps: Collection[float] | None = None) -> None:
         self.store = store
         self.timesteps = None if timesteps is None else frozenset(timesteps)
 
     def __call__(self, h: Tensor, *, call: Call) -> Tensor:
         if self.timesteps is None or call.timestep in self.timesteps:
-            self.store.put(call.site, call.timestep, "residual", h)
+            self.store.put(call.site, call.index, "residual", h, call.timestep)
         return call.inner(h)

@@ -1,18 +1,20 @@
-"""What a network computed on the way: features by site, timestep and name, in memory or in a safetensors file."""
+"""What a network computed on the way: features by site, level and name, in memory or in a safetensors file."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ldm.checkpoint import read_metadata, read_state_dict, save_state_dict
+from ldm.checkpoint import save_state_dict
+from ldm.control.files import LEVELS, CacheError, brief, level_names, levels_field, open_cache, read_levels
 from ldm.control.seam import Call
+from ldm.modules.diffusionmodules.levels import index_among
 from ldm.util import UserError
 
 NAMES = ("q", "k", "v", "sim", "probs", "residual")
@@ -21,14 +23,12 @@ KIND = "attention features"
 Key = tuple[str, int, str]
 
 
-class CacheError(UserError):
-    """A cache on disk that cannot be used: damaged, of another kind, or made of something else."""
-
-
 class FeatureStore:
-    """Features [b ...] under the key (site, timestep, name); a source for modes that inject them.
+    """Features [b ...] under the key (site, index of the level, name); a source for modes that inject them.
 
-    Shapes: q, k, v [b h n d]; sim (scaled logits) and probs (after softmax) [b h n m]; residual [b c h w].
+    What the network was told at each index is in ``told``. Features that were kept outside of a walk have the timestep
+    for an index. Shapes: q, k, v [b h n d]; sim (scaled logits) and probs (after softmax) [b h n m]; residual
+    [b c h w].
     """
 
     def __init__(
@@ -39,39 +39,62 @@ class FeatureStore:
         self.dtype = dtype
         self.device = device
         self.metadata: dict[str, str] = {}
+        self.told: dict[int, float] = {}
         self._features: dict[Key, Tensor] = {}
 
-    def put(self, site: str, timestep: int, name: str, feature: Tensor) -> None:
-        """Keep a feature; one that was there under the same key is replaced."""
+    def put(self, site: str, index: int, name: str, feature: Tensor, told: float | None = None) -> None:
+        """Keep a feature of a level, at which the network was ``told`` a number (None: the index).
+
+        One that was there under the same key is replaced.
+        """
         kept = feature.detach().to(device=self.device, dtype=self.dtype)
         if kept.untyped_storage().nbytes() > kept.nbytes:  # a view would keep all of what it shows a part of
             kept = kept.clone(memory_format=torch.contiguous_format)
-        self._features[site, timestep, name] = kept
+        self._features[site, index, name] = kept
+        self.told[index] = index if told is None else told
 
-    def get(self, site: str, timestep: int, name: str) -> Tensor:
+    def get(self, site: str, index: int, name: str) -> Tensor:
         """The feature under a key.
 
         Raises:
             UserError: it is not there; the message says what is.
         """
         try:
-            return self._features[site, timestep, name]
+            return self._features[site, index, name]
         except KeyError as error:
-            raise UserError(self._missing(site, timestep, name)) from error
+            raise UserError(self._missing(site, self.told.get(index, index), name)) from error
+
+    def at(self, site: str, timestep: float, name: str) -> Tensor:
+        """The feature of the one level at which the network was told ``timestep``.
+
+        Raises:
+            UserError: it is not there, or there are several such levels.
+        """
+        index = index_among(self.told, None, timestep)
+        if index is None:
+            raise UserError(self._missing(site, timestep, name))
+        return self.get(site, index, name)
 
     def read(self, call: Call, name: str, own: Tensor) -> Tensor:
-        """As a source: what was kept for the call's site and timestep."""
-        return self.get(call.site, call.timestep, name).to(own.device, own.dtype)
+        """As a source: what was kept for the call's site and level.
+
+        Features of a walk in other steps, or of single calls, are those of the level that tells the same.
+        """
+        index = index_among(self.told, call.index, call.timestep)
+        if index is None:
+            raise UserError(self._missing(call.site, call.timestep, name))
+        return self.get(call.site, index, name).to(own.device, own.dtype)
 
     def picture(self, index: int) -> FeatureStore:
         """The features of one picture of the batch, as a batch of one; not copied."""
         store = FeatureStore(self.dtype, self.device)
-        store.metadata = dict(self.metadata)
+        store.metadata, store.told = dict(self.metadata), dict(self.told)
         store._features = {key: feature[index : index + 1] for key, feature in self._features.items()}
         return store
 
     def clear(self) -> None:
         self._features.clear()
+        self.told.clear()
 
     def keys(self) -> Iterator[Key]:
         return iter(self._features)
@@ -91,9 +114,9 @@ class FeatureStore:
         return list(dict.fromkeys(site for site, _, _ in self._features))
 
     @property
-    def timesteps(self) -> list[int]:
-        """Timesteps, ascending."""
-        return sorted({timestep for _, timestep, _ in self._features})
+    def timesteps(self) -> list[float]:
+        """What the network was told, ascending."""
+        return sorted(set(self.told.values()))
 
     @property
     def names(self) -> list[str]:
@@ -109,16 +132,19 @@ class FeatureStore:
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write a safetensors file: tensors ``site/timestep/name``, and text fields that say what is in it.
 
-        Besides ``metadata`` (as text) the fields are ``kind``, and ``sites``, ``timesteps`` and ``names`` as JSON.
+        Besides ``metadata`` (as text) the fields are ``kind``, and ``sites``, ``timesteps`` and ``names`` as JSON, and
+        ``levels``: the index of each timestep's level (where several tell the network the same, see ``level_names``).
 
         Raises:
             UserError: a full disk or an unwritable folder; an older file survives.
         """
         if Path(path).suffix != ".safetensors":
             raise UserError(f"cannot write '{path}': features go into a .safetensors file")
-        tensors = {f"{site}/{timestep}/{name}": feature for (site, timestep, name), feature in self._features.items()}
+        levels = level_names(self.told)
+        tensors = {f"{site}/{levels[index]}/{name}": feature for (site, index, name), feature in self._features.items()}
         lists = {"sites": self.sites, "timesteps": self.timesteps, "names": self.names}
-        about = {"kind": KIND, **{name: json.dumps(value) for name, value in lists.items()}}
+        about = {"kind": KIND, LEVELS: levels_field(levels)}
+        about |= {name: json.dumps(value) for name, value in lists.items()}
         save_state_dict(tensors, path, {**{k: str(v) for k, v in (metadata or {}).items()}, **about})
 
     @classmethod
@@ -134,52 +160,28 @@ class FeatureStore:
         tensors, metadata = open_cache(path, KIND, expect)
         store = cls(dtype=None)
         store.metadata = metadata
+        parts = {name: _split(name, path) for name in tensors}
+        levels = read_levels({level for _, level, _ in parts.values()}, metadata, path)
         for name, tensor in tensors.items():
-            site, timestep, feature = _split(name, path)
-            store._features[site, timestep, feature] = tensor
+            site, level, feature = parts[name]
+            index, told = levels[level]
+            store._features[site, index, feature] = tensor
+            store.told[index] = told
         return store
 
-    def _missing(self, site: str, timestep: int, name: str) -> str:
-        wanted = f"no {name} of '{site}' at timestep {timestep} was saved"
+    def _missing(self, site: str, timestep: float, name: str) -> str:
+        wanted = f"no {name} of '{site}' at timestep {timestep:g} was saved"
         if not self._features:
             return f"{wanted}: there are no features at all"
         if name not in self.names:
             return f"{wanted}: the features are {', '.join(self.names)}"
         if site not in self.sites:
             return f"{wanted}: the sites are {', '.join(self.sites)}"
-        return f"{wanted}: the timesteps are {_brief(self.timesteps)}"
+        return f"{wanted}: the timesteps are {brief(self.timesteps)}"
 
 
-def open_cache(
-    path: str | os.PathLike[str], kind: str, expect: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and text fields of a cache file of one kind.
-
-    Raises:
-        CacheError: the file is missing, truncated, holds something else, or was made of something else.
-    """
-    try:
-        metadata = read_metadata(path)
-        if metadata.get("kind") != kind:
-            raise CacheError(f"'{path}' holds no {kind}")
-        tensors = dict(read_state_dict(path).items())
-    except CacheError:
-        raise
-    except UserError as error:
-        raise CacheError(f"the cache cannot be used: {error}") from error
-    for field, value in (expect or {}).items():
-        if metadata.get(field) != str(value):
-            raise CacheError(f"'{path}' was made with {field} {metadata.get(field)}, not {value}")
-    return tensors, metadata
-
-
-def _split(name: str, path: str | os.PathLike[str]) -> Key:
+def _split(name: str, path: str | os.PathLike[str]) -> tuple[str, str, str]:
     parts = name.split("/")
-    if len(parts) != 3 or not parts[1].isdecimal():
+    if len(parts) != 3:
         raise CacheError(f"'{path}' holds '{name}', which is not named site/timestep/name")
-    return parts[0], int(parts[1]), parts[2]
-
-
-def _brief(values: Sequence[int], ends: int = 3) -> str:
-    texts = [str(value) for value in values]
-    return ", ".join(texts if len(texts) <= 2 * ends else [*texts[:ends], "...", *texts[-ends:]])
+    return parts[0], parts[1], parts[2]

@@ -7,17 +7,17 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from ldm.control.acting import Batch, RowMode
+from ldm.control.acting import ActingRows, RowMode
 from ldm.control.registry import register
 from ldm.control.seam import Call
-from ldm.control.sources import Rows, Source
+from ldm.control.sources import FeatureSource, Rows
 from ldm.util import UserError
 
-Gamma = float | Mapping[int, float]
+Gamma = float | Mapping[int, float]  # one for all levels, or one for each by its index
 
 
 def check_gamma(gamma: Gamma) -> Gamma:
-    """``gamma`` itself, a number or one for each timestep.
+    """``gamma`` itself, a number or one for each level.
 
     Raises:
         UserError: a value outside [0, 1].
@@ -39,17 +39,17 @@ def check_temperature(T: float) -> float:
     return T
 
 
-def at_timestep(gamma: Gamma, call: Call) -> float:
-    """The value of ``gamma`` at the call's timestep.
+def gamma_at(gamma: Gamma, call: Call) -> float:
+    """The value of ``gamma`` at the call's level.
 
     Raises:
         UserError: there is none for it.
     """
     if not isinstance(gamma, Mapping):
         return gamma
-    if call.timestep not in gamma:
-        raise UserError(f"gamma has no value for timestep {call.timestep}")
-    return gamma[call.timestep]
+    if call.index not in gamma:
+        raise UserError(f"gamma has no value for level {call.index}, where the timestep is {call.timestep:g}")
+    return gamma[call.index]
 
 
 def blended(q: Tensor, content: Tensor, gamma: float) -> Tensor:
@@ -63,11 +63,11 @@ class Inject(RowMode):
 
     def __init__(
         self,
-        q: Source | None = None,  # the content; None: the query stays
-        kv: Source | None = None,  # the style; None: keys and values stay
+        q: FeatureSource | None = None,  # the content; None: the query stays
+        kv: FeatureSource | None = None,  # the style; None: keys and values stay
         gamma: Gamma = 0.75,
         T: float = 1.5,
-        timesteps: Collection[int] | None = None,  # only at these
+        timesteps: Collection[float] | None = None,  # only at these
         rows: Rows | None = None,  # only for these rows of the batch; the others stay plain
     ) -> None:
         """Raises UserError for a gamma outside [0, 1], or a T that is not above 0."""
@@ -75,7 +75,7 @@ class Inject(RowMode):
         self.q, self.kv = q, kv
         self.gamma, self.T = check_gamma(gamma), check_temperature(T)
 
-    def attend(self, batch: Batch) -> Tensor:
-        query = blended(batch.own("q"), batch.of(self.q, "q"), at_timestep(self.gamma, batch.call))
+    def attend(self, batch: ActingRows) -> Tensor:
+        query = blended(batch.own("q"), batch.of(self.q, "q"), gamma_at(self.gamma, batch.call))
         keys, values = batch.of(self.kv, "k"), batch.of(self.kv, "v")
         return batch.call.inner(query, keys, values, scale=self.T * batch.scale)

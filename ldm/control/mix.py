@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldm.control.acting import Batch, RowMode
-from ldm.control.inject import Gamma, at_timestep, blended, check_gamma, check_temperature
+from ldm.control.acting import ActingRows, RowMode
+from ldm.control.inject import Gamma, blended, check_gamma, check_temperature, gamma_at
 from ldm.control.registry import register
 from ldm.control.shares import ShareMap
 from ldm.control.softmax import logits, peak_and_log_sum
-from ldm.control.sources import Rows, Source
+from ldm.control.sources import FeatureSource, Rows
 from ldm.util import UserError
 
 WAYS = ("mass", "competition")
@@ -23,7 +23,7 @@ TAU_RANGE = (1.0, 5.0)
 
 
 @dataclass(frozen=True)
-class Part:
+class MixedSource:
     """One source at one call: logits are ``factor q k^T``. Shapes: q [b h n d], k and v [b h m d]."""
 
     q: Tensor
@@ -41,10 +41,11 @@ class MixReport:
     """
 
     site: str
-    timestep: int
+    index: int  # of the level
+    timestep: float
     shares: Tensor
     tau: Tensor
-    parts: tuple[Part, ...]
+    parts: tuple[MixedSource, ...]
 
     def log_probs(self, queries: Sequence[int]) -> list[Tensor]:
         """log of the attention of some queries, a tensor [b, h, queries, keys] for each source; exp sums to 1."""
@@ -77,8 +78,8 @@ class Mix(RowMode):
 
     def __init__(
         self,
-        content: Source | None,  # q, k and v of the content; None: those of the batch itself
-        styles: Sequence[Source],  # k and v of each style
+        content: FeatureSource | None,  # q, k and v of the content; None: those of the batch itself
+        styles: Sequence[FeatureSource],  # k and v of each style
         masks: Tensor | None = None,  # [styles, H, W] or [rows, styles, H, W] in [0, 1]; None: everywhere, equally
         pi: float = 0.9,  # the styles' part where masks are 1
         by: str = "mass",
@@ -86,7 +87,7 @@ class Mix(RowMode):
         T: float = 2.0,
         sharpen: bool = False,
         prior: str = "masks",  # of competition
-        timesteps: Collection[int] | None = None,  # only at these
+        timesteps: Collection[float] | None = None,  # only at these
         rows: Rows | None = None,  # only for these rows of the batch; the others stay plain
         report: Callable[[MixReport], None] | None = None,  # called at each site and timestep
     ) -> None:
@@ -99,7 +100,7 @@ class Mix(RowMode):
         self.by, self.sharpen, self.prior, self.report = by, sharpen, prior, report
         self.share_map = ShareMap(masks, len(self.styles), pi)
 
-    def attend(self, batch: Batch) -> Tensor:
+    def attend(self, batch: ActingRows) -> Tensor:
         parts = self._parts(batch)
         grid = batch.call.grid(batch.q.shape[2])
         wanted = self.share_map.shares(grid, batch.q.device)
@@ -112,7 +113,7 @@ class Mix(RowMode):
         if self.by == "competition" or self.sharpen:
             shares, tau = self._compete(parts, wanted[:, None], tau)
         if self.report is not None:
-            self.report(MixReport(batch.call.site, batch.call.timestep, shares, tau, parts))
+            self.report(MixReport(batch.call.site, batch.call.index, batch.call.timestep, shares, tau, parts))
 
         out = torch.zeros(parts[0].q.shape, device=batch.q.device)
         sharp = tau[:, :, None, None].to(batch.q.dtype)
@@ -124,16 +125,14 @@ class Mix(RowMode):
                 out[:, :, where] += weight * batch.call.inner(query, part.k, part.v, scale=part.factor)
         return out.to(batch.q.dtype)
 
-    def _parts(self, batch: Batch) -> tuple[Part, ...]:
+    def _parts(self, batch: ActingRows) -> tuple[MixedSource, ...]:
         q, k, v = (batch.of(self.content, name) for name in "qkv")
-        content = Part(q, k, v, batch.scale)
-        query = blended(batch.own("q"), content.q, at_timestep(self.gamma, batch.call))
-        styles = [
-            Part(query, batch.of(style, "k"), batch.of(style, "v"), self.T * batch.scale) for style in self.styles
-        ]
-        return (content, *styles)
+        content = MixedSource(q, k, v, batch.scale)
+        query = blended(batch.own("q"), content.q, gamma_at(self.gamma, batch.call))
+        keys_values = [(batch.of(style, "k"), batch.of(style, "v")) for style in self.styles]
+        return (content, *(MixedSource(query, k, v, self.T * batch.scale) for k, v in keys_values))
 
-    def _compete(self, parts: tuple[Part, ...], wanted: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    def _compete(self, parts: tuple[MixedSource, ...], wanted: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """The true shares [b h sources n] when all logits meet in one softmax, and the sharpening [b h]."""
         peaks, sums = _statistics(parts, tau)
         bias = wanted.log()
@@ -153,7 +152,7 @@ def sharpening(D: Tensor) -> Tensor:
     return (square * D**2 + linear * D + constant).clamp(*TAU_RANGE)
 
 
-def _statistics(parts: Sequence[Part], tau: Tensor) -> tuple[Tensor, Tensor]:
+def _statistics(parts: Sequence[MixedSource], tau: Tensor) -> tuple[Tensor, Tensor]:
     """Largest logit and log of the sum of exponentials, [b h sources n] each."""
     found = [peak_and_log_sum(part.q * tau[:, :, None, None].to(part.q), part.k, part.factor) for part in parts]
     peaks, sums = zip(*found, strict=True)

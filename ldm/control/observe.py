@@ -15,31 +15,36 @@ from ldm.util import UserError
 
 
 class AttentionMaps:
-    """Probabilities [b h n m] under (site, timestep), with the height and width that n positions have."""
+    """Probabilities [b h n m] under (site, index of the level), with the height and width that n positions have.
+
+    ``told`` has what the network was told at each index.
+    """
 
     def __init__(self) -> None:
         self.probs: dict[tuple[str, int], Tensor] = {}
+        self.told: dict[int, float] = {}
         self.grids: dict[str, tuple[int, int]] = {}
 
     def clear(self) -> None:
         self.probs.clear()
+        self.told.clear()
 
     def heat(
         self,
         keys: int | Sequence[int],  # positions of the words
         size: tuple[int, int] | None = None,  # None: that of the largest map
         sites: Collection[str] | None = None,
-        timesteps: Collection[int] | None = None,
+        timesteps: Collection[float] | None = None,
     ) -> Tensor:
-        """How much each place looks at some keys together, [b, H, W]: mean over heads, sites and timesteps.
+        """How much each place looks at some keys together, [b, H, W]: mean over heads, sites and levels.
 
         Raises:
             UserError: nothing was observed there, or there is no such key.
         """
         wanted = [
             (site, probs)
-            for (site, t), probs in self.probs.items()
-            if (sites is None or site in sites) and (timesteps is None or t in timesteps)
+            for (site, index), probs in self.probs.items()
+            if (sites is None or site in sites) and (timesteps is None or self.told[index] in timesteps)
         ]
         if not wanted:
             raise UserError("no attention was observed at these sites and timesteps")
@@ -66,7 +71,7 @@ class Observe:
     kept maps lose their graph.
     """
 
-    def __init__(self, maps: AttentionMaps, timesteps: Collection[int] | None = None) -> None:
+    def __init__(self, maps: AttentionMaps, timesteps: Collection[float] | None = None) -> None:
         self.maps = maps
         self.timesteps = None if timesteps is None else frozenset(timesteps)
 
@@ -74,6 +79,7 @@ class Observe:
         if self.timesteps is not None and call.timestep not in self.timesteps:
             return call.inner(q, k, v, scale=scale)
         probs = logits(q, k, scale).softmax(dim=-1)
-        self.maps.probs[call.site, call.timestep] = probs
+        self.maps.probs[call.site, call.index] = probs
+        self.maps.told[call.index] = call.timestep
         self.maps.grids[call.site] = call.grid(q.shape[2])
         return probs.to(v.dtype) @ v

@@ -40,7 +40,7 @@ class Save:
         self,
         store: FeatureStore,
         what: str | Sequence[str] = "qkv",
-        timesteps: Collection[int] | None = None,  # only at these
+        timesteps: Collection[float] | None = None,  # only at these
         heads: Sequence[int] | None = None,  # only these
         queries: Sequence[int] | None = None,  # of q, sim and probs only these positions
         rows: Rows | None = None,  # of the batch only these
@@ -66,7 +66,7 @@ class Save:
         if "probs" in self.names:
             features["probs"] = features["sim"].softmax(dim=-1)
         for name in self.names:
-            self.store.put(call.site, call.timestep, name, features[name])
+            self.store.put(call.site, call.index, name, features[name], call.timestep)
 
     def _chosen(self, feature: Tensor, name: str, call: Call) -> Tensor:
         """The rows, heads and (of q) queries that are wanted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,35 +13,60 @@ import torch
 from torch import Tensor, nn
 
 from ldm.control.sites import Sites, uncompiled
+from ldm.modules.diffusionmodules.levels import current_level
 from ldm.util import UserError
+
+ROUNDING = 1e-6  # of what the network is told, which comes in single precision
 
 
 @dataclass
 class Clock:
-    """What the UNet was called with; a hook fills it in before each call."""
+    """What the UNet was called with, and at which level; a hook fills it in before each call."""
 
     timesteps: Tensor | None = None
     size: tuple[int, int] = (0, 0)
-    _timestep: int | None = field(default=None, repr=False)
+    _place: tuple[int | None, float] | None = field(default=None, repr=False)
 
     def publish(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the UNet."""
         latent = args[0] if args else kwargs["x"]
         self.timesteps = args[1] if len(args) > 1 else kwargs["timesteps"]
         self.size = (latent.shape[-2], latent.shape[-1])
-        self._timestep = None
+        self._place = None
 
     @property
-    def timestep(self) -> int:
-        """The one timestep of all rows; read from the device only when somebody asks, and once a call."""
-        if self._timestep is None:
-            if self.timesteps is None:
-                raise UserError("a mode asked for the timestep outside of a call of the UNet")
-            values = {round(t) for t in self.timesteps.reshape(-1).tolist()}
-            if len(values) != 1:
-                raise UserError(f"this mode needs one timestep for the whole batch, got {sorted(values)}")
-            self._timestep = values.pop()
-        return self._timestep
+    def timestep(self) -> float:
+        """What the network is told of all rows; read from the device only when somebody asks, and once a call."""
+        return self._read()[1]
+
+    @property
+    def index(self) -> int:
+        """The index of the level."""
+        index, told = self._read()
+        if index is None:
+            raise UserError(
+                f"the network is told {told:g}, from which its level cannot be known: "
+                "call it on a walk along levels, or within at_level(level)"
+            )
+        return index
+
+    def _read(self) -> tuple[int | None, float]:
+        """Index and number of the level that the caller says it is at, if the network is told that number indeed."""
+        if self._place is not None:
+            return self._place
+        if self.timesteps is None:
+            raise UserError("a mode asked for the timestep outside of a call of the UNet")
+        values = set(self.timesteps.reshape(-1).tolist())
+        if len(values) != 1:
+            raise UserError(f"this mode needs one timestep for the whole batch, got {sorted(values)}")
+        told, level = values.pop(), current_level()
+        if level is not None and math.isclose(told, level.told, rel_tol=ROUNDING, abs_tol=ROUNDING):
+            self._place = level.index, level.told
+        elif told == round(told):
+            self._place = round(told), round(told)  # outside of a walk a table's level is known by its timestep
+        else:
+            self._place = None, told
+        return self._place
 
 
 @dataclass(frozen=True)
@@ -57,13 +83,22 @@ class Call:
     clock: Clock
 
     @property
-    def timestep(self) -> int:
-        """The timestep of this call of the UNet.
+    def timestep(self) -> float:
+        """What the UNet is told in this call: a whole timestep, or a fraction where its schedule tells fractions.
 
         Raises:
             UserError: the rows of the batch have different timesteps.
         """
         return self.clock.timestep
+
+    @property
+    def index(self) -> int:
+        """The index of this call's level in its walk, under which stores keep features; outside of any, the timestep.
+
+        Raises:
+            UserError: the rows of the batch have different timesteps, or a fraction is told outside of any walk.
+        """
+        return self.clock.index
 
     def grid(self, tokens: int) -> tuple[int, int]:
         """Height and width of the feature map that has so many positions.

@@ -13,7 +13,7 @@ from ldm.control.seam import Call
 from ldm.util import UserError
 
 
-class Source(Protocol):
+class FeatureSource(Protocol):
     """Features of one picture, or of one picture for each row that a mode acts on."""
 
     def read(self, call: Call, name: str, own: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Rows:
 class Joined:
     """Several sources one below the other: one picture each, for a batch of as many rows."""
 
-    sources: Sequence[Source]
+    sources: Sequence[FeatureSource]
 
     def read(self, call: Call, name: str, own: Tensor) -> Tensor:
         return torch.cat([source.read(call, name, own) for source in self.sources])

@@ -46,7 +46,7 @@ def test_the_formula() -> None:
         torch.testing.assert_close(mode(q, k, v, call=call_at(), scale=scale), expected)
     by_time = Inject(store_of(q=q_c), store_of(k=k_s, v=v_s), gamma={5: 0.3, 6: 1.0}, T=1.7)
     torch.testing.assert_close(by_time(q, k, v, call=call_at()), mode(q, k, v, call=call_at()))
-    with pytest.raises(UserError, match="no value for timestep 7"):
+    with pytest.raises(UserError, match="no value for level 7, where the timestep is 7"):
         Inject(gamma={5: 0.3})(q, k, v, call=call_at(7))
     elsewhere = Inject(store_of(q=q_c), timesteps=[6])
     assert torch.equal(elsewhere(q, k, v, call=call_at()), scaled_dot_product_attention(q, k, v))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ldm.modules.diffusionmodules.schedule import (
-    Schedule,
+    BetaSchedule,
     make_beta_schedule,
     make_ddim_sampling_parameters,
     make_ddim_timesteps,
@@ -48,7 +48,7 @@ def test_ddim_parameters_with_eta_one_are_the_ddpm_posterior() -> None:
 
 @pytest.mark.parametrize("parameterization", ["eps", "v", "x0"])
 def test_what_the_network_says_becomes_eps_and_x0(parameterization: str) -> None:
-    schedule = Schedule.from_betas(make_beta_schedule("linear", 1000, 0.00085, 0.012), parameterization)
+    schedule = BetaSchedule.from_betas(make_beta_schedule("linear", 1000, 0.00085, 0.012), parameterization)
     x0, eps, t = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4), torch.tensor([0, 500, 999])
     x = schedule.add_noise(x0, t, eps)
     s, n = (f(t).float().reshape(3, 1, 1, 1) for f in (schedule.signal, schedule.noise))
@@ -62,7 +62,7 @@ def test_what_the_network_says_becomes_eps_and_x0(parameterization: str) -> None
 
 def test_schedule_is_float64_on_the_cpu_even_under_meta() -> None:
     with torch.device("meta"):
-        schedule = Schedule.from_betas(make_beta_schedule("linear", 1000))
+        schedule = BetaSchedule.from_betas(make_beta_schedule("linear", 1000))
         assert schedule.alphas_cumprod.device.type == "cpu" and schedule.alphas_cumprod.dtype == torch.float64
         assert float(schedule.signal(10)) == pytest.approx(float(schedule.alphas_cumprod[10]) ** 0.5)
 
@@ -77,4 +77,4 @@ def test_what_does_not_fit_is_one_sentence() -> None:
     with pytest.raises(UserError, match="known: uniform, quad"):
         make_ddim_timesteps("cubic", 10, 1000)
     with pytest.raises(UserError, match="unknown parameterization 'mu'"):
-        Schedule.from_betas(make_beta_schedule("linear", 10), "mu")
+        BetaSchedule.from_betas(make_beta_schedule("linear", 10), "mu")

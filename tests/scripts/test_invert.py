@@ -73,11 +73,12 @@ def old_file(folder: Path, kept: Path, path: Path, style: str) -> None:
     inversion = Inversion.load(next(kept.glob("photo_*_latents.safetensors")))
     store = FeatureStore.load(next(kept.glob("photo_*_features.safetensors")))
     entries: list[dict[str, Any]] = []
-    for t in reversed(inversion.timesteps):
-        entry: dict[str, Any] = {"config": {"gamma": 0.75, "T": 1.5}, "z_enc": inversion.after(t)}
-        for site, timestep, name in store:
-            if timestep == t:
-                entry[style.format(site.split(".")[1], name)] = store.get(site, t, name)[0].clone()
+    for index in sorted(inversion.visited):
+        after = inversion.visited.get(index - 1, inversion.noise)
+        entry: dict[str, Any] = {"config": {"gamma": 0.75, "T": 1.5}, "z_enc": after}
+        for site, level, name in store:
+            if level == index:
+                entry[style.format(site.split(".")[1], name)] = store.get(site, index, name)[0].clone()
         entries.append(entry)
     path.write_bytes(pickle.dumps(entries))
 

@@ -72,9 +72,9 @@ def test_histogram_of_one_style(monkeypatch: pytest.MonkeyPatch, folder: Path, t
     run(monkeypatch, attention_map, folder, tmp_path, "--image", folder / "art.png", "--xy", "0,0",
         "--layers", LAYER, "--timesteps", 1, "--save", tmp_path / "art.safetensors")  # fmt: skip
     content, style = FeatureStore.load(kept), FeatureStore.load(tmp_path / "art.safetensors")
-    q = content.get(LAYER, 1, "q")[0, :, 3 * 8 + 2].float()
+    q = content.at(LAYER, 1, "q")[0, :, 3 * 8 + 2].float()
     for when, k, factor in (("before", content, 1.0), ("after", style, 2.0)):
-        logits = factor * q.shape[-1] ** -0.5 * (k.get(LAYER, 1, "k")[0].float() @ q[:, :, None])[..., 0]
+        logits = factor * q.shape[-1] ** -0.5 * (k.at(LAYER, 1, "k")[0].float() @ q[:, :, None])[..., 0]
         probs = logits.softmax(dim=-1)
         for head in range(2):
             wanted = {"when": when, "timestep": "1", "head": str(head), "query_row": "3"}
@@ -115,10 +115,10 @@ def test_map_of_a_place_and_of_a_word(monkeypatch: pytest.MonkeyPatch, folder: P
     store = FeatureStore.load(kept)
     assert json.loads(store.metadata["names"]) == ["q", "k", "sim"] and store.metadata["prompt"] == PROMPT
     site, timestep = store.sites[0], store.timesteps[0]
-    assert site.endswith("attn2") and store.get(site, timestep, "sim").shape == (1, 2, 64, 8)
-    q, k = (store.get(site, timestep, name).float() for name in "qk")
+    assert site.endswith("attn2") and store.at(site, timestep, "sim").shape == (1, 2, 64, 8)
+    q, k = (store.at(site, timestep, name).float() for name in "qk")
     expected = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    torch.testing.assert_close(store.get(site, timestep, "sim").float(), expected, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(store.at(site, timestep, "sim").float(), expected, atol=0.02, rtol=0.02)
     run(monkeypatch, attention_map, folder, tmp_path, "--image", folder / "photo.png", "--prompt", PROMPT,
         "--word", "blue")  # fmt: skip
     assert (tmp_path / "photo_blue.png").is_file()

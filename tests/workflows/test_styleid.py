@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from ldm.checkpoint import read_metadata
 from ldm.pictures.images import image_to_tensor, load_image, tensor_to_image
 from ldm.util import UserError
 from ldm.workflows import record
@@ -243,6 +245,27 @@ def test_truncated_features_on_the_disk(options: StyleIDOptions, model: Any, cap
     assert caplog.text.count("computed again") == 2
     only(replace(alone, attn_layer="0,1", output_path=f"{options.output_path}/3"), model)
     assert caplog.text.count("lacks features of some layers") == 2
+
+
+def test_a_cache_of_an_earlier_version_is_read(
+    options: StyleIDOptions, model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its files name timesteps and say nothing of the indices of levels."""
+    alone = one(options, features="disk")
+    first = only(alone, model)
+    files = sorted(Path(options.precomputed).iterdir())
+    assert len(files) == 4
+    for file in files:
+        metadata = read_metadata(file)
+        assert json.loads(metadata.pop("levels"))["1"] == STEPS - 1  # the last level of the walk
+        save_file(load_file(file), file, metadata)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        second = only(replace(alone, output_path=f"{options.output_path}/2"), model)
+    assert "0 pictures inverted, 2 inversions read" in caplog.text and "again" not in caplog.text
+    assert np.array_equal(first, second)
+    fewer = replace(alone, ddim_inv_steps=STEPS, save_feat_steps=1, start_step=1)
+    assert only(replace(fewer, output_path=f"{options.output_path}/3"), model).shape == first.shape
 
 
 def test_switches(options: StyleIDOptions, model: Any) -> None:

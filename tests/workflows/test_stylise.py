@@ -15,7 +15,14 @@ from ldm.control import CacheError, FeatureStore, Inject, attention_mode, sites
 from ldm.pictures.images import tensor_to_image
 from ldm.util import UserError, instantiate_from_config
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
-from ldm.workflows.restyle.stylise import adain, executed_timesteps, gamma_by_timestep, start_noise, stylise
+from ldm.workflows.restyle.stylise import (
+    adain,
+    executed_levels,
+    executed_timesteps,
+    gamma_by_level,
+    start_noise,
+    stylise,
+)
 from tests.helpers import GoldenCase, golden_case
 
 
@@ -35,6 +42,7 @@ class Pair:
             )
             for name in ("cnt", "sty")
         )  # fmt: skip
+        self.levels = self.model.schedule.levels(case.args["steps"])
         self.start = start_noise(self.content.noise, [self.style.noise])
 
     def stylised(self, **options: Any) -> torch.Tensor:
@@ -51,9 +59,10 @@ def test_inversion(pair: Pair) -> None:
     for name, inversion in (("cnt", pair.content), ("sty", pair.style)):
         pair.case.assert_close(f"{name}_zT", inversion.noise)
         for index in (49, 40, 30, 20, 10):
-            pair.case.assert_close(f"{name}_z_enc_{index}", inversion.after(981 - 20 * index))
-        assert torch.equal(inversion.seen(1), pair.case.inputs[f"{name}_z0"])
-    pair.case.assert_close("one_reverse_step", pair.content.after(1))
+            pair.case.assert_close(f"{name}_z_enc_{index}", inversion.after(pair.levels[index]))
+        assert torch.equal(inversion.seen(pair.levels[49]), pair.case.inputs[f"{name}_z0"])
+        assert list(inversion.visited) == list(range(49, -1, -1)) and inversion.timesteps == list(range(1, 1000, 20))
+    pair.case.assert_close("one_reverse_step", pair.content.after(pair.levels[49]))
 
 
 def test_features(pair: Pair) -> None:
@@ -61,7 +70,7 @@ def test_features(pair: Pair) -> None:
         for site, layer in zip(pair.sites, pair.case.args["attn_layer"], strict=True):
             for name, inversion, features in (("cnt", pair.content, "q"), ("sty", pair.style, "kv")):
                 for feature in features:
-                    saved = inversion.store.get(site, 981 - 20 * index, feature)
+                    saved = inversion.store.get(site, index, feature)
                     pair.case.assert_close(f"feat{index}.{name}_layer{layer}_{feature}", saved[0])
 
 
@@ -255,8 +264,10 @@ def test_noise_outside_of_all_masks_is_the_contents() -> None:
 
 
 def test_gamma_over_the_steps(quick: Quick) -> None:
-    assert gamma_by_timestep([0.8, 0.4], [801, 601, 401]) == pytest.approx({801: 0.8, 601: 0.6, 401: 0.4})
-    assert gamma_by_timestep([0.5], [3, 2, 1]) == {3: 0.5, 2: 0.5, 1: 0.5}
+    levels = executed_levels(quick.model.schedule, STEPS, 3)
+    assert [level.index for level in levels] == [2, 3, 4] and [level.told for level in levels] == [401, 201, 1]
+    assert gamma_by_level([0.8, 0.4], levels) == pytest.approx({2: 0.8, 3: 0.6, 4: 0.4})
+    assert gamma_by_level([0.5], levels) == {2: 0.5, 3: 0.5, 4: 0.5}
     content, style = quick.invert(quick.latents[:1], "q"), quick.invert(quick.latents[1:2], "kv")
     constant = quick.stylised(content, [style], gamma=0.4)
     assert torch.equal(quick.stylised(content, [style], gamma_schedule=[0.4]), constant)
@@ -287,7 +298,7 @@ def test_what_does_not_fit(quick: Quick) -> None:
     with pytest.raises(UserError, match="cannot run the last 6 of 5"):
         quick.stylised(content, [style], start_step=6)
     with pytest.raises(UserError, match="in 5 steps did not visit timestep 981"):
-        content.seen(981)
+        content.seen(quick.model.schedule.level(981))
     with pytest.raises(UserError, match="cannot be one batch"):
         Inversion.join([content, quick.invert(quick.wide, "q")])
     with pytest.raises(UserError, match="with and without features"):

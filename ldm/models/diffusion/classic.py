@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import dropout
 
 from ldm.models.diffusion.guidance import expand_condition, guided
-from ldm.models.diffusion.loop import Estimate, Level, Look, Snapshot, StepRule, estimator, in_painting, run
+from ldm.models.diffusion.loop import Denoise, Estimate, Level, Snapshot, StepRule, estimator, in_painting, run
 from ldm.modules.diffusionmodules.schedule import make_ddim_sampling_parameters, make_ddim_timesteps
 
 log = logging.getLogger(__name__)
@@ -103,18 +103,18 @@ class ClassicSampler(ABC):
             fresh = next(normals).to(self.device) if normals is not None else draw_plain()
             return dropout(temperature * fresh, noise_dropout)
 
-        look = self._look(conditioning, unconditional_guidance_scale, unconditional_conditioning, batch_size)
+        denoise = self._denoise(conditioning, unconditional_guidance_scale, unconditional_conditioning, batch_size)
         if score_corrector is not None:
-            look = corrected(look, score_corrector, self.model, conditioning, corrector_kwargs or {})
+            denoise = corrected(denoise, score_corrector, self.model, conditioning, corrector_kwargs or {})
         if quantize_x0:
-            look = quantized(look, self.model.first_stage_model)
+            denoise = quantized(denoise, self.model.first_stage_model)
         recorder = Recorder(x, log_every_t, callback, img_callback)
         before = in_painting(mask, x0, draw_plain, x.device)
         label = type(self).__name__
-        x = run(rule, levels, x, look, draw, before=before, callback=recorder, progress=verbose, label=label)
+        x = run(rule, levels, x, denoise, draw, before=before, callback=recorder, progress=verbose, label=label)
         return x, recorder.intermediates
 
-    def _look(self, cond: Any, scale: float, uncond: Any, batch: int) -> Look:
+    def _denoise(self, cond: Any, scale: float, uncond: Any, batch: int) -> Denoise:
         return estimator(guided(self.model, scale, uncond), expand_condition(cond, batch))
 
 
@@ -144,24 +144,22 @@ class Recorder:
             self.intermediates["pred_x0"].append(step.x0)
 
 
-def corrected(look: Look, corrector: Any, model: Any, cond: Any, options: Mapping[str, Any]) -> Look:
-    """A look whose noise estimate goes through ``corrector.modify_score``."""
+def corrected(denoise: Denoise, corrector: Any, model: Any, cond: Any, options: Mapping[str, Any]) -> Denoise:
+    """``denoise`` with its noise estimate put through ``corrector.modify_score``."""
 
-    def corrected_look(x: Tensor, level: Level) -> Estimate:
-        t = torch.full((x.shape[0],), level.t, device=x.device, dtype=torch.long)
-        eps = corrector.modify_score(model, look(x, level).eps, x, t, cond, **options)
+    def corrected_denoise(x: Tensor, level: Level) -> Estimate:
+        t = model.schedule.tell(level, x)
+        eps = corrector.modify_score(model, denoise(x, level).eps, x, t, cond, **options)
         return Estimate((x - level.noise * eps) / level.signal, eps)
 
-    return corrected_look
+    return corrected_denoise
 
 
-def quantized(look: Look, first_stage: Any) -> Look:
-    """A look whose clean latent goes through the quantiser of a VQ first stage."""
+def quantized(denoise: Denoise, first_stage: Any) -> Denoise:
+    """``denoise`` with its clean latent put through the quantiser of a VQ first stage."""
 
-    def quantized_look(x: Tensor, level: Level) -> Estimate:
-        estimate = look(x, level)
+    def quantized_denoise(x: Tensor, level: Level) -> Estimate:
+        estimate = denoise(x, level)
         return Estimate(first_stage.quantize(estimate.x0)[0], estimate.eps)
 
-    return quantized_look
-
-
+    return quantized_denoise

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldm.modules.diffusionmodules.schedule import Schedule
+from ldm.modules.diffusionmodules.schedule import BetaSchedule
 
 
 class GaussianDiffusion(nn.Module):
@@ -59,7 +59,7 @@ class GaussianDiffusion(nn.Module):
         vlb = self._vlb_weights(betas, acp, posterior_variance)
         self.register_buffer("lvlb_weights", torch.from_numpy(vlb.astype(np.float32)), persistent=False)
         self.num_timesteps = len(betas)
-        self.schedule = Schedule.from_betas(betas, self.parameterization)
+        self.schedule = BetaSchedule.from_betas(betas, self.parameterization)
 
     def _vlb_weights(self, betas: np.ndarray, acp: np.ndarray, posterior_variance: np.ndarray) -> np.ndarray:
         """Weights of the per-timestep loss in the variational bound; the first, infinite, is that of the second."""
@@ -110,9 +110,9 @@ class GaussianDiffusion(nn.Module):
         return self.schedule_v.to_eps(v, x_t, t)
 
     @property
-    def schedule_v(self) -> Schedule:
+    def schedule_v(self) -> BetaSchedule:
         """The schedule read as that of a v-predicting network."""
-        return Schedule(self.schedule.alphas_cumprod, "v")
+        return BetaSchedule(self.schedule.alphas_cumprod, "v")
 
 
 def extract(table: Tensor, t: Tensor, like: Tensor) -> Tensor:

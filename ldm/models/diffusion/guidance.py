@@ -1,19 +1,19 @@
 """Classifier-free guidance (Ho & Salimans 2022) as a wrapper around a denoiser, and batches of conditions.
 
-A condition is a tensor [B, ...], None, or a dict or list of conditions (``c_concat``, ``c_crossattn`` of hybrids).
+A condition is a tensor [B, ...], None, or a dict or list of conditions (``c_concat``, ``c_crossattn`` of hybrids). Its
+rows are those of its tensors, of which some may have one row for all; how many parts there are does not matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ldm.models.diffusion.loop import Denoiser
-from ldm.modules.diffusionmodules.schedule import Schedule
+from ldm.models.diffusion.loop import Denoiser, Schedule
 from ldm.util import UserError
 
 
@@ -22,7 +22,7 @@ class Guided:
     """A denoiser whose prediction is pushed from the unconditional towards (and past) the conditional one."""
 
     denoiser: Denoiser
-    scale: float
+    scale: float | Tensor
     uncond: Any
 
     @property
@@ -42,12 +42,62 @@ class Guided:
             out_u, out_c = both.chunk(2)
         else:
             out_u, out_c = self.denoiser.predict(x, t, uncond), self.denoiser.predict(x, t, cond)
-        return out_u + self.scale * (out_c - out_u)
+        return out_u + for_rows(self.scale, x) * (out_c - out_u)
 
 
-def guided(denoiser: Denoiser, scale: float, uncond: Any) -> Denoiser:
-    """The denoiser with guidance; the plain one (half the work) where the scale is 1 or ``uncond`` is None."""
-    return denoiser if scale == 1 or uncond is None else Guided(denoiser, float(scale), uncond)
+def guided(denoiser: Denoiser, scale: float | Tensor, uncond: Any) -> Denoiser:
+    """The denoiser with guidance; the plain one (half the work) where the scale is 1 or ``uncond`` is None.
+
+    Args:
+        scale: one for all, or a tensor [S] with one for each row of the batch; with a part S of the rows (one for each
+            frame of films of which the batch has several, frames fastest) it is repeated for the next S rows.
+
+    Raises:
+        UserError: ``scale`` is a tensor of other dimensions.
+    """
+    if isinstance(scale, Tensor) and scale.dim() > 1:
+        raise UserError(f"a guidance scale is one number, or one a row: a tensor [rows], got {tuple(scale.shape)}")
+    if isinstance(scale, Tensor) and scale.dim() == 0:
+        scale = float(scale)
+    plain = bool((scale == 1).all()) if isinstance(scale, Tensor) else scale == 1
+    return denoiser if plain or uncond is None else Guided(denoiser, scale, uncond)
+
+
+def for_rows(scale: float | Tensor, x: Tensor) -> float | Tensor:
+    """A scale as it multiplies ``x`` [B, ...]: a number as it is, a tensor [S] as [B, 1, ...]; see ``guided``.
+
+    Raises:
+        UserError: B is no multiple of S.
+    """
+    if not isinstance(scale, Tensor):
+        return scale
+    if x.shape[0] % len(scale):
+        raise UserError(f"{len(scale)} guidance scales do not fit a batch of {x.shape[0]}")
+    return scale.to(x.device, x.dtype).repeat(x.shape[0] // len(scale)).reshape(-1, *[1] * (x.dim() - 1))
+
+
+def rows_of(cond: Any) -> int:
+    """How many pictures a condition is for: the rows of its tensors, of which those with one row serve all.
+
+    Raises:
+        UserError: there is no tensor in it, or two have different numbers of rows.
+    """
+    counts = {tensor.shape[0] for tensor in tensors_of(cond)}
+    if not counts:
+        raise UserError("a condition without any tensor does not say how many images it is for")
+    if len(counts - {1}) > 1:
+        found = " and ".join(map(str, sorted(counts - {1})))
+        raise UserError(f"the parts of a condition are for different numbers of images: {found}")
+    return max(counts)
+
+
+def tensors_of(cond: Any) -> Iterator[Tensor]:
+    """Every tensor of a condition."""
+    if isinstance(cond, Tensor):
+        yield cond
+    elif cond is not None:
+        for part in cond.values() if isinstance(cond, dict) else cond:
+            yield from tensors_of(part)
 
 
 def expand_condition(cond: Any, batch: int) -> Any:

@@ -1,7 +1,7 @@
 """The one denoising loop: a step rule walks a latent along a list of noise levels.
 
-Every rule works on latents in the schedule's own scale, x = signal * x0 + noise * e with signal^2 + noise^2 = 1, so
-that rules, in-painting and callbacks fit together whichever coordinates a paper prefers.
+Every rule works on latents in the schedule's own scale, x = signal * x0 + noise * e, so that rules, in-painting and
+callbacks fit together whichever coordinates a paper prefers.
 """
 
 from __future__ import annotations
@@ -9,14 +9,33 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ldm.modules.diffusionmodules.schedule import Schedule, output_to_eps, output_to_x0
+from ldm.modules.diffusionmodules.levels import CLEAN, Estimate, Level, Schedule, at_level
 from ldm.util import UserError
+
+__all__ = [
+    "CLEAN",
+    "Before",
+    "Denoise",
+    "Denoiser",
+    "Draw",
+    "Estimate",
+    "Level",
+    "Schedule",
+    "Snapshot",
+    "State",
+    "StepRule",
+    "ask",
+    "estimator",
+    "in_painting",
+    "last_levels",
+    "run",
+]
 
 
 class Denoiser(Protocol):
@@ -24,46 +43,20 @@ class Denoiser(Protocol):
 
     @property
     def schedule(self) -> Schedule:
-        """Noise levels and what ``predict`` returns (eps, v or x0)."""
+        """Noise levels, and what ``predict`` returns there."""
 
     @property
     def device(self) -> torch.device:
         """Where latents and conditions live."""
 
     def predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        """Network output in float32 for latents ``x`` [B, C, h, w] at timesteps ``t`` [B] long."""
+        """Network output in float32 for latents ``x`` [B, C, h, w] that are told ``t`` [B].
+
+        ``x`` is what ``schedule.enter`` gives, ``t`` what ``schedule.tell`` gives: long for a table of betas.
+        """
 
 
-@dataclass(frozen=True)
-class Level:
-    """A noise level: the timestep that the network is told, and the two factors of the latent there."""
-
-    t: int
-    signal: float
-    noise: float
-
-    @classmethod
-    def of(cls, schedule: Schedule, t: int) -> Level:
-        """The level of the schedule's step ``t``."""
-        return cls(int(t), float(schedule.signal(int(t))), float(schedule.noise(int(t))))
-
-    @classmethod
-    def between(cls, t: int, acp: float) -> Level:
-        """A level with the signal variance ``acp``, at which the network is told ``t``."""
-        return cls(int(t), float(acp) ** 0.5, (1 - float(acp)) ** 0.5)
-
-
-CLEAN = Level(t=0, signal=1.0, noise=0.0)
-
-
-class Estimate(NamedTuple):
-    """What the network believes about a noisy latent: the clean one and the noise, both [B, C, h, w] float32."""
-
-    x0: Tensor
-    eps: Tensor
-
-
-Look = Callable[[Tensor, Level], Estimate]
+Denoise = Callable[[Tensor, Level], Estimate]
 Draw = Callable[[], Tensor]
 Before = Callable[[Tensor, Level], Tensor]
 
@@ -83,60 +76,78 @@ class StepRule(Protocol):
     def levels(self, schedule: Schedule, steps: int) -> list[Level]:
         """The levels in visiting order; the last is where the final step arrives."""
 
-    def step(self, state: State, here: Level, there: Level, look: Look, draw: Draw) -> State:
-        """The state at ``there``, given the one at ``here``; ``draw`` gives fresh standard normal noise."""
+    def step(self, state: State, here: Level, there: Level, denoise: Denoise, draw: Draw) -> State:
+        """The state at ``there``, given the one at ``here``.
+
+        ``denoise(x, level)`` gives the estimate of a latent, ``draw()`` fresh standard normal noise.
+        """
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a callback gets after each step."""
+    """What a callback gets after each step.
+
+    Attributes:
+        index, total: which step of this walk it was, from 0, and how many there are.
+        level: where the step began; its own index is that in the whole walk.
+        x: the latent after the step [B, C, h, w].
+        x0: the clean latent that the step expected, likewise; what a preview decodes.
+    """
 
     index: int
     total: int
-    t: int
+    level: Level
     x: Tensor
     x0: Tensor
 
-
-def estimator(denoiser: Denoiser, cond: Any) -> Look:
-    """Look through a denoiser at a fixed condition."""
-    kind = denoiser.schedule.parameterization
-
-    def look(x: Tensor, level: Level) -> Estimate:
-        t = torch.full((x.shape[0],), level.t, device=x.device, dtype=torch.long)
-        view = (denoiser.predict(x, t, cond), x, level.signal, level.noise, kind)
-        return Estimate(output_to_x0(*view), output_to_eps(*view))
-
-    return look
+    @property
+    def t(self) -> float:
+        """What the network was told."""
+        return self.level.told
 
 
-def in_painting(mask: Tensor | None, x0: Tensor | None, draw: Draw, device: torch.device) -> Before | None:
-    """Before each step, put noised ``x0`` where ``mask`` [B or 1, 1, h, w] is 1; None without a mask.
+def ask(denoiser: Denoiser, x: Tensor, level: Level, cond: Any) -> Tensor:
+    """The network's output for latents ``x`` [B, C, h, w] at a level; attention modes know the level meanwhile."""
+    schedule = denoiser.schedule
+    with at_level(level):
+        return denoiser.predict(schedule.enter(x, level), schedule.tell(level, x), cond)
+
+
+def estimator(denoiser: Denoiser, cond: Any) -> Denoise:
+    """What a denoiser believes under a fixed condition, as a function of latent and level."""
+
+    def denoise(x: Tensor, level: Level) -> Estimate:
+        return denoiser.schedule.estimate(ask(denoiser, x, level, cond), x, level)
+
+    return denoise
+
+
+def in_painting(mask: Tensor | None, x0: Tensor | None, draw: Draw, device: torch.device) -> list[Before]:
+    """Before each step, put noised ``x0`` where ``mask`` [B or 1, 1, h, w] is 1; nothing to do without a mask.
 
     Raises:
         UserError: a mask without ``x0``.
     """
     if mask is None:
-        return None
+        return []
     if x0 is None:
         raise UserError("a mask was given without x0, the latent that it keeps")
     mask, x0 = mask.to(device), x0.to(device)
 
     def keep(x: Tensor, level: Level) -> Tensor:
-        known = level.signal * x0 + level.noise * draw()
-        return mask * known + (1 - mask) * x
+        return mask * level.noised(x0, draw()) + (1 - mask) * x
 
-    return keep
+    return [keep]
 
 
 def run(
     rule: StepRule,
     levels: Sequence[Level],
     x: Tensor,
-    look: Look,
+    denoise: Denoise,
     draw: Draw,
     *,
-    before: Before | None = None,
+    before: Sequence[Before] = (),
     callback: Callable[[Snapshot], None] | None = None,
     progress: bool = False,
     label: str = "sampling",
@@ -144,7 +155,7 @@ def run(
     """Walk the latent ``x`` [B, C, h, w] from ``levels[0]`` to ``levels[-1]``; returns it there, float32.
 
     Args:
-        before: changes the latent before each step, for example ``in_painting(...)``.
+        before: each changes the latent before each step, one after the other: in-painting, energies on attention.
         callback: called after each step; whatever it raises, Ctrl-C included, ends the walk.
         progress: show a progress bar.
     """
@@ -152,12 +163,14 @@ def run(
     total = len(levels) - 1
     with tqdm(total=total, desc=label, disable=not progress, leave=False) as bar:
         for index, (here, there) in enumerate(itertools.pairwise(levels)):
-            if before is not None:
-                state = replace(state, x=before(state.x, here))
-            state = rule.step(state, here, there, look, draw)
+            with at_level(here):
+                for change in before:
+                    state = replace(state, x=change(state.x, here))
+                state = rule.step(state, here, there, denoise, draw)
             bar.update()
-            if callback is not None and state.x0 is not None:
-                callback(Snapshot(index, total, here.t, state.x, state.x0))
+            if callback is not None:
+                assert state.x0 is not None, "a step rule says which clean latent it expects"
+                callback(Snapshot(index, total, here, state.x, state.x0))
     return state.x
 
 
@@ -172,16 +185,3 @@ def last_levels(levels: Sequence[Level], start: int | None) -> Sequence[Level]:
     if not 0 <= start < len(levels):
         raise UserError(f"cannot run the last {start} of {len(levels) - 1} sampling steps")
     return levels[len(levels) - 1 - start :]
-
-
-def evenly_spaced(schedule: Schedule, steps: int, points: int) -> list[Level]:
-    """The first ``steps`` of ``points`` levels spread evenly from the noisiest timestep to 0, then the clean level.
-
-    Raises:
-        UserError: fewer than 1 step, or more than the schedule has.
-    """
-    last = len(schedule) - 1
-    if not 1 <= steps <= last:
-        raise UserError(f"the number of sampling steps must lie between 1 and {last}, got {steps}")
-    gap = last / max(points - 1, 1)
-    return [Level.of(schedule, round(last - i * gap)) for i in range(steps)] + [CLEAN]

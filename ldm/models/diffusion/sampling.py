@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ldm.models.diffusion.guidance import expand_condition, guided
-from ldm.models.diffusion.loop import Denoiser, Draw, Snapshot, StepRule, estimator, in_painting, last_levels, run
+from ldm.models.diffusion.loop import (
+    Before,
+    Denoiser,
+    Draw,
+    Level,
+    Snapshot,
+    StepRule,
+    estimator,
+    in_painting,
+    last_levels,
+    run,
+)
 from ldm.models.diffusion.samplers.ddim import DDIM
 from ldm.models.diffusion.samplers.dpm_solver import DPMSolver2M
 from ldm.models.diffusion.samplers.euler import Euler, EulerAncestral
@@ -48,25 +60,29 @@ def sample(
     *,
     steps: int,
     sampler: str = "ddim",
-    guidance_scale: float = 1.0,
+    guidance_scale: float | Tensor = 1.0,
     uncond: Any = None,
     eta: float = 0.0,
     noise: Draw | None = None,
     mask: Tensor | None = None,
     x0: Tensor | None = None,
     start: int | None = None,
+    before: Sequence[Before] = (),
     callback: Callable[[Snapshot], None] | None = None,
     progress: bool = False,
 ) -> Tensor:
     """Denoise ``x_T`` [B, C, h, w] under ``cond`` (rows B or 1); returns the clean latent, same shape, float32.
 
     Args:
+        denoiser: a model; or one with guidance of the caller's own, such as ``guided(model, scale, uncond)``.
         x_T: standard normal noise; with ``start``, a latent noised to where the walk begins (``noised``).
-        guidance_scale, uncond: classifier-free guidance; with scale 1 or no ``uncond`` only ``cond`` is computed.
+        guidance_scale, uncond: classifier-free guidance; with scale 1 or no ``uncond`` only ``cond`` is computed. The
+            scale may be a tensor with one for each row, or for each frame; see ``guided``.
         noise: gives fresh standard normal noise [B, C, h, w]; torch's global CPU generator when None.
         mask, x0: in-painting; ``x0`` is kept where ``mask`` [B or 1, 1, h, w] is 1.
         start: run only the last ``start`` steps (image to image).
-        callback: gets a ``Snapshot`` after each step.
+        before: each changes the latent before each step, in this order; in-painting comes after them.
+        callback: gets a ``Snapshot`` after each step, whose ``x0`` a preview can decode; what it raises ends the walk.
 
     Raises:
         UserError: an unknown sampler, a number of steps or a start that does not fit, a mask without ``x0``.
@@ -78,9 +94,19 @@ def sample(
         fresh = torch.randn(x_T.shape, device="cpu") if noise is None else noise()
         return fresh.to(x_T.device)
 
-    before = in_painting(mask, x0, draw, x_T.device)
-    look = estimator(guided(denoiser, guidance_scale, uncond), expand_condition(cond, x_T.shape[0]))
-    return run(rule, levels, x_T, look, draw, before=before, callback=callback, progress=progress)
+    changes = [*before, *in_painting(mask, x0, draw, x_T.device)]
+    denoise = estimator(guided(denoiser, guidance_scale, uncond), expand_condition(cond, x_T.shape[0]))
+    x = x_T if start is not None else beginning(x_T, levels[0])
+    return run(rule, levels, x, denoise, draw, before=changes, callback=callback, progress=progress)
+
+
+def beginning(noise: Tensor, level: Level) -> Tensor:
+    """Standard normal noise as a latent at the noisiest level, with the deviation of latents there.
+
+    That is the noise itself where signal^2 + noise^2 = 1, and sqrt(1 + sigma^2) times it where the signal is 1.
+    """
+    deviation = math.hypot(level.signal, level.noise)
+    return noise if math.isclose(deviation, 1) else deviation * noise
 
 
 def noised(
@@ -92,4 +118,4 @@ def noised(
         UserError: an unknown sampler, or a number of steps or a start that does not fit.
     """
     level = last_levels(step_rule(sampler).levels(denoiser.schedule, steps), start)[0]
-    return level.signal * latent + level.noise * noise.to(latent.device)
+    return level.noised(latent, noise.to(latent.device))

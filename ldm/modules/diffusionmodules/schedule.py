@@ -1,4 +1,4 @@
-"""Noise schedules: betas, the steps that DDIM visits, and the conversion between what a network may predict.
+"""Tables of betas: their steps, the steps that DDIM visits, and the conversion between what a network may predict.
 
 A noisy latent is x_t = s_t x0 + n_t e with s_t = sqrt(acp_t) and n_t = sqrt(1 - acp_t), where acp is the running
 product of 1 - beta (Ho et al. 2020, eq. 4). Tables are float64; results on latents are float32.
@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ldm.modules.diffusionmodules.levels import CLEAN, Estimate, Level, Spacing, numbered
 from ldm.util import UserError
 
 log = logging.getLogger(__name__)
 
 PARAMETERIZATIONS = ("eps", "v", "x0")
 LARGEST_BETA = 0.999
+
+Table = TypeVar("Table", float, np.ndarray)
 
 
 def make_beta_schedule(
@@ -76,6 +80,19 @@ def make_ddim_timesteps(method: str, S: int, T: int, verbose: bool = False) -> n
     return steps
 
 
+def evenly_spaced(T: int, steps: int, points: int) -> list[int]:
+    """The first ``steps`` of ``points`` timesteps spread evenly from T - 1 to 0, rounded to whole ones.
+
+    Raises:
+        UserError: fewer than 1 step, or more than the schedule has.
+    """
+    last = T - 1
+    if not 1 <= steps <= last:
+        raise UserError(f"the number of sampling steps must lie between 1 and {last}, got {steps}")
+    gap = last / max(points - 1, 1)
+    return [round(last - i * gap) for i in range(steps)]
+
+
 def _nearest_divisor(S: int, T: int) -> int:
     """The divisor of T nearest to S whose last uniform step, T - T/S + 1, stays inside the schedule."""
     usable = [s for s in range(1, T // 2 + 1) if T % s == 0]
@@ -93,10 +110,20 @@ def make_ddim_sampling_parameters(
     table = np.asarray(alphacums, dtype=np.float64)
     alphas = table[ddim_timesteps]
     alphas_prev = np.concatenate([table[:1], alphas[:-1]])
-    sigmas = eta * np.sqrt((1 - alphas_prev) / (1 - alphas) * (1 - alphas / alphas_prev))
+    here, there = ((np.sqrt(acp), np.sqrt(1 - acp)) for acp in (alphas, alphas_prev))
+    sigmas = eta * posterior_spread(*here, *there)
     if verbose:
         log.info("DDIM alphas: %s; alphas_prev: %s; sigmas for eta %s: %s", alphas, alphas_prev, eta, sigmas)
     return sigmas, alphas, alphas_prev
+
+
+def posterior_spread(signal: Table, noise: Table, signal_after: Table, noise_after: Table) -> Table:
+    """The deviation of the fresh noise in a step of DDPM from one level to another (Song et al. 2021, eq. 16).
+
+    Of tables or of single levels, in any scale: with sigma = noise / signal it is n' / sigma sqrt(sigma^2 - sigma'^2).
+    """
+    fresh = noise**2 - (signal / signal_after * noise_after) ** 2
+    return noise_after / noise * np.sqrt(np.maximum(fresh, 0.0))
 
 
 Factor = Tensor | float
@@ -121,8 +148,8 @@ def output_to_x0(out: Tensor, x: Tensor, signal: Factor, noise: Factor, paramete
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """A noise schedule together with what the network predicts.
+class BetaSchedule:
+    """A table of noise levels together with what the network predicts; a ``Schedule`` that tells whole timesteps.
 
     Attributes:
         alphas_cumprod: float64 [T] on the CPU, descending.
@@ -138,12 +165,52 @@ class Schedule:
             raise UserError(f"unknown parameterization '{self.parameterization}'; known: {known}")
 
     @classmethod
-    def from_betas(cls, betas: np.ndarray, parameterization: str = "eps") -> Schedule:
+    def from_betas(cls, betas: np.ndarray, parameterization: str = "eps") -> BetaSchedule:
         """The schedule whose steps add the variances ``betas`` [T]."""
         return cls(torch.from_numpy(np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))), parameterization)
 
     def __len__(self) -> int:
         return self.alphas_cumprod.shape[0]
+
+    def level(self, t: int) -> Level:
+        """The level of timestep ``t``, outside of any walk."""
+        t = int(t)
+        return Level(t, float(self.signal(t)), float(self.noise(t)), index=t)
+
+    def levels(self, steps: int, spacing: Spacing = "leading") -> list[Level]:
+        """The levels of a walk down; see ``Schedule.levels``.
+
+        Raises:
+            UserError: fewer than 1 step, or more than the schedule has.
+        """
+        if spacing == "leading":
+            timesteps = [*reversed(make_ddim_timesteps("uniform", steps, len(self))), 0]
+            return numbered([self.level(t) for t in timesteps])
+        points = steps if spacing == "linspace" else steps + 1
+        return numbered([*map(self.level, evenly_spaced(len(self), steps, points)), CLEAN])
+
+    def upwards(self, steps: int) -> list[Level]:
+        """The levels of DDIM, upwards; the last step goes one stride on, or to the end of the schedule if nearer.
+
+        Raises:
+            UserError: the number of steps does not fit the schedule.
+        """
+        asked = self.levels(steps)[:-1]
+        end = self.level(min(int(asked[0].told) + len(self) // steps, len(self) - 1))
+        return [*reversed(asked), replace(end, index=-1)]
+
+    def enter(self, x: Tensor, level: Level) -> Tensor:
+        """``x`` itself: the network takes latents as they are."""
+        return x
+
+    def tell(self, level: Level, x: Tensor) -> Tensor:
+        """The timestep, long [B], for the rows of ``x``."""
+        return torch.full((x.shape[0],), int(level.told), device=x.device, dtype=torch.long)
+
+    def estimate(self, out: Tensor, x: Tensor, level: Level) -> Estimate:
+        """What the network's output ``out`` for latents ``x`` [B, C, h, w] at a level says; float32."""
+        view = (out, x, level.signal, level.noise, self.parameterization)
+        return Estimate(output_to_x0(*view), output_to_eps(*view))
 
     def signal(self, t: Tensor | int) -> Tensor:
         """sqrt(acp_t), float64, of the shape of ``t``, on the CPU."""

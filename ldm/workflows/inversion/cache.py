@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from tqdm.auto import tqdm
 from ldm.control import CacheError, FeatureStore, Save, SaveResidual, Sites, attention_mode
 from ldm.control.seam import Mode
 from ldm.models.diffusion.guidance import expand_condition
+from ldm.models.diffusion.loop import ask
+from ldm.modules.diffusionmodules.levels import index_among
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.pictures.masks import short_name
 from ldm.pictures.sizing import Picture
@@ -56,7 +58,7 @@ class Capture:
 
     sites: Sites
     detail: Sites
-    timesteps: Sequence[int]  # those at which sampling asks for them
+    timesteps: Sequence[float]  # those at which sampling asks for them
     dtype: torch.dtype | None = torch.float16  # None: as they come
 
     def modes(self, store: FeatureStore, needs: Needs) -> dict[Sites, Mode]:
@@ -67,10 +69,14 @@ class Capture:
             modes[self.detail] = SaveResidual(store, self.timesteps)
         return modes
 
-    def has_all(self, store: FeatureStore, needs: Needs) -> bool:
-        """Whether a store holds all of it."""
+    def has_all(self, store: FeatureStore, needs: Needs, told: Mapping[int, float]) -> bool:
+        """Whether a store holds all of it, of the levels of a walk, given as what the network is told at each index."""
         wanted = [(self.sites, name) for name in needs.attention] + [(self.detail, "residual")] * needs.residual
-        return all((site, t, name) in store for sites, name in wanted for site in sites for t in self.timesteps)
+        levels = [index_among(store.told, index, t) for index, t in told.items() if t in self.timesteps]
+        return all(
+            index is not None and (site, index, name) in store
+            for index in levels for sites, name in wanted for site in sites
+        )  # fmt: skip
 
 
 def clean_latent(model: Any, image: Tensor) -> Tensor:
@@ -135,7 +141,7 @@ class InversionCache:
         inversions = [self._latents[p.sha256] for p in pictures]
         if self.strategy == "replay":
             return inversions
-        whole = [Inversion(i.visited, i.noise, self._features(p)) for p, i in zip(pictures, inversions, strict=True)]
+        whole = [replace(i, store=self._features(p)) for p, i in zip(pictures, inversions, strict=True)]
         self.most = max(self.most, sum(store.nbytes for store in self._stores.values()))
         return whole
 
@@ -189,7 +195,8 @@ class InversionCache:
         )  # fmt: skip
         for index, picture in enumerate(group):
             one = whole.picture(index)
-            inversion = Inversion({t: x.to(CPU, copy=True) for t, x in one.visited.items()}, one.noise.to(CPU))
+            visited = {index: x.to(CPU, copy=True) for index, x in one.visited.items()}
+            inversion = Inversion(visited, one.told, one.noise.to(CPU))
             path = self._path(picture, "latents")
             if path is not None:
                 inversion.save(path, self._fields(picture))
@@ -220,7 +227,7 @@ class InversionCache:
         except CacheError as error:
             log.warning("%s; computed again", error)
             return None
-        if not self.capture.has_all(store, needs):
+        if not self.capture.has_all(store, needs, self._latents[picture.sha256].told):
             log.warning("'%s' lacks features of some layers or steps; computed again", path)
             return None
         return store
@@ -230,11 +237,12 @@ class InversionCache:
         store = FeatureStore(self.capture.dtype)
         inversion = self._latents[picture.sha256]
         device = self.model.device
-        steps = tqdm(self.capture.timesteps, desc="features", disable=not self.progress, leave=False)
+        visits = self.model.schedule.upwards(self.steps)[:-1]
+        levels = [level for level in reversed(visits) if level.told in self.capture.timesteps]
+        steps = tqdm(levels, desc="features", disable=not self.progress, leave=False)
         with attention_mode(unet_of(self.model), self.capture.modes(store, needs)):
-            for timestep in steps:
-                t = torch.full((1,), timestep, device=device, dtype=torch.long)
-                self.model.predict(inversion.seen(timestep).to(device), t, expand_condition(self.context, 1))
+            for level in steps:
+                ask(self.model, inversion.seen(level).to(device), level, expand_condition(self.context, 1))
         return store
 
     def _keep_latents(self, picture: Picture, inversion: Inversion) -> None:
@@ -270,8 +278,8 @@ class InversionCache:
 def _own(store: FeatureStore) -> FeatureStore:
     """A copy that does not hold on to the batch that the features came from."""
     copy = FeatureStore(dtype=None)
-    for key in store.keys():  # noqa: SIM118
-        copy.put(*key, store.get(*key))
+    for site, index, name in store:
+        copy.put(site, index, name, store.get(site, index, name), store.told[index])
     return copy
 
 

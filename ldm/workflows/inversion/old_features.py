@@ -15,7 +15,7 @@ from ldm.checkpoint import read_file
 from ldm.control import FeatureStore, Save, Sites, attention_mode, sites
 from ldm.control.seam import Mode
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.samplers.ddim import inversion_levels
+from ldm.models.diffusion.loop import Level, ask
 from ldm.util import UserError
 from ldm.workflows.inversion.invert import Inversion, unet_of
 
@@ -29,8 +29,8 @@ def read_old_features(
 ) -> Inversion:
     """An inversion with its features from an old file, in which nothing is executed.
 
-    Index i of the list is the timestep tau_i, the noisiest first (50 steps: 981 - 20 i). An entry holds ``z_enc``, the
-    latent [1 C h w] after the step at tau_i, and tensors [heads, positions, width] of decoder blocks.
+    Index i of the list is that of the level, the noisiest first (50 steps: 981 - 20 i). An entry holds ``z_enc``, the
+    latent [1 C h w] after the step at that level, and tensors [heads, positions, width] of decoder blocks.
 
     Args:
         clean: the picture's latent [1, C, h, w], where the inversion began; the file does not have it.
@@ -40,23 +40,24 @@ def read_old_features(
         UserError: the file cannot be read, is of another kind, or was made of another picture or by another model.
     """
     entries = _entries(path)
-    timesteps = [level.t for level in inversion_levels(model.schedule, len(entries))[:-1]][::-1]
+    levels = model.schedule.upwards(len(entries))[:-1]
     after = [_latent(entry, index, path, clean) for index, entry in enumerate(entries)]
-    visited = dict(zip(timesteps, [*after[1:], clean.float().cpu()], strict=True))
+    seen = [*after[1:], clean.float().cpu()]
     store = FeatureStore(dtype)
     found: dict[int, Sites] = {}
-    for entry, timestep in zip(entries, timesteps, strict=True):
-        for name, feature in entry.items():
+    for level in levels:
+        for name, feature in entries[level.index].items():
             match = NAME.fullmatch(str(name))
             if match is None or not isinstance(feature, Tensor):
                 continue
             block = int(match[1])
             found[block] = found.get(block) or sites(unet_of(model), block)
             whole = feature[None] if feature.ndim == 3 else feature
-            store.put(found[block].names[0], timestep, match[2], whole.cpu())
+            store.put(found[block].names[0], level.index, match[2], whole.cpu(), level.told)
     if not len(store):
         raise UserError(f"'{path}' holds no features: keys like output_block_6_self_attn_q or layer6_q were expected")
-    inversion = Inversion({t: visited[t] for t in timesteps[::-1]}, after[0], store)
+    visited = {level.index: seen[level.index] for level in levels}
+    inversion = Inversion(visited, {level.index: level.told for level in levels}, after[0], store)
     _check(path, inversion, store, model, context)
     return inversion
 
@@ -83,28 +84,27 @@ def _latent(entry: Mapping[str, Any], index: int, path: str | os.PathLike[str], 
 
 @torch.no_grad()
 def _check(path: str | os.PathLike[str], inversion: Inversion, store: FeatureStore, model: Any, context: Any) -> None:
-    """Compare features at one timestep with what the model computes, and the first step with that from the picture."""
+    """Compare features at one level with what the model computes, and the first step with that from the picture."""
     own = FeatureStore(dtype=None)
-    timestep = store.timesteps[-1]
-    _ask(model, inversion, timestep, context, {Sites(tuple(store.sites)): Save(own)})
-    for key in (key for key in store if key[1] == timestep):
+    levels = model.schedule.upwards(len(inversion.visited))
+    noisiest = next(level for level in reversed(levels) if level.index in store.told)
+    _ask(model, inversion, noisiest, context, {Sites(tuple(store.sites)): Save(own)})
+    for key in (key for key in store if key[1] == noisiest.index):
         kept, computed = store.get(*key), own.get(*key).cpu()
         if kept.shape != computed.shape or _similarity(kept, computed) < SAME:
             site, _, name = key
             raise UserError(f"'{path}' was made by another model: its {name} of '{site}' is not what this one computes")
-    levels = inversion_levels(model.schedule, len(inversion.visited))
-    clean = inversion.seen(levels[0].t)
-    out = _ask(model, inversion, levels[0].t, context, {}).cpu()
-    x0, eps = model.schedule.to_x0(out, clean, levels[0].t), model.schedule.to_eps(out, clean, levels[0].t)
-    if _similarity(inversion.after(levels[0].t), levels[1].signal * x0 + levels[1].noise * eps) < SAME:
+    clean, there = levels[:2]
+    out = _ask(model, inversion, clean, context, {}).cpu()
+    expected = there.noised(*model.schedule.estimate(out, inversion.seen(clean), clean))
+    if _similarity(inversion.after(clean), expected) < SAME:
         raise UserError(f"'{path}' is of another picture: its latents do not begin with this one's")
 
 
-def _ask(model: Any, inversion: Inversion, timestep: int, context: Any, modes: dict[Sites, Mode]) -> Tensor:
-    """The network's output for the latent that it saw at a timestep."""
-    t = torch.full((1,), timestep, device=model.device, dtype=torch.long)
+def _ask(model: Any, inversion: Inversion, level: Level, context: Any, modes: dict[Sites, Mode]) -> Tensor:
+    """The network's output for the latent that it saw at a level."""
     with attention_mode(unet_of(model), modes):
-        return model.predict(inversion.seen(timestep).to(model.device), t, expand_condition(context, 1))
+        return ask(model, inversion.seen(level).to(model.device), level, expand_condition(context, 1))
 
 
 def _similarity(a: Tensor, b: Tensor) -> float:

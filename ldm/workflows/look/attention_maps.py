@@ -16,7 +16,7 @@ from torch import Tensor
 from ldm.control import FeatureStore, Save, SaveResidual, Sites, attention_mode
 from ldm.control.seam import Mode
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.loop import Snapshot
+from ldm.models.diffusion.loop import Level, Snapshot, ask
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
 from ldm.pictures.images import check_size, tensor_to_image
@@ -28,10 +28,11 @@ from ldm.workflows.look.inspection import Size, Spot, cells, grid_of
 
 @dataclass(frozen=True)
 class Course:
-    """A picture's way through the noise: the latent [1, C, h, w] that the network saw at each timestep."""
+    """A picture's way through the noise: the latent [1, C, h, w] that the network saw, and the level, by timestep."""
 
     image: Image.Image
-    visited: Mapping[int, Tensor]
+    visited: Mapping[float, Tensor]
+    levels: Mapping[float, Level]
     context: Any
 
     @property
@@ -56,7 +57,9 @@ def course_of_picture(model: Any, picture: Picture, prompt: str, steps: int, pro
     context = model.get_learned_conditioning([prompt])
     z = clean_latent(model, picture.tensor())
     inversion = invert_with_features(model, z, context, steps=steps, progress=progress)
-    return Course(picture.image(), inversion.visited, context)
+    levels = {level.told: level for level in model.schedule.upwards(steps)[:-1]}
+    visited = {timestep: inversion.seen(level) for timestep, level in levels.items()}
+    return Course(picture.image(), visited, levels, context)
 
 
 @torch.no_grad()
@@ -73,33 +76,33 @@ def course_of_prompt(
     context = model.get_learned_conditioning([prompt])
     uncond = model.get_learned_conditioning([""]) if guidance_scale != 1 else None
     start = ImageNoise([seed]).draw((model.channels, size[0] // factor, size[1] // factor)).to(model.device)
-    after: dict[int, Tensor] = {}
+    after: dict[Level, Tensor] = {}
 
     def keep(step: Snapshot) -> None:
-        after[step.t] = step.x
+        after[step.level] = step.x
 
     z = sample(
         model, start, context, steps=steps, guidance_scale=guidance_scale, uncond=uncond, callback=keep,
         progress=progress,
     )  # fmt: skip
-    following = itertools.pairwise(after)
-    visited = {next(iter(after)): start} | {later: after[earlier] for earlier, later in following}
-    return Course(tensor_to_image(model.decode_first_stage(z)[0]), visited, context)
+    levels = {level.told: level for level in after}
+    visited = {next(iter(levels)): start} | {later.told: after[here] for here, later in itertools.pairwise(after)}
+    return Course(tensor_to_image(model.decode_first_stage(z)[0]), visited, levels, context)
 
 
 @torch.no_grad()
-def look(model: Any, course: Course, modes: Mapping[Sites, Mode], timesteps: Sequence[int]) -> None:
+def look(model: Any, course: Course, modes: Mapping[Sites, Mode], timesteps: Sequence[float]) -> None:
     """Ask the network again at some timesteps, under modes that keep what it does."""
+    context = expand_condition(course.context, 1)
     for timestep in timesteps:
-        t = torch.full((1,), timestep, device=model.device, dtype=torch.long)
         with attention_mode(unet_of(model), dict(modes)):
-            model.predict(course.visited[timestep].to(model.device), t, expand_condition(course.context, 1))
+            ask(model, course.visited[timestep].to(model.device), course.levels[timestep], context)
 
 
 def attention_to(
-    model: Any, course: Course, layers: Sites, timesteps: Sequence[int], heads: Sequence[int] | None, *,
+    model: Any, course: Course, layers: Sites, timesteps: Sequence[float], heads: Sequence[int] | None, *,
     spots: Sequence[Spot] = (), words: Sequence[int] = (),
-) -> dict[tuple[str, int], NDArray[np.float32]]:  # fmt: skip
+) -> dict[tuple[str, float], NDArray[np.float32]]:  # fmt: skip
     """Maps [rows, columns] by layer and timestep, means over the heads.
 
     With ``spots`` it is where the queries at those places look (self-attention; each map sums to 1), with ``words`` how
@@ -111,7 +114,7 @@ def attention_to(
     look(model, course, modes, timesteps)
     maps = {}
     for site, timestep in itertools.product(layers, timesteps):
-        probs = store.get(site, timestep, "probs")[0].mean(dim=0)
+        probs = store.at(site, timestep, "probs")[0].mean(dim=0)
         flat = probs[:, list(words)].sum(dim=1) if words else probs.mean(dim=0)
         maps[site, timestep] = flat.reshape(grid_of(course.latent, flat.numel())).numpy()
     return maps
@@ -124,20 +127,20 @@ def queries_at(model: Any, course: Course, layers: Sites, spots: Sequence[Spot])
     store = FeatureStore(device="cpu")
     timestep = next(iter(course.visited))
     look(model, course, {layers: Save(store, "q", heads=[0])}, [timestep])
-    grids = {site: grid_of(course.latent, store.get(site, timestep, "q").shape[2]) for site in layers}
+    grids = {site: grid_of(course.latent, store.at(site, timestep, "q").shape[2]) for site in layers}
     return {site: cells(spots, course.size, grid) for site, grid in grids.items()}
 
 
 def features_of(
-    model: Any, course: Course, layers: Sites, timesteps: Sequence[int], heads: Sequence[int] | None, name: str
-) -> dict[tuple[str, int], tuple[Tensor, Size]]:
+    model: Any, course: Course, layers: Sites, timesteps: Sequence[float], heads: Sequence[int] | None, name: str
+) -> dict[tuple[str, float], tuple[Tensor, Size]]:
     """q, k or v of all heads side by side, or what a residual block adds: [positions, width] with its grid."""
     store = FeatureStore(dtype=torch.float32, device="cpu")
     mode = SaveResidual(store) if name == "residual" else Save(store, name, heads=heads)
     look(model, course, {layers: mode}, timesteps)
-    found: dict[tuple[str, int], tuple[Tensor, Size]] = {}
+    found: dict[tuple[str, float], tuple[Tensor, Size]] = {}
     for site, timestep in itertools.product(layers, timesteps):
-        feature = store.get(site, timestep, name)[0]
+        feature = store.at(site, timestep, name)[0]
         if name == "residual":
             _, height, width = feature.shape
             found[site, timestep] = (feature.flatten(1).T, (height, width))
@@ -148,7 +151,7 @@ def features_of(
 
 
 def keep(
-    model: Any, course: Course, layers: Sites, timesteps: Sequence[int], heads: Sequence[int] | None,
+    model: Any, course: Course, layers: Sites, timesteps: Sequence[float], heads: Sequence[int] | None,
     spots: Sequence[Spot] = (),
 ) -> FeatureStore:  # fmt: skip
     """q and k whole, and sim, the scaled logits, of the queries at some places (of all without any)."""

@@ -38,7 +38,7 @@ class Looks:
     """
 
     layer: str
-    timestep: int
+    timestep: float
     grid: tuple[int, int]
     heads: tuple[int, ...]
     positions: tuple[int, ...]
@@ -56,7 +56,7 @@ def restyle_and_look(
     job: Job,
     spots: Sequence[Spot],
     layers: Sites,
-    timesteps: Sequence[int],
+    timesteps: Sequence[float],
     heads: Sequence[int] | None = None,  # None: all
     progress: bool = False,
 ) -> tuple[Image.Image, list[Looks]]:
@@ -73,10 +73,10 @@ def restyle_and_look(
     assert isinstance(store, FeatureStore)
     factor = int(setting.model.first_stage_model.factor)
     latent = (job.content.size[0] // factor, job.content.size[1] // factor)
-    grids = {site: grid_of(latent, store.get(site, timesteps[0], "q").shape[2]) for site in layers}
+    grids = {site: grid_of(latent, store.at(site, timesteps[0], "q").shape[2]) for site in layers}
     where = {site: cells(spots, job.content.size, grid) for site, grid in grids.items()}
 
-    seen: dict[tuple[str, int], dict[str, Tensor]] = {}
+    seen: dict[tuple[str, float], dict[str, Tensor]] = {}
     names = source_names(job)
 
     def note(report: MixReport) -> None:
@@ -93,10 +93,10 @@ def restyle_and_look(
     found = []
     for site in layers:
         for timestep in timesteps:
-            q, k = (store.get(site, timestep, name).cpu() for name in "qk")
+            q, k = (store.at(site, timestep, name).cpu() for name in "qk")
             chosen = list(range(q.shape[1])) if heads is None else list(heads)
             before = logits(q[:, :, where[site]], k)[0, chosen]
-            after = seen[site, timestep] if job.recipe.mixed else {names[1]: used.get(site, timestep, "sim")[0]}
+            after = seen[site, timestep] if job.recipe.mixed else {names[1]: used.at(site, timestep, "sim")[0]}
             after = {name: values[chosen] for name, values in after.items()}
             found.append(Looks(site, timestep, grids[site], tuple(chosen), tuple(where[site]), before, after))
     return image, found

@@ -128,7 +128,7 @@ def choose_layers(model: Any, pattern: str, kind: str, among: Sites | None = Non
     return found
 
 
-def choose_timesteps(text: str | None, available: Sequence[int], count: int) -> list[int]:
+def choose_timesteps(text: str | None, available: Sequence[float], count: int) -> list[float]:
     """The timesteps of a comma list; without one ``count`` of those there are, evenly spread; the noisiest first.
 
     Raises:

@@ -23,7 +23,7 @@ BEFORE, CONTENT = "0.55", "tab:blue"
 STYLES = ("tab:orange", "tab:green", "tab:purple", "tab:red", "tab:brown", "tab:pink")
 CELL = 2.2  # inches of a picture on a sheet
 FAINT = 0.5  # of the picture under an overlay
-Heat = Mapping[tuple[str, int], NDArray[np.float32]]  # by layer and timestep: [rows, columns]
+Heat = Mapping[tuple[str, float], NDArray[np.float32]]  # by layer and timestep: [rows, columns]
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 90) -> None:
@@ -116,7 +116,7 @@ def overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
 
 
 def sheet(
-    first: Image.Image, cells: Mapping[tuple[str, int], Image.Image], title: str, spots: Sequence[Spot] = (),
+    first: Image.Image, cells: Mapping[tuple[str, float], Image.Image], title: str, spots: Sequence[Spot] = (),
     last: Mapping[str, Image.Image] | None = None,
 ) -> Figure:  # fmt: skip
     """A row for each layer, a column for each timestep, the picture on the left; ``last``: a column more, by layer."""

@@ -10,8 +10,7 @@ from typing import Any
 from ldm.control import Sites, late_decoder, sites
 from ldm.control.inject import check_gamma, check_temperature
 from ldm.control.mix import WAYS
-from ldm.models.diffusion.samplers.ddim import inversion_levels
-from ldm.modules.diffusionmodules.schedule import Schedule
+from ldm.models.diffusion.loop import Schedule
 from ldm.shipped import SAMPLES
 from ldm.util import UserError
 from ldm.workflows.inversion.cache import STRATEGIES
@@ -179,7 +178,7 @@ def block_number(name: str) -> int:
     return int(name.split(".")[1])
 
 
-def sampled_timesteps(options: StyleIDOptions, schedule: Schedule) -> list[int]:
+def sampled_timesteps(options: StyleIDOptions, schedule: Schedule) -> list[float]:
     """The timesteps at which sampling asks the network, the noisiest first.
 
     Raises:
@@ -189,7 +188,7 @@ def sampled_timesteps(options: StyleIDOptions, schedule: Schedule) -> list[int]:
     if start is not None:
         start = min(start, len(executed_timesteps(schedule, options.save_feat_steps)) + 1)
     timesteps = executed_timesteps(schedule, options.save_feat_steps, start)
-    visited = {level.t for level in inversion_levels(schedule, options.ddim_inv_steps)[:-1]}
+    visited = {level.told for level in schedule.upwards(options.ddim_inv_steps)[:-1]}
     if not visited.issuperset(timesteps):
         raise UserError(
             f"--save_feat_steps {options.save_feat_steps} does not fit --ddim_inv_steps {options.ddim_inv_steps}: "

@@ -90,7 +90,7 @@ class Setting:
     fingerprint: str
     sites: Sites
     detail: Sites
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]
     sizing: Sizing
     context: Any
 

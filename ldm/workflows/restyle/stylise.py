@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ldm.control import (
     Detail,
+    FeatureSource,
     FeatureStore,
     Inject,
     Mix,
@@ -20,7 +21,6 @@ from ldm.control import (
     Save,
     SaveResidual,
     Sites,
-    Source,
     attention_mode,
     late_decoder,
 )
@@ -29,10 +29,9 @@ from ldm.control.inject import Gamma
 from ldm.control.seam import Mode
 from ldm.control.shares import check_masks, normalised, resized
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.loop import Draw, Snapshot, last_levels
-from ldm.models.diffusion.samplers.ddim import ddim_levels
+from ldm.models.diffusion.loop import Draw, Level, Schedule, Snapshot, last_levels
 from ldm.models.diffusion.sampling import sample
-from ldm.modules.diffusionmodules.schedule import Schedule
+from ldm.modules.diffusionmodules.levels import current_level
 from ldm.util import UserError
 from ldm.workflows.inversion.invert import Inversion, unet_of
 
@@ -70,28 +69,33 @@ def start_noise(content: Tensor, styles: Sequence[Tensor], masks: Tensor | None 
     return (w[:, :, None] * moved).sum(dim=1) * coverage[:, None] + content * (1 - coverage[:, None])
 
 
-def executed_timesteps(schedule: Schedule, steps: int = 50, start_step: int | None = None) -> list[int]:
-    """The timesteps at which ``stylise`` asks the network, the noisiest first.
+def executed_levels(schedule: Schedule, steps: int = 50, start_step: int | None = None) -> list[Level]:
+    """The levels at which ``stylise`` asks the network, the noisiest first.
 
     Raises:
         UserError: ``steps`` or ``start_step`` does not fit.
     """
-    levels = ddim_levels(schedule, steps)
+    levels = schedule.levels(steps, "leading")
     start_step = len(levels) - 2 if start_step is None else start_step
-    return [level.t for level in last_levels(levels, start_step)[:-1]]
+    return list(last_levels(levels, start_step)[:-1])
 
 
-def gamma_by_timestep(values: Sequence[float], timesteps: Sequence[int]) -> dict[int, float]:
-    """A gamma for each timestep: the values spread evenly over them in the order of sampling, straight in between.
+def executed_timesteps(schedule: Schedule, steps: int = 50, start_step: int | None = None) -> list[float]:
+    """What the network is told there; see ``executed_levels``."""
+    return [level.told for level in executed_levels(schedule, steps, start_step)]
+
+
+def gamma_by_level(values: Sequence[float], levels: Sequence[Level]) -> dict[int, float]:
+    """A gamma for each level's index: the values spread evenly in the order of sampling, straight in between.
 
     Raises:
         UserError: no value at all.
     """
     if not values:
         raise UserError("a schedule of gamma needs at least one value, such as 0.9,0.5")
-    places = np.linspace(0, len(values) - 1, len(timesteps))
+    places = np.linspace(0, len(values) - 1, len(levels))
     gammas = np.interp(places, np.arange(len(values)), np.asarray(values, dtype=np.float64))
-    return {t: float(gamma) for t, gamma in zip(timesteps, gammas, strict=True)}
+    return {level.index: float(gamma) for level, gamma in zip(levels, gammas, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class Beside:
 
     Attributes:
         modes: what happens at which sites, on the rows that were given.
-        beside: inversions whose latents of the timestep run in the same batch.
+        beside: inversions whose latents of the level run in the same batch.
         before: inversions whose latents, of another size, run in a call of their own first; their stores are filled.
         context: the one context [1, N, D] of all rows.
     """
@@ -120,15 +124,25 @@ class Beside:
         return self.model.device
 
     def predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        """The stylising network's output for latents x [B, C, h, w] at one timestep t [B]."""
-        timestep = int(t[0])
+        """The stylising network's output for latents x [B, C, h, w] at one level, which tells t [B].
+
+        Raises:
+            UserError: it was not said which level that is, or an inversion did not visit it.
+        """
         for inversion, store in self.before:
             store.clear()
             keep: dict[Sites, Mode] = {
                 where: SaveResidual(store) if where.seam == "residual" else Save(store) for where in self.modes
             }
-            self._run([inversion.seen(timestep)], t, keep)
-        return self._run([x, *(inversion.seen(timestep) for inversion in self.beside)], t, self.modes)[: x.shape[0]]
+            self._run([self._seen(inversion)], t, keep)
+        return self._run([x, *map(self._seen, self.beside)], t, self.modes)[: x.shape[0]]
+
+    def _seen(self, inversion: Inversion) -> Tensor:
+        """The latent of an inversion at this level, as the network takes it."""
+        level = current_level()
+        if level is None:
+            raise UserError("latents run beside others along a walk only, which says at which level they are")
+        return self.schedule.enter(inversion.seen(level), level)
 
     def _run(self, latents: list[Tensor], t: Tensor, modes: dict[Sites, Mode]) -> Tensor:
         batch = torch.cat([latent.to(t.device) for latent in latents])
@@ -187,7 +201,7 @@ def stylise(
     Raises:
         UserError: values, sites or masks that do not fit, or features that were not kept.
     """
-    timesteps = executed_timesteps(model.schedule, steps, start_step)
+    levels = executed_levels(model.schedule, steps, start_step)
     beside: list[Inversion] = []
     before: list[tuple[Inversion, FeatureStore]] = []
     sources = _sources(start, [content, *styles], beside, before)
@@ -195,7 +209,7 @@ def stylise(
     mixed = masks is not None or len(styles) > 1
     gamma = (GAMMA_MASKED if mixed else GAMMA) if gamma is None else gamma
     T = (T_MASKED if mixed else T_ONE) if T is None else T
-    gammas: Gamma = gamma if gamma_schedule is None else gamma_by_timestep(gamma_schedule, timesteps)
+    gammas: Gamma = gamma if gamma_schedule is None else gamma_by_level(gamma_schedule, levels)
 
     unet = unet_of(model)
     modes: dict[Sites, Mode] = {}
@@ -211,7 +225,7 @@ def stylise(
         modes[detail_sites or find_sites(unet, late_decoder(unet), "residual")] = Detail(sources[0], detail, rows=rows)
     denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
     return sample(
-        denoiser, start, context, steps=steps, start=len(timesteps), eta=eta, noise=noise,
+        denoiser, start, context, steps=steps, start=len(levels), eta=eta, noise=noise,
         callback=callback, progress=progress,
     )  # fmt: skip
 
@@ -221,9 +235,9 @@ def _sources(
     inversions: Sequence[Inversion],
     beside: list[Inversion],
     before: list[tuple[Inversion, FeatureStore]],
-) -> list[Source]:
+) -> list[FeatureSource]:
     """A source for each inversion; those without a store are added to ``beside``, or ``before`` for another size."""
-    sources: list[Source] = []
+    sources: list[FeatureSource] = []
     row = start.shape[0]
     for inversion in inversions:
         if inversion.store is not None:
@@ -239,7 +253,7 @@ def _sources(
     return sources
 
 
-def _only(styles: Sequence[Source]) -> Source:
+def _only(styles: Sequence[FeatureSource]) -> FeatureSource:
     if len(styles) != 1:
         raise UserError("a style is needed to take keys and values from")
     return styles[0]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ldm.modules.diffusionmodules.schedule import Schedule, make_beta_schedule
+from ldm.modules.diffusionmodules.schedule import BetaSchedule, make_beta_schedule
 
 BETAS = make_beta_schedule("linear", 1000, 0.00085, 0.012)
 
@@ -24,7 +24,7 @@ class GaussianDenoiser:
     device: ClassVar[torch.device] = torch.device("cpu")
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule.from_betas(BETAS, self.parameterization)
+        self.schedule = BetaSchedule.from_betas(BETAS, self.parameterization)
 
     def predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         assert t.dtype == torch.long and t.shape == (x.shape[0],)

@@ -11,15 +11,23 @@ from torch import Tensor
 
 from ldm.models.diffusion.classic import ClassicSampler
 from ldm.models.diffusion.guidance import expand_condition, guided
-from ldm.models.diffusion.loop import CLEAN, Draw, Estimate, Level, Look, Snapshot, State, StepRule, estimator, run
-from ldm.modules.diffusionmodules.schedule import Schedule, make_ddim_timesteps
+from ldm.models.diffusion.loop import (
+    CLEAN,
+    Denoise,
+    Draw,
+    Estimate,
+    Level,
+    Schedule,
+    Snapshot,
+    State,
+    StepRule,
+    ask,
+    estimator,
+    run,
+)
+from ldm.modules.diffusionmodules.levels import numbered
+from ldm.modules.diffusionmodules.schedule import posterior_spread
 from ldm.util import UserError
-
-
-def ddim_levels(schedule: Schedule, steps: int, method: str = "uniform") -> list[Level]:
-    """The levels of ``make_ddim_timesteps``, noisiest first, arriving at acp[0] (not at 1)."""
-    timesteps = make_ddim_timesteps(method, steps, len(schedule))
-    return [Level.of(schedule, t) for t in reversed(timesteps)] + [Level.of(schedule, 0)]
 
 
 def transfer(estimate: Estimate, there: Level, spread: float = 0.0, draw: Draw | None = None) -> Tensor:
@@ -29,12 +37,6 @@ def transfer(estimate: Estimate, there: Level, spread: float = 0.0, draw: Draw |
     return x if draw is None or spread == 0 else x + spread * draw()
 
 
-def posterior_spread(here: Level, there: Level) -> float:
-    """The deviation of the fresh noise in a step of DDPM from ``here`` to ``there`` (Song et al. 2021, eq. 16)."""
-    ratio = here.signal / there.signal
-    return there.noise / here.noise * max(1 - ratio**2, 0.0) ** 0.5
-
-
 @dataclass(frozen=True)
 class DDIM:
     """The DDIM step; ``eta`` 0 is deterministic, 1 has the noise of DDPM."""
@@ -42,19 +44,14 @@ class DDIM:
     eta: float = 0.0
 
     def levels(self, schedule: Schedule, steps: int) -> list[Level]:
-        return ddim_levels(schedule, steps)
+        return schedule.levels(steps, "leading")
 
-    def step(self, state: State, here: Level, there: Level, look: Look, draw: Draw) -> State:
-        estimate = look(state.x, here)
-        spread = self.eta * posterior_spread(here, there) if self.eta else 0.0
+    def step(self, state: State, here: Level, there: Level, denoise: Denoise, draw: Draw) -> State:
+        estimate = denoise(state.x, here)
+        spread = 0.0
+        if self.eta:
+            spread = self.eta * float(posterior_spread(here.signal, here.noise, there.signal, there.noise))
         return State(transfer(estimate, there, spread, draw), estimate.x0)
-
-
-def inversion_levels(schedule: Schedule, steps: int) -> list[Level]:
-    """The DDIM levels upwards; the last step goes one stride on, or to the end of the schedule if that is nearer."""
-    timesteps = make_ddim_timesteps("uniform", steps, len(schedule))
-    end = min(int(timesteps[-1]) + len(schedule) // steps, len(schedule) - 1)
-    return [Level.of(schedule, t) for t in (*timesteps, end)]
 
 
 @torch.no_grad()
@@ -70,16 +67,17 @@ def invert(
     """The noise from which deterministic DDIM would lead to ``latent`` [B, C, h, w]; same shape, float32.
 
     The network is asked at the lower of two levels and the latent moves to the upper one, so the result is exact
-    only in the limit of many steps (Song et al. 2021, section 4.3). The timesteps are those that
-    ``sample(sampler="ddim", steps=steps)`` visits; the last move goes beyond them, see ``inversion_levels``.
-    ``callback`` sees, at each step, the timestep at which the network was asked and the latent after the step.
+    only in the limit of many steps (Song et al. 2021, section 4.3). The levels are those that
+    ``sample(sampler="ddim", steps=steps)`` visits, upwards; for a table of betas the last move goes beyond them, see
+    ``Schedule.upwards``. The result is a latent at the level where it ends: what ``sample`` takes with ``start``.
+    ``callback`` sees, at each step, the level at which the network was asked and the latent after the step.
 
     Raises:
         UserError: the number of steps does not fit the schedule.
     """
-    levels = inversion_levels(denoiser.schedule, steps)
-    look = estimator(denoiser, expand_condition(cond, latent.shape[0]))
-    return run(DDIM(), levels, latent, look, _no_noise, callback=callback, progress=progress, label="inverting")
+    levels = denoiser.schedule.upwards(steps)
+    denoise = estimator(denoiser, expand_condition(cond, latent.shape[0]))
+    return run(DDIM(), levels, latent, denoise, _no_noise, callback=callback, progress=progress, label="inverting")
 
 
 def _no_noise() -> Tensor:
@@ -116,10 +114,10 @@ class DDIMSampler(ClassicSampler):
         """Image to image: the first ``t_start`` entries of the step table downwards, from ``x_latent`` [B, C, h, w]."""
         levels = [*self._levels(use_original_steps)[:t_start][::-1], self._arrival(use_original_steps)]
         batch = x_latent.shape[0]
-        look = self._look(cond, unconditional_guidance_scale, unconditional_conditioning, batch)
+        denoise = self._denoise(cond, unconditional_guidance_scale, unconditional_conditioning, batch)
         report = None if callback is None else (lambda step: callback(step.index))
         rule = self.rule(self.ddim_eta)
-        return run(rule, levels, x_latent, look, lambda: torch.randn_like(x_latent), callback=report, progress=True)
+        return run(rule, levels, x_latent, denoise, lambda: torch.randn_like(x_latent), callback=report, progress=True)
 
     @torch.no_grad()
     def encode(
@@ -140,13 +138,12 @@ class DDIMSampler(ClassicSampler):
         ``return_intermediates``, the number of latents to keep.
         """
         table = self._levels(use_original_steps)[:t_enc]
-        levels = [replace(level, t=i) for i, level in enumerate([self._arrival(use_original_steps), *table])]
+        levels = [replace(level, told=i) for i, level in enumerate([self._arrival(use_original_steps), *table])]
         model = guided(self.model, unconditional_guidance_scale, unconditional_conditioning)
         kept: dict[int, Tensor] = {}
 
-        def look(x: Tensor, level: Level) -> Estimate:
-            t = torch.full((x.shape[0],), level.t, device=x.device, dtype=torch.long)
-            eps = model.predict(x, t, expand_condition(c, x.shape[0]))
+        def denoise(x: Tensor, level: Level) -> Estimate:
+            eps = ask(model, x, level, expand_condition(c, x.shape[0]))
             return Estimate((x - level.noise * eps) / level.signal, eps)
 
         def report(step: Snapshot) -> None:
@@ -157,15 +154,16 @@ class DDIMSampler(ClassicSampler):
             if callback is not None:
                 callback(step.index)
 
-        x = run(DDIM(), levels, x0, look, _no_noise, callback=report, progress=True, label="encoding")
+        x = run(DDIM(), levels, x0, denoise, _no_noise, callback=report, progress=True, label="encoding")
         out: dict[str, Any] = {"x_encoded": x, "intermediate_steps": list(kept)}
         return x, ({**out, "intermediates": list(kept.values())} if return_intermediates else out)
 
     def _levels(self, use_original_steps: bool) -> list[Level]:
         """The step table upwards."""
-        schedule = self.model.schedule
-        timesteps = range(len(schedule)) if use_original_steps else self.ddim_timesteps
-        return [Level.of(schedule, t) for t in timesteps]
+        timesteps = range(self.ddpm_num_timesteps) if use_original_steps else self.ddim_timesteps
+        return numbered([self.model.schedule.level(t) for t in reversed(timesteps)])[::-1]
 
     def _arrival(self, use_original_steps: bool) -> Level:
-        return CLEAN if use_original_steps else Level.of(self.model.schedule, 0)
+        """Where the last step of the table arrives."""
+        level = CLEAN if use_original_steps else self.model.schedule.level(0)
+        return replace(level, index=self.ddpm_num_timesteps if use_original_steps else len(self.ddim_timesteps))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from ldm.models.diffusion.classic import ClassicSampler
-from ldm.models.diffusion.loop import Draw, Level, Look, State, StepRule, evenly_spaced
-from ldm.modules.diffusionmodules.schedule import Schedule
+from ldm.models.diffusion.loop import Denoise, Draw, Level, Schedule, State, StepRule
 
 
 def half_log_snr(level: Level) -> float:
@@ -21,10 +20,10 @@ class DPMSolver2M:
     """
 
     def levels(self, schedule: Schedule, steps: int) -> list[Level]:
-        return evenly_spaced(schedule, steps, points=steps + 1)
+        return schedule.levels(steps, "half_open")
 
-    def step(self, state: State, here: Level, there: Level, look: Look, draw: Draw) -> State:
-        x0 = look(state.x, here).x0
+    def step(self, state: State, here: Level, there: Level, denoise: Denoise, draw: Draw) -> State:
+        x0 = denoise(state.x, here).x0
         decay = (there.noise * here.signal) / (here.noise * there.signal)  # exp(-h), 0 when the noise ends
         target = x0
         if state.memory and decay > 0:

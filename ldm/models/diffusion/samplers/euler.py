@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ldm.models.diffusion.loop import Level, evenly_spaced
+from ldm.models.diffusion.loop import Level, Schedule
 from ldm.models.diffusion.samplers.ddim import DDIM
-from ldm.modules.diffusionmodules.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Euler(DDIM):
     """Euler steps; timesteps are evenly spaced from T-1 to 0 and rounded to whole ones."""
 
     def levels(self, schedule: Schedule, steps: int) -> list[Level]:
-        return evenly_spaced(schedule, steps, points=steps)
+        return schedule.levels(steps, "linspace")
 
 
 @dataclass(frozen=True)

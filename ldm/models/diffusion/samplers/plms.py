@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ldm.models.diffusion.classic import ClassicSampler
-from ldm.models.diffusion.loop import Draw, Estimate, Level, Look, State, StepRule
-from ldm.models.diffusion.samplers.ddim import ddim_levels, transfer
-from ldm.modules.diffusionmodules.schedule import Schedule
+from ldm.models.diffusion.loop import Denoise, Draw, Estimate, Level, Schedule, State, StepRule
+from ldm.models.diffusion.samplers.ddim import transfer
 
 # Adams-Bashforth: weights of the newest and the older noise estimates, by how many older ones there are.
 ADAMS_BASHFORTH = {
@@ -25,18 +24,20 @@ class PLMS:
     """
 
     def levels(self, schedule: Schedule, steps: int) -> list[Level]:
-        levels = ddim_levels(schedule, steps)
+        levels = schedule.levels(steps, "leading")
         # The first step asks at its arrival too; with one step only, that is still told the last timestep.
-        return [*levels[:-1], replace(levels[-1], t=levels[-2].t)]
+        return [*levels[:-1], replace(levels[-1], told=levels[-2].told)]
 
-    def step(self, state: State, here: Level, there: Level, look: Look, draw: Draw) -> State:
-        estimate = look(state.x, here)
+    def step(self, state: State, here: Level, there: Level, denoise: Denoise, draw: Draw) -> State:
+        estimate = denoise(state.x, here)
         older = state.memory
         if older:
             weights = ADAMS_BASHFORTH[len(older)]
             eps = sum(w * e for w, e in zip(weights, (estimate.eps, *older), strict=True))
+        elif there.noise == 0:  # nothing can be asked where there is no noise
+            eps = estimate.eps
         else:
-            eps = (estimate.eps + look(transfer(estimate, there), there).eps) / 2
+            eps = (estimate.eps + denoise(transfer(estimate, there), there).eps) / 2
         x0 = (state.x - here.noise * eps) / here.signal
         return State(transfer(Estimate(x0, eps), there), x0, (estimate.eps, *older)[:MEMORY])
 
