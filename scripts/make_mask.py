@@ -1,6 +1,7 @@
 """A mask for restyling: from a picture of it, or proposed from a few marks on the content.
 
     python -m scripts.make_mask drawn.png --content photo.jpg --threshold 0.5 --feather 2     # a picture that is a mask
+    python -m scripts.make_mask labels.png --label 2 --content photo.jpg --number 0           # one label of several
     python -m scripts.make_mask photo.jpg --box 40,10,300,380                                 # what is in a box
     python -m scripts.make_mask photo.jpg --points 120,80 150,200 --not_points 10,10          # what points are on
     python -m scripts.make_mask photo.jpg --strokes strokes.png --number 1                    # white: in, black: out
@@ -22,10 +23,10 @@ from torch import Tensor
 
 from ldm.pictures.images import load_image, save_image
 from ldm.pictures.mask_proposals import Marks, Point, propose, propose_with_sam
+from ldm.pictures.mask_values import read_strokes
 from ldm.pictures.masks import feather, fit_mask, mask_path, read_mask, write_mask
 from ldm.util import UserError, run_command
 
-IN, OUT = 0.75, 0.25  # brightness of strokes: above belongs, below does not, between is open
 SAME_ASPECT = 0.02
 
 
@@ -36,13 +37,14 @@ def parse() -> argparse.Namespace:
     add("--content", type=Path, help="the content that a mask is for: gives its name and size")
     add("--out", "-o", type=Path, help="where to write (.npy or .png), instead of beside the content")
     add("--number", type=int, help="of the style that the mask is for, counted from 0; none: the only one")
+    add("--label", help="of a label image, the label that is the mask: a number, 0xRRGGBB for a colour")
     add("--threshold", type=float, metavar="T", help="1 above this brightness (0 to 1), 0 below; none: keep it soft")
     add("--invert", action="store_true", help="the rest of the picture")
     add("--feather", type=float, default=0.0, metavar="R", help="soften the edge by so many pixels")
     add("--box", help="left,top,right,bottom in pixels: nothing outside belongs")
     add("--points", nargs="+", default=[], metavar="X,Y", help="points that belong")
     add("--not_points", nargs="+", default=[], metavar="X,Y", help="points that do not")
-    add("--strokes", type=Path, help="a picture of the content's size: white belongs, black does not, grey is open")
+    add("--strokes", type=Path, help="a picture of the content's size: white belongs, black does not, all else is open")
     add("--sam", metavar="FOLDER", help="a model of the SAM family on this disk, as transformers saves it")
     add("--preview", type=Path, metavar="FILE", help="also write the content with all but the mask darkened")
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -69,6 +71,18 @@ def point(text: str) -> Point:
     return x, y
 
 
+def label_number(text: str) -> int:
+    """A label as ``read_mask`` takes it.
+
+    Raises:
+        UserError: it is neither a whole number nor a colour.
+    """
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise UserError(f"--label should be a number such as 2, or a colour such as 0xff0000, got '{text}'") from None
+
+
 def read_marks(options: argparse.Namespace) -> Marks | None:
     """The marks among the options; None without any.
 
@@ -83,12 +97,6 @@ def read_marks(options: argparse.Namespace) -> Marks | None:
         box = (left, top, right, bottom)
     strokes = None if options.strokes is None else read_strokes(options.strokes)
     return Marks(box, [point(p) for p in options.points], [point(p) for p in options.not_points], strokes)
-
-
-def read_strokes(path: Path) -> np.ndarray:
-    """1 where a picture is bright, 0 where it is dark, NaN in between."""
-    brightness = np.asarray(load_image(path).convert("L")) / 255.0
-    return np.where(brightness > IN, 1.0, np.where(brightness < OUT, 0.0, np.nan))
 
 
 def change(mask: Tensor, threshold: float | None, invert: bool, radius: float) -> Tensor:
@@ -126,7 +134,7 @@ def main() -> None:
     if marks is None:
         if options.sam:
             raise UserError("--sam needs marks on the content: --box or --points")
-        mask = read_mask(options.image)
+        mask = read_mask(options.image, label=None if options.label is None else label_number(options.label))
         mask = mask if content is None else fit_to(mask, load_image(content))
     else:
         picture = load_image(content)

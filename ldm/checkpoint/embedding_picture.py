@@ -53,7 +53,7 @@ def read_picture(path: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: the picture is damaged, or there is no embedding in it.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG", "WEBP")) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise UserError(f"'{path}' is a picture of {image.width}x{image.height}, too large for an embedding")
             image.load()

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ldm.pictures.crops import check_crops, random_crop, whole_crop
 from ldm.pictures.images import StrPath, list_images, load_image
+from ldm.pictures.opening import check_image
 from ldm.util import UserError
 
 log = logging.getLogger(__name__)
@@ -39,11 +40,11 @@ class PictureFiles:
     @staticmethod
     def _opens(path: Path) -> bool:
         try:
-            with Image.open(path):
-                return True
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            log.warning("skipped: cannot read the image '%s': %s", path, error)
+            check_image(path)
+        except UserError as error:
+            log.warning("skipped: %s", error)
             return False
+        return True
 
     def read(self, index: int) -> tuple[Path, Image.Image]:
         """The picture of a file, or of the first readable file after it.

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ldm.util import ConfigError
+from ldm.arrays import read_array
+from ldm.util import ConfigError, UserError
 
 Quantized = tuple[torch.Tensor, torch.Tensor, tuple[None, None, torch.Tensor]]
 
@@ -88,6 +89,6 @@ class VectorQuantizer(nn.Module):
 def _read_indices(path: str) -> torch.Tensor:
     """Raises ConfigError: no such file, or not a .npy file of numbers."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.int64))
-    except (OSError, ValueError) as error:
+        return torch.from_numpy(read_array(path, "list of codes").astype(np.int64))
+    except UserError as error:
         raise ConfigError(f"remap names '{path}', which is not a .npy file of code indices: {error}") from error

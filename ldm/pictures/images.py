@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -15,15 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from ldm.pictures.opening import HEIF_SUFFIXES, SUFFIXES, StrPath, read_image, read_text_field
+from ldm.pictures.profiles import to_srgb
 from ldm.util import UserError, atomic_write
 
 log = logging.getLogger(__name__)
 
-StrPath = str | os.PathLike[str]
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif", ".jfif")
+STRIP = 1024  # rows that are converted at a time
 FONT_SIZE, LINE = 11, 14  # of a sheet's labels, in pixels
 WIDE_FONTS = (
     "NotoSansCJK-Regular.ttc",
@@ -34,42 +34,61 @@ WIDE_FONTS = (
 )
 
 
-def load_image(path: StrPath) -> Image.Image:
-    """Read a picture of any format as upright 8-bit RGB: EXIF rotation applied, 16 bits scaled, alpha over white.
+def load_image(path: StrPath, profiled: bool = True) -> Image.Image:
+    """Read a picture as upright 8-bit sRGB: EXIF rotation and colour profile applied, 16 bits scaled, over white.
+
+    EXIF data or a profile that cannot be used are said once, and left out.
+
+    Args:
+        profiled: apply the colour profile; False takes the numbers as they are.
 
     Raises:
-        UserError: the file is missing, is no picture, or is cut off.
+        UserError: as ``ldm.pictures.opening.read_image``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no image file '{path}'")
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = "not a picture in a known format" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise UserError(f"cannot read the image '{path}': {reason}") from error
+    image = read_image(path)
+    if not profiled:
+        image.info.pop("icc_profile", None)
+    return to_rgb(image, str(path))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of a picture in any mode; what is transparent becomes white."""
+def to_rgb(image: Image.Image, name: str = "the picture") -> Image.Image:
+    """8-bit sRGB of a picture in any mode, by its profile if it has one; what is transparent becomes white."""
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bit(np.asarray(image), image.mode)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+        return to_srgb(_to_8_bit(image), profile, name)
+    if not is_layer(image):
+        kept = image if image.mode in ("L", "CMYK") else image.convert("RGB")
+        return to_srgb(kept, profile, name)
+    layer = image.convert("RGBA")
+    colours = image.convert("L") if image.mode in ("LA", "La") else layer.convert("RGB")
+    seen = to_srgb(colours, profile, name).convert("RGBA")
+    seen.putalpha(layer.getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), seen).convert("RGB")
 
 
-def _to_8_bit(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
-    """Integers by the range of 16 bits; floats by that of 1 or 255, whichever holds them; beyond, by the largest."""
-    values = np.nan_to_num(values.astype(np.float64))
-    ranges = (1.0, 255.0) if mode == "F" else (65535.0,)
-    largest = float(values.max(initial=0.0))
+def is_layer(image: Image.Image) -> bool:
+    """Whether a picture has an alpha channel, or a colour that stands for transparency."""
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Grey numbers by the first range that holds them, else by the largest.
+
+    That of 16 bits for integers, but 255 first for the 32-bit ones of a TIFF file; 1 or 255 for floats.
+    """
+    if image.mode == "F":
+        ranges: tuple[float, ...] = (1.0, 255.0)
+    else:
+        ranges = (255.0, 65535.0) if image.mode == "I" and image.format == "TIFF" else (65535.0,)
+    raw = np.asarray(image)
+    strips = [raw[top : top + STRIP] for top in range(0, len(raw), STRIP)]  # whole, they would take 8 bytes a pixel
+    largest = max((float(np.nan_to_num(strip).max(initial=0)) for strip in strips), default=0.0)
     full = next((limit for limit in ranges if largest <= limit), largest)
-    return np.clip(np.round(values / full * 255.0), 0, 255).astype(np.uint8)
+    grey = np.empty(raw.shape, np.uint8)
+    for top, strip in zip(range(0, len(raw), STRIP), strips, strict=True):
+        values = np.nan_to_num(strip.astype(np.float64)) / full * 255.0
+        grey[top : top + STRIP] = np.clip(np.round(values), 0, 255)
+    return Image.fromarray(grey)
 
 
 def image_to_array(image: Image.Image) -> NDArray[np.float32]:
@@ -100,7 +119,7 @@ def list_images(folder: StrPath, recursive: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}'")
     entries = folder.rglob("*") if recursive else folder.iterdir()
-    found = [p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    found = [p for p in entries if p.suffix.lower() in (*SUFFIXES, *HEIF_SUFFIXES) and not p.name.startswith(".")]
     if not found:
         raise UserError(f"the folder '{folder}' holds no pictures; known formats are {', '.join(SUFFIXES)}")
     return sorted(found, key=_natural)
@@ -198,20 +217,14 @@ def read_parameters(path: StrPath) -> dict[str, Any] | str | None:
     Raises:
         UserError: the file is missing or is no picture.
     """
-    path = Path(path)
-    try:
-        with Image.open(path) as image:
-            image.load()
-            text = image.info.get("parameters")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"cannot read the image '{path}': {error}") from error
+    text = read_text_field(path, "parameters")
     if text is None:
         return None
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
-        return str(text)
-    return value if isinstance(value, dict) else str(text)
+        return text
+    return value if isinstance(value, dict) else text
 
 
 def make_grid(

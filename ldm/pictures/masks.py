@@ -1,13 +1,12 @@
 """Masks: which part of a content takes a style. Files, names, sizes, soft edges.
 
-A mask is a [H, W] float32 tensor in [0, 1]; 1 takes the style. Files are ``.npy`` (booleans, 0..1 or 0..255) or
-pictures (their brightness), named after the content they lie beside: ``<content>_mask``, ``<content>_mask0``,
-``<content>_mask1`` and on, the first for the first style.
+A mask is a [H, W] float32 tensor in [0, 1]; 1 takes the style. Files are ``.npy`` (booleans, 0..1, 0..255 or labels)
+or pictures (their transparency where it varies, else their brightness or labels), named after the content they lie
+beside: ``<content>_mask``, ``<content>_mask0``, ``<content>_mask1`` and on, the first for the first style.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ldm.pictures.images import SUFFIXES, load_image
+from ldm.pictures.mask_values import mask_values
+from ldm.pictures.opening import SUFFIXES, StrPath
 from ldm.util import UserError, atomic_write
 
-StrPath = str | os.PathLike[str]
 MASK_SUFFIXES = (".npy", *SUFFIXES)
 _NUMBERED = re.compile(r"_mask(\d*)")
 
@@ -66,12 +64,13 @@ def _mask_number(path: Path, content: str) -> int | None:
     return None if match is None else int(match[1] or -1)
 
 
-def read_mask(path: StrPath, sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
+def read_mask(path: StrPath, sizes: Sequence[tuple[int, int]] = (), label: int | None = None) -> Tensor:
     """A mask file as [H, W] float32 in [0, 1].
 
     Args:
         path: ``.npy`` or a picture.
         sizes: the sizes (height, width) that would fit; any when empty.
+        label: of a label image, the one that is the mask; see ``ldm.pictures.mask_values``.
 
     Raises:
         UserError: the file is missing or unreadable, holds no single mask, values that are not finite or beyond their
@@ -80,8 +79,7 @@ def read_mask(path: StrPath, sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no mask file '{path}'")
-    values = _read_array(path) if path.suffix.lower() == ".npy" else _brightness(path)
-    mask = torch.from_numpy(_to_unit(values, path))
+    mask = torch.from_numpy(mask_values(path, label))
     if not bool(mask.any()):
         raise UserError(f"the mask '{path}' is empty: no value is above 0, so no part would take its style")
     size = (mask.shape[0], mask.shape[1])
@@ -89,38 +87,6 @@ def read_mask(path: StrPath, sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
         right = " or ".join(dict.fromkeys(f"{width}x{height}" for height, width in sizes))
         raise UserError(f"the mask '{path}' has {size[1]}x{size[0]} pixels, its content needs {right}")
     return mask
-
-
-def _read_array(path: Path) -> NDArray[np.generic]:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"cannot read the mask '{path}': not a whole .npy file of numbers") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-        raise UserError(f"the mask '{path}' holds no numbers")
-    flat: NDArray[np.generic] = values.squeeze()
-    if flat.ndim != 2:
-        raise UserError(f"the mask '{path}' has the shape {list(values.shape)}; [height, width] would be right")
-    return flat
-
-
-def _brightness(path: Path) -> NDArray[np.uint8]:
-    return np.asarray(load_image(path).convert("L"))
-
-
-def _to_unit(values: NDArray[np.generic], path: Path) -> NDArray[np.float32]:
-    """Booleans and 0..1 as they are; whole numbers up to 255 (and any picture) divided by 255."""
-    numbers = values.astype(np.float64)
-    if not np.isfinite(numbers).all():
-        raise UserError(f"the mask '{path}' holds values that are not finite (NaN or infinity)")
-    is_picture = path.suffix.lower() != ".npy"
-    top = 255.0 if is_picture or (values.dtype.kind in "iu" and numbers.max(initial=0) > 1) else 1.0
-    if numbers.min(initial=0) < 0 or numbers.max(initial=0) > top:
-        raise UserError(
-            f"the mask '{path}' holds values from {numbers.min():g} to {numbers.max():g}; "
-            "0 to 1, or whole numbers from 0 to 255, would be right"
-        )
-    return (numbers / top).astype(np.float32)
 
 
 def write_mask(mask: Tensor, path: StrPath) -> None:

@@ -47,6 +47,31 @@ def test_a_picture_becomes_a_mask(monkeypatch: pytest.MonkeyPatch, content: Path
     assert [path.name for path in find_masks(content)] == ["photo_mask.npy", "photo_mask1.npy"]
 
 
+def test_one_label_of_several_becomes_a_mask(monkeypatch: pytest.MonkeyPatch, content: Path, tmp_path: Path) -> None:
+    labels = np.zeros((30, 40), np.uint8)
+    labels[:10], labels[20:] = 1, 2
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    for number in (0, 1):
+        run(monkeypatch, tmp_path / "labels.png", "--label", number + 1, "--content", content, "--number", number)
+        assert torch.equal(
+            read_mask(tmp_path / f"photo_mask{number}.npy"), torch.from_numpy(labels == number + 1).float()
+        )
+    colours = np.zeros((30, 40, 3), np.uint8)
+    colours[:10, :, 0], colours[20:, :, 1] = 255, 255
+    Image.fromarray(colours).save(tmp_path / "colours.png")
+    run(monkeypatch, tmp_path / "colours.png", "--label", "0x00ff00", "--content", content)
+    assert torch.equal(read_mask(tmp_path / "photo_mask.npy"), torch.from_numpy(labels == 2).float())
+
+
+def test_what_is_transparent_in_strokes_is_open(monkeypatch: pytest.MonkeyPatch, content: Path, tmp_path: Path) -> None:
+    strokes = np.zeros((30, 40, 4), np.uint8)  # transparent
+    strokes[14:16, 12:28], strokes[1:3, 2:38] = 255, [0, 0, 0, 255]
+    Image.fromarray(strokes).save(tmp_path / "strokes.png")
+    run(monkeypatch, content, "--strokes", tmp_path / "strokes.png")
+    mask = read_mask(tmp_path / "photo_mask.npy")
+    assert mask[9:21, 11:29].min() == 1 and mask[:6].max() == 0 and mask.mean() < 0.4
+
+
 def test_a_proposal_lies_beside_the_content(
     monkeypatch: pytest.MonkeyPatch, content: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +98,7 @@ def test_a_proposal_lies_beside_the_content(
         (["--threshold", "2"], "--threshold must lie between 0 and 1"),
         (["--threshold", "1"], "nothing is left of the mask"),
         (["--feather", "-1"], "feather"),
+        (["--label", "two"], "--label should be a number such as 2"),
         (["--sam", "model"], "--sam needs marks"),
         (["--preview", "x.png"], "--preview needs the content"),
         (["--out", "mask.txt"], ".npy or .png"),

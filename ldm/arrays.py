@@ -1,0 +1,46 @@
+"""NumPy's ``.npy`` files: numbers only, and never more memory than the file itself is large."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from ldm.util import UserError
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_array(path: str | os.PathLike[str], what: str = "array") -> NDArray[np.generic]:
+    """The booleans, whole or real numbers of a ``.npy`` file.
+
+    The header is held against the size of the file before memory is taken: a header of a hundred bytes could ask for
+    any amount.
+
+    Args:
+        what: what the file is called in errors.
+
+    Raises:
+        UserError: the file is missing, is no whole ``.npy`` file, or holds something else than numbers.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            shape, _, dtype = _HEADERS[npy.read_magic(file)](file)
+            if dtype.kind not in "biuf" and not dtype.hasobject:
+                raise UserError(f"the {what} '{path}' holds no numbers")
+            if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > path.stat().st_size - file.tell():
+                raise ValueError("the file is shorter than its header says")
+            file.seek(0)
+            values: NDArray[np.generic] = np.load(file, allow_pickle=False)
+            return values
+    except OSError as error:
+        raise UserError(f"cannot read the {what} '{path}': {error.strerror or error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a damaged header is Python source that may fail in any way
+        raise UserError(f"cannot read the {what} '{path}': not a whole .npy file of numbers") from error
