@@ -2,7 +2,7 @@
 
 A layer for each style: paint with the brush, add a layer for the next style, press "Save". The masks are written
 beside the content, <content>_mask.npy for one layer and <content>_mask0.npy, <content>_mask1.npy, ... for several.
-Needs gradio: pip install --no-deps -r requirements-draw.txt
+Needs gradio: pip install -e '.[web]'
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def page(content: Path) -> Any:
         import gradio as gr
     except ImportError as error:
         raise MissingPartError(
-            "drawing masks needs gradio, which is not installed: pip install --no-deps -r requirements-draw.txt"
+            "drawing masks needs gradio, which is not installed: pip install -e '.[web]'"
         ) from error
     image = load_image(content)
     size = (image.height, image.width)

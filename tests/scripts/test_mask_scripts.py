@@ -162,7 +162,7 @@ def test_without_gradio_one_sentence_says_what_to_install(monkeypatch: pytest.Mo
         return plain(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingPartError, match=r"requirements-draw\.txt"):
+    with pytest.raises(MissingPartError, match=r"pip install -e \'\.\[web\]\'"):
         draw_mask.page(content)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
-from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
 from torch import nn
 
 from ldm.modules.losses.perceptual import PerceptualDistance
-from ldm.util import ConfigError
+from ldm.util import ConfigError, MissingPartError
 
 Log = dict[str, torch.Tensor]
 MAX_ADAPTIVE_WEIGHT = 1e4
@@ -24,6 +23,23 @@ def hinge_d_loss(logits_real: torch.Tensor, logits_fake: torch.Tensor) -> torch.
 def vanilla_d_loss(logits_real: torch.Tensor, logits_fake: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the discriminator."""
     return 0.5 * (F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean())
+
+
+def patch_discriminator(channels: int, width: int, layers: int, use_actnorm: bool) -> nn.Module:
+    """taming's network: picture [B,C,H,W] -> a logit for each patch [B,1,h,w], "real" above 0.
+
+    Raises:
+        MissingPartError: taming-transformers is not installed. No installation of this project brings it by itself: it
+            asks for torchvision of any build, and one that is not torch's own build breaks transformers.
+    """
+    try:
+        from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
+    except ImportError as error:
+        raise MissingPartError(
+            "the losses with a discriminator need taming-transformers, without what it asks for itself: "
+            "pip install --no-deps taming-transformers"
+        ) from error
+    return NLayerDiscriminator(channels, width, layers, use_actnorm).apply(weights_init)
 
 
 DISCRIMINATOR_LOSSES = {"hinge": hinge_d_loss, "vanilla": vanilla_d_loss}
@@ -49,7 +65,7 @@ class AdversarialLoss(nn.Module):
         perceptual_weight: float = 1.0,  # 0 needs no extra package
         perceptual_loss: str = "lpips",
     ) -> None:
-        """Raises ConfigError for a name that is not known."""
+        """Raises ConfigError for a name that is not known, MissingPartError without taming-transformers."""
         super().__init__()
         _known("disc_loss", disc_loss, DISCRIMINATOR_LOSSES)
         _known("pixel_loss", pixel_loss, PIXEL_LOSSES)
@@ -61,8 +77,7 @@ class AdversarialLoss(nn.Module):
         self.pixel_loss = PIXEL_LOSSES[pixel_loss]
         self.disc_loss = DISCRIMINATOR_LOSSES[disc_loss]
         self.perceptual_loss = PerceptualDistance()
-        self.discriminator = NLayerDiscriminator(disc_in_channels, disc_ndf, disc_num_layers, use_actnorm)
-        self.discriminator.apply(weights_init)
+        self.discriminator = patch_discriminator(disc_in_channels, disc_ndf, disc_num_layers, use_actnorm)
 
     def prepare(self) -> None:
         """Load what training needs, so that it is missed before the first step and not in the middle.
