@@ -149,3 +149,9 @@ def test_wrong_names_and_weights_are_told() -> None:
         ReconstructionLoss(scales=0)
     with pytest.raises(ConfigError, match="DummyLoss"):
         DummyLoss()(torch.zeros(1))
+
+
+def test_without_taming_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "taming.modules.discriminator.model", None)
+    with pytest.raises(MissingPartError, match="pip install --no-deps taming-transformers"):
+        LPIPSWithDiscriminator(disc_start=0)

@@ -1,0 +1,155 @@
+"""What an installation brings: the wheel's files, its commands from any folder, and requirements that say one thing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.helpers import ROOT
+
+PROJECT = ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "main.py", "run_styleid.py", "txt2img.py")
+FOLDERS = ("ldm", "configs", "models", "examples")
+COMMANDS = {"ldm-txt2img": "txt2img.py", "ldm-styleid": "run_styleid.py", "ldm-train": "main.py"}
+PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy in which a person keeps other weights beside the YAMLs and results in the working directory."""
+    project = tmp_path_factory.mktemp("project")
+    for name in PROJECT:
+        shutil.copy(ROOT / name, project)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for stray in ("models/first_stage_models/kl-f8/model.ckpt", "models/ldm/own/model.safetensors", "logs/run.log"):
+        (project / stray).parent.mkdir(parents=True, exist_ok=True)
+        (project / stray).write_bytes(b"weights of some other model")
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as an installer lays it out."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def shipped(folder: Path) -> set[str]:
+    """The project's own files below configs/, models/ and examples/."""
+    patterns = ("configs/**/*.yaml", "models/**/config.yaml", "models/ldm/tiny/**/*", "examples/**/*")
+    return {
+        path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern) if path.is_file()
+    }
+
+
+def test_the_wheel_holds_the_package_and_what_comes_with_it(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ldm").rglob("*.py")}
+    about = {name for name in names if name.split("/")[0].endswith(".dist-info")}
+    assert names - about == modules | {f"ldm/share/{name}" for name in shipped(ROOT)}
+    assert any(name.endswith("licenses/LICENSE") for name in about)
+
+
+def test_metadata_and_commands(site: Path) -> None:
+    (about,) = site.glob("*.dist-info")
+    metadata = message_from_string((about / "METADATA").read_text(encoding="utf-8"))
+    assert (metadata["Name"], metadata["License-Expression"], metadata["Requires-Python"]) == ("ldm", "MIT", ">=3.11")
+    assert metadata.get_all("Provides-Extra") == ["test", "web"]
+    assert set(re.findall(r"^(\S+) =", (about / "entry_points.txt").read_text(), re.MULTILINE)) == set(COMMANDS)
+
+
+def run(command: str, *arguments: str, site: Path | None, cwd: Path) -> str:
+    """What a command prints: the installed one of ``site``, or the repository's own file."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(site or "")}
+    code = (
+        "import sys; from importlib.metadata import distribution; import ldm; "
+        f"assert ldm.__file__.startswith({str(site)!r}), ldm.__file__; sys.argv[0] = {command!r}; "
+        f"(entry,) = distribution('ldm').entry_points.select(name={command!r}); sys.exit(entry.load()())"
+    )
+    call = [str(ROOT / COMMANDS[command])] if site is None else ["-c", code]
+    done = subprocess.run(
+        [sys.executable, *call, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def same_pictures(ours: Path, theirs: Path) -> None:
+    """The same files with the same pixels."""
+    names = [sorted(path.relative_to(f).as_posix() for path in f.rglob("*.png")) for f in (ours, theirs)]
+    assert names[0] == names[1] and names[0]
+    for name in names[0]:
+        with Image.open(ours / name) as one, Image.open(theirs / name) as other:
+            assert one.mode == other.mode and one.size == other.size and one.tobytes() == other.tobytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "arguments", "option"),
+    [
+        ("ldm-txt2img", ("--prompt", "a red star on a blue background", "--n_samples", "1"), "--outdir"),
+        ("ldm-txt2img", ("--prompt", "파란 배경 위의 빨간 별", "--n_samples", "1", "--steps", "5"), "--outdir"),
+        ("ldm-styleid", ("--ddim_inv_steps", "2", "--save_feat_steps", "2"), "--output_path"),
+    ],
+)
+def test_an_installed_command_makes_the_repositorys_pictures_from_any_folder(
+    command: str, arguments: tuple[str, ...], option: str, site: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run(command, *arguments, option, str(tmp_path / "installed"), site=site, cwd=elsewhere)
+    run(command, *arguments, option, str(tmp_path / "repository"), site=None, cwd=ROOT)
+    same_pictures(tmp_path / "installed", tmp_path / "repository")
+
+
+@pytest.mark.slow
+def test_installed_training_finds_the_yaml_and_the_files_that_it_names(site: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index, colour in enumerate(("red", "blue")):
+        Image.new("RGB", (64, 64), colour).save(pictures / f"{index}.png")
+        (pictures / f"{index}.txt").write_text(f"a {colour} square\n")
+    run(
+        "ldm-train", "-b", "configs/tiny/finetune.yaml", "-t", "--scale_lr", "false", "--name", "short",
+        "--data_root", str(pictures), "--max_steps", "2", "data.params.batch_size=2", "--num_sanity_val_steps", "0",
+        site=site, cwd=tmp_path,
+    )  # fmt: skip
+    (folder,) = (tmp_path / "logs").glob("*_short")
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    """Package -> version; every line must pin one."""
+    found = {}
+    for line in lines:
+        match = PIN.fullmatch(line)
+        assert match, f"not pinned: {line}"
+        found[match[1].lower().replace("_", "-")] = match[2]
+    return found
+
+
+def test_every_requirement_is_pinned_and_stands_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = pins(project["project"]["dependencies"])
+    extras = {name: pins(lines) for name, lines in project["project"]["optional-dependencies"].items()}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    brought = pins([line for line in lines if line and not line.startswith("#")])
+    every = [*needed, *(name for extra in extras.values() for name in extra), *brought]
+    assert sorted(every) == sorted(set(every))
+    assert pins(project["build-system"]["requires"]).items() <= extras["test"].items()
