@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import inspect
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -93,12 +94,16 @@ def _check_arguments(target: str, factory: Callable[..., Any], kwargs: Mapping[s
         return
     unknown = [name for name in kwargs if name not in parameters]
     if unknown:
-        raise ConfigError(
-            f"target '{target}' has no parameter '{unknown[0]}'; it takes: {', '.join(parameters) or 'none'}"
-        )
+        raise ConfigError(f"target '{target}' has no parameter '{unknown[0]}'; {nearest(unknown[0], parameters)}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in kwargs:
             raise ConfigError(f"target '{target}' needs the parameter '{name}', which the configuration does not give")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that is not known: the three that are most like it."""
+    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.0)
+    return f"the nearest that it has: {', '.join(found)}" if found else "it has none"
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:

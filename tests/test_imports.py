@@ -13,6 +13,9 @@ import pytest
 from tests.helpers import ROOT
 
 LONGEST_FILE = 450
+LONGEST_FUNCTION = 60
+LONGER_YET = {"stylise"}
+MOST_PARAMETERS = 20  # of a constructor; more are grouped, see ldm.flat_options
 SOURCES = sorted((ROOT / "ldm").rglob("*.py"))
 
 # part of ldm/ -> the parts that it may import, besides itself
@@ -20,19 +23,20 @@ MAY_IMPORT = {
     "targets": set(),
     "shipped": set(),
     "util": {"targets", "shipped"},
+    "flat_options": {"util"},
     "languages": {"util"},
     "texts": {"util"},
     "arrays": {"util"},
     "checkpoint": {"util", "shipped"},
     "lr_scheduler": {"util"},
-    "modules": {"util", "shipped", "languages", "checkpoint", "arrays"},
+    "modules": {"util", "flat_options", "shipped", "languages", "checkpoint", "arrays"},
     "additions": {"util", "languages", "checkpoint", "modules"},
     "control": {"util", "checkpoint", "modules"},
     "draws": set(),
     "pictures": {"util", "draws", "arrays"},
     "world": {"util", "draws", "languages", "pictures"},
     "data": {"util", "draws", "languages", "pictures"},
-    "models": {"util", "checkpoint", "modules", "additions", "control"},
+    "models": {"util", "flat_options", "checkpoint", "modules", "additions", "control"},
     "training": {"util", "checkpoint", "data", "additions", "pictures"},
     "workflows": {
         "util",
@@ -114,6 +118,13 @@ def complaints(path: str, source: str) -> list[str]:
                 found.append(f"{where}: weight files are opened and written in ldm/checkpoint only")
             if call.endswith(".cuda"):
                 found.append(f"{where}: say .to(device)")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            given = len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) - 1
+            if node.name == "__init__" and given > MOST_PARAMETERS:
+                found.append(f"ldm/{path}:{node.lineno}: a constructor of {given} parameters")
+            if lines > LONGEST_FUNCTION and node.name not in LONGER_YET:
+                found.append(f"ldm/{path}:{node.lineno}: {node.name} has {lines} lines, more than {LONGEST_FUNCTION}")
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             found.append(f"ldm/{path}:{node.lineno}: a bare except hides every error")
     if source.count("\n") > LONGEST_FILE:
@@ -146,6 +157,8 @@ def test_file_keeps_the_rules(path: Path) -> None:
         ("modules/a.py", "x = model.cuda()", "say .to(device)"),
         ("modules/a.py", "try:\n    f()\nexcept:\n    pass", "bare except"),
         ("modules/a.py", "\n" * (LONGEST_FILE + 1), "lines, more than"),
+        ("modules/a.py", f"def __init__(self, {', '.join('abcdefghijklmnopqrstu')}): pass", "a constructor of 21"),
+        ("modules/a.py", "def f():\n" + "    pass\n" * LONGEST_FUNCTION, "f has 61 lines"),
     ],
 )
 def test_each_rule_is_seen_to_be_broken(path: str, source: str, what: str) -> None:
@@ -158,9 +171,101 @@ def test_what_is_allowed_is_not_complained_about() -> None:
     assert not complaints("modules/a/b.py", "from . import c\nfrom ..d import e\n")
 
 
+def modules_of(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Module -> the modules of ``sources`` that it imports, anywhere in its file, for type checkers too."""
+    graph: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        package = module.removesuffix(".__init__") if module.endswith(".__init__") else module.rpartition(".")[0]
+        found = set()
+        for _, name in imports(ast.parse(source), package):
+            parts = name.split(".")
+            prefixes = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+            known = next((p + end for p in prefixes for end in ("", ".__init__") if p + end in sources), None)
+            found |= {known} if known not in (None, module) else set()
+        graph[module] = {name for name in found if name is not None}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """The modules that lead back to themselves, each with a way that does."""
+    found = []
+    for start in sorted(graph):
+        ways = {name: f"{start} -> {name}" for name in graph[start]}
+        waiting = list(ways)
+        while waiting and start not in ways:
+            here = waiting.pop()
+            for there in graph[here] - set(ways):
+                ways[there] = f"{ways[here]} -> {there}"
+                waiting.append(there)
+        found += [ways[start]] if start in ways else []
+    return found
+
+
+def test_no_circles() -> None:
+    sources = {".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text() for path in SOURCES}
+    found = circles(modules_of(sources))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from ldm.a import x",
+        "from . import a",
+        "def f():\n    import ldm.a",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ldm.a import x",
+    ],
+)
+def test_a_circle_is_seen(back: str) -> None:
+    sources = {"ldm.a": "from ldm.b import y", "ldm.b": "from ldm.c.d import z", "ldm.c.__init__": "", "ldm.c.d": ""}
+    assert not circles(modules_of(sources))
+    deeper = back.replace("from . ", "from .. ")
+    for module in ("ldm.b", "ldm.c.d"):
+        found = circles(modules_of({**sources, module: back if module == "ldm.b" else deeper}))
+        assert any(way.startswith("ldm.a -> ") and way.endswith(" -> ldm.a") for way in found)
+
+
+@pytest.mark.parametrize("path", sorted(RE_EXPORTS))
+def test_a_re_export_is_nothing_else(path: str) -> None:
+    assert not more_than_a_re_export((ROOT / "ldm" / path).read_text())
+
+
+def more_than_a_re_export(source: str) -> list[str]:
+    """The statements that are no imports, no ``__all__`` and no docstring."""
+    body = ast.parse(source).body
+    docstring = isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+    statements = body[1:] if docstring else body
+    plain = (ast.Import, ast.ImportFrom)
+    return [
+        text for text, node in ((ast.unparse(n), n) for n in statements)
+        if not isinstance(node, plain) and not text.startswith("__all__ = ")
+    ]  # fmt: skip
+
+
+def test_more_than_a_re_export_is_seen() -> None:
+    assert not more_than_a_re_export('"""A name."""\nfrom a import b\n\n__all__ = ["b"]\n')
+    assert more_than_a_re_export('from a import b\n\ndef c():\n    return b\n')
+
+
 def test_every_part_is_known() -> None:
     parts = {path.relative_to(ROOT / "ldm").parts[0].removesuffix(".py") for path in SOURCES}
     assert parts - {"__init__"} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", ["stable-diffusion/v2-inpainting-inference", "stable-diffusion/x4-upscaling"])
+def test_variants_are_built_without_lightning(name: str) -> None:
+    code = f"""
+import sys, torch
+from ldm.models.hooks import without_lightning
+from ldm.util import instantiate_from_config, read_yaml
+from omegaconf import OmegaConf
+node = without_lightning(OmegaConf.to_container(read_yaml("configs/{name}.yaml").model, resolve=True))
+with torch.device("meta"):
+    instantiate_from_config(node)
+print("pytorch_lightning" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "False", result.stderr
 
 
 def test_a_model_is_opened_without_lightning() -> None:

@@ -24,8 +24,16 @@ PLAIN = {
     "ldm.models.autoencoder.IdentityFirstStage": "ldm.models.first_stage.IdentityFirstStage",
     "ldm.models.autoencoder.VQModel": "ldm.models.first_stage.VQAutoencoder",
     "ldm.models.autoencoder.VQModelInterface": "ldm.models.first_stage.VQInterface",
-    "ldm.models.diffusion.ddpm.DDPM": "ldm.models.diffusion.base.DiffusionModel",
+    "ldm.models.diffusion.ddpm.DDPM": "ldm.models.diffusion.loss.DiffusionModel",
     "ldm.models.diffusion.ddpm.LatentDiffusion": "ldm.models.diffusion.latent.LatentModel",
+    "ldm.models.diffusion.ddpm.LatentFinetuneDiffusion": "ldm.models.diffusion.variants.FinetuneModel",
+    "ldm.models.diffusion.ddpm.LatentInpaintDiffusion": "ldm.models.diffusion.variants.InpaintModel",
+    "ldm.models.diffusion.ddpm.LatentDepth2ImageDiffusion": "ldm.models.diffusion.variants.DepthModel",
+    "ldm.models.diffusion.ddpm.LatentUpscaleFinetuneDiffusion": "ldm.models.diffusion.variants.UpscaleFinetuneModel",
+    "ldm.models.diffusion.ddpm.LatentUpscaleDiffusion": "ldm.models.diffusion.variants.UpscaleModel",
+    "ldm.models.diffusion.ddpm.ImageEmbeddingConditionedLatentDiffusion": (
+        "ldm.models.diffusion.variants.ImageEmbeddingModel"
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
 from ldm.models.diffusion.ddpm import DDPM, LatentDiffusion
+from ldm.models.diffusion.lightning import with_empty_conditions
 from ldm.util import ConfigError, instantiate_from_config
 from tests.helpers import GOLDEN
 
@@ -106,7 +107,7 @@ def test_some_conditions_become_empty() -> None:
     model = latent_diffusion(ucg_training={"caption": {"p": 0.25, "val": ""}})
     captions = [f"caption {i}" for i in range(2000)]
     torch.manual_seed(0)
-    changed = model._with_empty_conditions({"caption": captions, "image": None})["caption"]
+    changed = with_empty_conditions({"caption": captions, "image": None}, model.ucg_training)["caption"]
     assert changed.count("") == pytest.approx(500, abs=80)
     assert all(c in ("", original) for c, original in zip(changed, captions, strict=True))
     assert "" not in captions

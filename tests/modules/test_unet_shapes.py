@@ -144,3 +144,9 @@ def test_without_transformer_both_orders_of_qkv_have_the_same_keys_but_not_the_s
     new.load_state_dict(old.state_dict())
     x = {k: v for k, v in inputs().items() if k != "context"}
     assert (old(**x) - new(**x)).abs().max() > 1e-4
+
+
+def test_a_keyword_that_it_does_not_know_is_an_error() -> None:
+    unet = UNetModel(**SMALL)
+    with pytest.raises(TypeError, match="controls"):
+        unet(torch.randn(1, 4, 8, 8), torch.tensor([1]), controls=None)

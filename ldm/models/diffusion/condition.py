@@ -8,12 +8,23 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ldm.models.diffusion.wrapper import KINDS
 from ldm.modules.encoders.base import AbstractEncoder, IdentityEncoder
 from ldm.modules.encoders.needs import Need
 from ldm.util import UserError
 
 Parts: TypeAlias = dict[str, Any]
+Condition: TypeAlias = Tensor | Parts | list[Tensor] | None
+
+# which parts of a condition each kind uses: channels beside the latent, a context, a vector
+KINDS: dict[str | None, tuple[str, ...]] = {
+    None: (),
+    "concat": ("c_concat",),
+    "crossattn": ("c_crossattn",),
+    "hybrid": ("c_concat", "c_crossattn"),
+    "adm": ("c_adm",),
+    "hybrid-adm": ("c_concat", "c_crossattn", "c_adm"),
+    "crossattn-adm": ("c_crossattn", "c_adm"),
+}
 
 CONTEXT = Need("context", "a context [B, N, D], as the network takes it")
 CHANNELS = Need("low_res", "pictures [B, C, h, w] in [-1, 1], as large as the latents")
@@ -25,6 +36,18 @@ AS_IT_IS = {
     "c_crossattn": Need("c_crossattn", "a context [B, N, D]"),
     "c_adm": Need("c_adm", "vectors [B, D] or classes [B]"),
 }
+
+
+def as_parts(condition: Condition, kind: str | None) -> Parts:
+    """A condition as a dictionary of parts; a bare tensor or list becomes the one part that ``kind`` uses."""
+    if isinstance(condition, dict):
+        return condition
+    if condition is None or kind is None:
+        return {}
+    part = KINDS[kind][0]
+    if part == "c_adm":
+        return {part: condition}
+    return {part: condition if isinstance(condition, list) else [condition]}
 
 
 def encoder_takes(encoder: nn.Module | None, part: str, is_first_stage: bool = False) -> Need | None:
@@ -40,14 +63,6 @@ def encoded_part(kind: str | None) -> str:
     """The part of a condition that comes from the encoder, for a ``conditioning_key``."""
     parts = KINDS[kind] or ("c_crossattn",)
     return "c_crossattn" if "c_crossattn" in parts else parts[0]
-
-
-def rows_of(condition: Any) -> int:
-    """The number of rows of a condition, that of its first tensor; 1 where it has none."""
-    if isinstance(condition, Tensor):
-        return condition.shape[0]
-    inside = condition.values() if isinstance(condition, dict) else condition if isinstance(condition, list) else ()
-    return next((rows_of(part) for part in inside if part is not None), 1)
 
 
 def check_size(channels: Iterable[Tensor], size: tuple[int, int]) -> None:

@@ -1,41 +1,56 @@
-"""The diffusion models under their public names, as Lightning modules.
+"""The diffusion models under their public names, as Lightning modules: a model, its hooks, and Lightning.
 
-What they do is in ``ldm.models.diffusion.base`` and ``ldm.models.diffusion.latent``.
+What they do is in ``network``, ``loss``, ``latent`` and ``variants`` beside this file, which need no Lightning.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import pytorch_lightning as pl
 
-from ldm.models.diffusion.base import DiffusionModel
-from ldm.models.diffusion.latent import LatentModel
-from ldm.models.diffusion.wrapper import DiffusionWrapper
+from ldm.models.diffusion import variants
+from ldm.models.diffusion.lightning import DiffusionHooks, LatentHooks
+from ldm.models.diffusion.network import DiffusionWrapper
 
-__all__ = ["DDPM", "DiffusionWrapper", "LatentDiffusion"]
-
-# Public YAMLs name these here; they live in a file of their own, which imports this one.
-VARIANTS = (
+__all__ = [
+    "DDPM",
+    "DiffusionWrapper",
+    "ImageEmbeddingConditionedLatentDiffusion",
+    "LatentDepth2ImageDiffusion",
+    "LatentDiffusion",
+    "LatentFinetuneDiffusion",
     "LatentInpaintDiffusion",
     "LatentUpscaleDiffusion",
     "LatentUpscaleFinetuneDiffusion",
-    "LatentDepth2ImageDiffusion",
-    "LatentFinetuneDiffusion",
-    "ImageEmbeddingConditionedLatentDiffusion",
-)
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name in VARIANTS:
-        return getattr(importlib.import_module("ldm.models.diffusion.variants"), name)
-    raise AttributeError(f"module '{__name__}' has no '{name}'")
-
-
-class DDPM(DiffusionModel, pl.LightningModule):
+class DDPM(DiffusionHooks, pl.LightningModule):
     """Denoising diffusion on images or latents x0 [B, C, H, W], without a condition."""
 
 
-class LatentDiffusion(LatentModel, DDPM):
+class LatentDiffusion(LatentHooks, DDPM):
     """Diffusion in the latent space of an autoencoder, under a condition (Rombach et al. 2022, equation 3)."""
+
+
+class LatentFinetuneDiffusion(variants.FinetuneModel, LatentDiffusion):
+    """A text-to-image model with further input channels."""
+
+
+class LatentInpaintDiffusion(variants.InpaintModel, LatentFinetuneDiffusion):
+    """Fills the masked part of a picture."""
+
+
+class LatentDepth2ImageDiffusion(variants.DepthModel, LatentFinetuneDiffusion):
+    """A new picture with the depth of a given one."""
+
+
+class LatentUpscaleFinetuneDiffusion(variants.UpscaleFinetuneModel, LatentFinetuneDiffusion):
+    """Up-scaling on top of a text-to-image model."""
+
+
+class LatentUpscaleDiffusion(variants.UpscaleModel, LatentDiffusion):
+    """A picture four times as large."""
+
+
+class ImageEmbeddingConditionedLatentDiffusion(variants.ImageEmbeddingModel, LatentDiffusion):
+    """Variations of a picture."""

@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldm.modules.diffusionmodules.schedule import BetaSchedule
+from ldm.modules.diffusionmodules.forward_process import extract, q_sample
+from ldm.modules.diffusionmodules.schedule import PARAMETERIZATIONS, BetaSchedule, make_beta_schedule
+from ldm.util import ConfigError
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """A noise schedule of variances, and what the network predicts along it."""
+
+    timesteps: int = 1000
+    beta_schedule: str = "linear"
+    linear_start: float = 1e-4
+    linear_end: float = 2e-2
+    cosine_s: float = 8e-3
+    given_betas: Sequence[float] | None = None  # instead of a named schedule
+    parameterization: str = "eps"  # what the network predicts: eps, v or x0
+    v_posterior: float = 0.0  # posterior variance: 0 the true one, 1 beta, between: mixed
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for an unknown parameterization."""
+        if self.parameterization not in PARAMETERIZATIONS:
+            known = ", ".join(PARAMETERIZATIONS)
+            raise ConfigError(f"unknown parameterization '{self.parameterization}'; known: {known}")
+
+    def betas(self) -> np.ndarray:
+        """The variances that the steps add, float64 [timesteps]."""
+        if self.given_betas is not None:
+            return np.asarray(self.given_betas, dtype=np.float64)
+        shape = (self.linear_start, self.linear_end, self.cosine_s)
+        return make_beta_schedule(self.beta_schedule, self.timesteps, *shape)
 
 
 class GaussianDiffusion(nn.Module):
@@ -33,8 +65,11 @@ class GaussianDiffusion(nn.Module):
     posterior_mean_coef2: Tensor
     lvlb_weights: Tensor
 
-    def register_schedule(self, betas: np.ndarray) -> None:
-        """Compute every table from ``betas`` [T] in float64 and keep it as a float32 buffer."""
+    def register_schedule(self, options: ScheduleOptions) -> None:
+        """Compute every table in float64 and keep it as a float32 buffer."""
+        self.parameterization = options.parameterization
+        self.v_posterior = options.v_posterior
+        betas = options.betas()
         alphas = 1.0 - betas
         acp = np.cumprod(alphas)
         acp_prev = np.append(1.0, acp[:-1])
@@ -77,10 +112,7 @@ class GaussianDiffusion(nn.Module):
     def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
         """x_t [B, C, H, W] from x0 and noise (Ho et al. 2020, equation 4)."""
         noise = torch.randn_like(x_start) if noise is None else noise
-        return (
-            extract(self.sqrt_alphas_cumprod, t, x_start) * x_start
-            + extract(self.sqrt_one_minus_alphas_cumprod, t, x_start) * noise
-        )
+        return q_sample(x_start, t, noise, self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
 
     def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, variance and clipped log-variance of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, equation 7)."""
@@ -113,8 +145,3 @@ class GaussianDiffusion(nn.Module):
     def schedule_v(self) -> BetaSchedule:
         """The schedule read as that of a v-predicting network."""
         return BetaSchedule(self.schedule.alphas_cumprod, "v")
-
-
-def extract(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-    """Entries ``t`` [B] of a table, shaped [B, 1, ...] to multiply ``like`` [B, ...]."""
-    return table[t].reshape(-1, *[1] * (like.dim() - 1))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.models.diffusion.wrapper import Condition
+from ldm.models.diffusion.condition import Condition
 
 
 def invertible_loss(

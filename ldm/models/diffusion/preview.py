@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ldm.models.diffusion.condition import Condition
+from ldm.models.diffusion.latent import LatentModel
+from ldm.models.diffusion.network import DiffusionNetwork
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
-from ldm.models.diffusion.wrapper import Condition
-
-if TYPE_CHECKING:
-    from ldm.models.diffusion.base import DiffusionModel
-    from ldm.models.diffusion.latent import LatentModel
 
 PREVIEW_SEED = 0  # the same noise at every preview, so that pictures can be compared
 
 
 def preview_samples(
-    model: DiffusionModel, shape: Sequence[int], condition: Condition, uncond: Condition = None,
+    model: DiffusionNetwork, shape: Sequence[int], condition: Condition, uncond: Condition = None,
     ddim_steps: int = 50, ddim_eta: float = 0.0, unconditional_guidance_scale: float = 1.0,
 ) -> Tensor:  # fmt: skip
     """Latents [B, C, h, w] sampled with DDIM from fixed noise."""
@@ -31,7 +29,7 @@ def preview_samples(
     )  # fmt: skip
 
 
-def diffusion_row(model: DiffusionModel, x: Tensor, columns: int = 5) -> Tensor:
+def diffusion_row(model: DiffusionNetwork, x: Tensor, columns: int = 5) -> Tensor:
     """Latents noised more and more, [B * columns, C, h, w]; a row per picture."""
     noise = ImageNoise([PREVIEW_SEED + i for i in range(len(x))]).draw(x.shape[1:]).to(x)
     times = torch.linspace(0, model.num_timesteps - 1, columns, device=x.device).long()

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ldm.checkpoint import read_state_dict
-from ldm.models.diffusion.base import images_to_channels_first
-from ldm.models.diffusion.condition import MASK, Parts, in_rows
-from ldm.models.diffusion.ddpm import LatentDiffusion
+from ldm.flat_options import flat
+from ldm.models.diffusion.condition import MASK, Condition, Parts, in_rows
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.wrapper import Condition
+from ldm.models.diffusion.latent import LatentModel
+from ldm.models.diffusion.loss import images_to_channels_first
+from ldm.models.diffusion.network import Start
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.encoders.needs import Need, Needs
 from ldm.util import ConfigError, UserError, instantiate_from_config
@@ -32,17 +33,17 @@ PICTURE_TO_FILL = Need("image", "pictures [B, 3, H, W] in [-1, 1], of which a pa
 FIRST_CONVOLUTION = ("model.diffusion_model.input_blocks.0.0.weight", "model_ema.diffusion_modelinput_blocks00weight")
 
 
-class PictureConditioned(LatentDiffusion):
+class PictureConditioned(LatentModel):
     """Latent diffusion whose condition has parts besides the text; subclasses say what they need, and show it."""
 
     frozen: tuple[str, ...] = ()  # a subclass's models that stay as they are
 
+    @flat(start=Start)
     def __init__(
         self,
         parts: Mapping[str, dict[str, Any] | None] | None = None,
-        ckpt_path: str | None = None,
-        ignore_keys: Sequence[str] = (),
-        load_only_unet: bool = False,
+        *,
+        start: Start,
         **latent: Any,
     ) -> None:
         """``parts`` are the configurations of the frozen models, built before weights are loaded."""
@@ -50,8 +51,7 @@ class PictureConditioned(LatentDiffusion):
         for name, config in (parts or {}).items():
             setattr(self, name, None if config is None else instantiate_from_config(config).requires_grad_(False))
         self.train(self.training)
-        if ckpt_path is not None:
-            self.init_from_ckpt(ckpt_path, ignore_keys, load_only_unet)
+        self.begin(start)
 
     def train(self, mode: bool = True) -> PictureConditioned:
         super().train(mode)
@@ -87,7 +87,7 @@ class PictureConditioned(LatentDiffusion):
         return images_to_channels_first(_entry(batch, key)).to(self.device)
 
 
-class LatentFinetuneDiffusion(PictureConditioned):
+class FinetuneModel(PictureConditioned):
     """A text-to-image model with further input channels, which start at zero when that model's weights are loaded.
 
     Args:
@@ -96,6 +96,7 @@ class LatentFinetuneDiffusion(PictureConditioned):
         c_concat_log_start, c_concat_log_end: accepted for old YAMLs.
     """
 
+    @flat(start=Start)
     def __init__(
         self,
         concat_keys: Sequence[str],
@@ -104,17 +105,15 @@ class LatentFinetuneDiffusion(PictureConditioned):
         c_concat_log_start: int | None = None,
         c_concat_log_end: int | None = None,
         parts: Mapping[str, dict[str, Any] | None] | None = None,
-        ckpt_path: str | None = None,
-        ignore_keys: Sequence[str] = (),
-        load_only_unet: bool = False,
+        *,
+        start: Start,
         **latent: Any,
     ) -> None:
         super().__init__(parts=parts, **latent)
         self.concat_keys = tuple(concat_keys)
         self.finetune_keys = tuple(finetune_keys or ())
         self.keep_finetune_dims = keep_finetune_dims
-        if ckpt_path is not None:
-            self.init_from_ckpt(ckpt_path, ignore_keys, load_only_unet)
+        self.begin(start)
 
     def init_from_ckpt(
         self, weights: str | Mapping[str, Tensor], ignore_keys: Sequence[str] = (), only_model: bool = False
@@ -127,7 +126,7 @@ class LatentFinetuneDiffusion(PictureConditioned):
         super().init_from_ckpt(given, ignore_keys, only_model)
 
 
-class LatentInpaintDiffusion(LatentFinetuneDiffusion):
+class InpaintModel(FinetuneModel):
     """Fills the masked part of a picture: the UNet sees the mask and the latent of the picture without that part.
 
     A batch holds ``mask`` [B, H, W, 1], 1 where something new is wanted, and ``masked_image`` [B, H, W, 3] in [-1, 1],
@@ -173,7 +172,7 @@ class LatentInpaintDiffusion(LatentFinetuneDiffusion):
         return {**given, "masked_image": self.pictures(batch, self.masked_image_key)}
 
 
-class LatentDepth2ImageDiffusion(LatentFinetuneDiffusion):
+class DepthModel(FinetuneModel):
     """A new picture with the depth of a given one: the UNet sees relative depth in [-1, 1].
 
     A batch holds ``midas_in`` [B, 3, H, W], what the depth network takes, channels first already.
@@ -203,7 +202,7 @@ class LatentDepth2ImageDiffusion(LatentFinetuneDiffusion):
         return {"c_concat": [2 * (depth - low) / (high - low + 1e-3) - 1]}
 
 
-class LatentUpscaleFinetuneDiffusion(LatentFinetuneDiffusion):
+class UpscaleFinetuneModel(FinetuneModel):
     """Up-scaling on top of a text-to-image model: small pictures are concatenated, with noise if a model adds it.
 
     Args:
@@ -225,7 +224,7 @@ class LatentUpscaleFinetuneDiffusion(LatentFinetuneDiffusion):
     ) -> None:
         """Raises ConfigError for a ``low_scale_config`` without ``low_scale_key``."""
         if low_scale_config is not None and low_scale_key is None:
-            raise ConfigError("LatentUpscaleFinetuneDiffusion with 'low_scale_config' needs 'low_scale_key'")
+            raise ConfigError("UpscaleFinetuneModel with 'low_scale_config' needs 'low_scale_key'")
         super().__init__(concat_keys=concat_keys, parts={"low_scale_model": low_scale_config}, **finetune)
         self.reshuffle_patch_size = reshuffle_patch_size
         self.low_scale_key = low_scale_key
@@ -258,7 +257,7 @@ class LatentUpscaleFinetuneDiffusion(LatentFinetuneDiffusion):
         return rearrange(picture, "b c (i h) (j w) -> b (i j c) h w", i=tiles, j=tiles)
 
 
-class LatentUpscaleDiffusion(PictureConditioned):
+class UpscaleModel(PictureConditioned):
     """A picture four times as large: the UNet sees the small picture with noise, as large as the latent, and how much.
 
     A batch holds ``low_scale_key`` [B, h, w, 3] in [-1, 1], and under ``noise_level_key``, when that is given, the
@@ -294,7 +293,7 @@ class LatentUpscaleDiffusion(PictureConditioned):
         return {"c_concat": [noisy], "c_adm": level}
 
 
-class ImageEmbeddingConditionedLatentDiffusion(PictureConditioned):
+class ImageEmbeddingModel(PictureConditioned):
     """Variations of a picture: its embedding is added to the timestep's, with noise and the noise's level if asked for.
 
     Args:

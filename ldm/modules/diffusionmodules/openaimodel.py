@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ldm.modules.attention import AttentionBlock, SpatialTransformer, attention_heads
-from ldm.modules.diffusionmodules.resblock import Downsample, ResBlock, Upsample
+from ldm.flat_options import flat
+from ldm.modules.attention import SpatialTransformer
+from ldm.modules.diffusionmodules.resblock import ResBlock
+from ldm.modules.diffusionmodules.unet_layers import AttentionOptions, LayerFactory, per_level
 from ldm.modules.diffusionmodules.util import group_norm, timestep_embedding, zero_module
 from ldm.util import ConfigError
 
@@ -40,60 +40,6 @@ class Timestep(nn.Module):
         return timestep_embedding(t, self.dim)
 
 
-@dataclass(frozen=True)
-class LayerFactory:
-    """The layers of one UNet: what its options say, applied to a width and a level."""
-
-    emb_channels: int
-    dropout: float
-    use_checkpoint: bool
-    conv_resample: bool
-    use_scale_shift_norm: bool
-    resblock_updown: bool
-    attention_resolutions: frozenset[int]
-    num_head_channels: int
-    use_new_attention_order: bool
-    use_spatial_transformer: bool
-    depths: list[int]
-    context_dim: int | list[int] | None
-    self_attention_off: list[bool]
-    attention_blocks: list[int]
-    use_linear: bool
-
-    def resblock(self, channels: int, out_channels: int, up: bool = False, down: bool = False) -> ResBlock:
-        return ResBlock(
-            channels, self.emb_channels, self.dropout, out_channels,
-            use_scale_shift_norm=self.use_scale_shift_norm, use_checkpoint=self.use_checkpoint, up=up, down=down,
-        )  # fmt: skip
-
-    def attention(self, channels: int, heads: int, depth: int, disable_self_attn: bool) -> nn.Module:
-        heads, width = attention_heads(channels, heads, self.num_head_channels)
-        if not self.use_spatial_transformer:
-            return AttentionBlock(channels, heads, self.use_checkpoint, self.use_new_attention_order)
-        return SpatialTransformer(
-            channels, heads, width, depth, self.dropout, self.context_dim,
-            disable_self_attn, self.use_linear, self.use_checkpoint,
-        )  # fmt: skip
-
-    def block(self, channels: int, out_channels: int, level: int, index: int, heads: int) -> list[nn.Module]:
-        """A ResBlock, with attention behind it where this level has some for its ``index``-th block."""
-        parts: list[nn.Module] = [self.resblock(channels, out_channels)]
-        if 2**level in self.attention_resolutions and index < self.attention_blocks[level]:
-            disabled = self.self_attention_off[level]
-            parts.append(self.attention(out_channels, heads, self.depths[level], disabled))
-        return parts
-
-    def down(self, channels: int) -> nn.Module:
-        if self.resblock_updown:
-            return self.resblock(channels, channels, down=True)
-        return Downsample(channels, self.conv_resample)
-
-    def up(self, channels: int) -> nn.Module:
-        if self.resblock_updown:
-            return self.resblock(channels, channels, up=True)
-        return Upsample(channels, self.conv_resample)
-
-
 class UNetModel(nn.Module):
     """UNet with residual blocks, attention and a timestep (Rombach et al. 2022; Dhariwal and Nichol 2021).
 
@@ -102,6 +48,7 @@ class UNetModel(nn.Module):
     ``2 ** (len(channel_mult) - 1)``.
     """
 
+    @flat(attention=AttentionOptions)
     def __init__(
         self,
         image_size: int | Sequence[int] | None = None,  # of the latent; informative, any size runs
@@ -118,88 +65,50 @@ class UNetModel(nn.Module):
         use_checkpoint: bool = False,  # recompute in the backward pass of training, to save memory
         use_fp16: bool = False,
         use_bf16: bool = False,
-        num_heads: int = -1,
-        num_head_channels: int = -1,  # fixed width of a head instead of a fixed number
-        num_heads_upsample: int = -1,  # heads in the decoder; -1: as num_heads
         use_scale_shift_norm: bool = False,
         resblock_updown: bool = False,  # change resolution inside a ResBlock
-        use_new_attention_order: bool = False,
-        use_spatial_transformer: bool = False,
-        transformer_depth: int | Sequence[int] = 1,  # a list: one per level
-        transformer_depth_middle: int | None = None,  # None: that of the last level
-        context_dim: int | Sequence[int] | None = None,
         n_embed: int | None = None,  # predict codebook ids instead of a latent
-        legacy: bool = True,  # accepted for old YAMLs: both readings give the same heads
-        disable_self_attentions: Sequence[bool] | None = None,  # one per level
-        num_attention_blocks: Sequence[int] | None = None,  # one per level: only its first blocks get attention
-        disable_middle_self_attn: bool = False,
-        use_linear_in_transformer: bool = False,
         adm_in_channels: int | None = None,
-        spatial_transformer_attn_type: str = "softmax",  # accepted for SDXL's YAML: attention is always fused softmax
+        *,
+        attention: AttentionOptions,
     ) -> None:
         """Raises ConfigError for parameters that do not fit together."""
         super().__init__()
         if dims != 2:
             raise ConfigError(f"UNetModel parameter 'dims' must be 2 (pictures), got {dims}")
-        if use_spatial_transformer != (context_dim is not None):
-            raise ConfigError("UNetModel needs 'use_spatial_transformer' and 'context_dim' together, or neither")
-        if num_heads == -1 and num_head_channels == -1:
-            raise ConfigError("UNetModel needs 'num_heads' or 'num_head_channels'")
-        levels = len(channel_mult)
-        emb_channels = 4 * model_channels
         self.image_size = image_size
         self.in_channels = in_channels
         self.model_channels = model_channels
         self.out_channels = out_channels
         self.num_classes = num_classes
-        self.context_dim = context_dim
+        self.context_dim = attention.context_dim
         self.predict_codebook_ids = n_embed is not None
 
+        levels, emb_channels = len(channel_mult), 4 * model_channels
         layers = LayerFactory(
-            emb_channels=emb_channels,
-            dropout=dropout,
-            use_checkpoint=use_checkpoint,
-            conv_resample=conv_resample,
-            use_scale_shift_norm=use_scale_shift_norm,
-            resblock_updown=resblock_updown,
-            attention_resolutions=frozenset(attention_resolutions),
-            num_head_channels=num_head_channels,
-            use_new_attention_order=use_new_attention_order,
-            use_spatial_transformer=use_spatial_transformer,
-            depths=_per_level(transformer_depth, levels, "transformer_depth"),
-            context_dim=list(context_dim) if isinstance(context_dim, Sequence) else context_dim,
-            self_attention_off=_per_level(disable_self_attentions or False, levels, "disable_self_attentions"),
-            attention_blocks=_per_level(num_attention_blocks or 2**31, levels, "num_attention_blocks"),
-            use_linear=use_linear_in_transformer,
-        )
+            levels, emb_channels, dropout, use_checkpoint, conv_resample, use_scale_shift_norm, resblock_updown,
+            frozenset(attention_resolutions), attention,
+        )  # fmt: skip
         self.time_embed = embedding_mlp(model_channels, emb_channels)
         if num_classes is not None:
             self.label_emb = label_embedding(num_classes, adm_in_channels, model_channels, emb_channels)
-
-        blocks = _per_level(num_res_blocks, levels, "num_res_blocks")
+        blocks = per_level(num_res_blocks, levels, "num_res_blocks")
         widths = [mult * model_channels for mult in channel_mult]
-        self.input_blocks, skips = self._build_encoder(layers, widths, blocks, num_heads)
-        ch = widths[-1]
-        middle_depth = layers.depths[-1] if transformer_depth_middle is None else transformer_depth_middle
-        self.middle_block = TimestepEmbedSequential(
-            layers.resblock(ch, ch),
-            layers.attention(ch, num_heads, middle_depth, disable_middle_self_attn),
-            layers.resblock(ch, ch),
-        )
-        heads_up = num_heads if num_heads_upsample == -1 or use_spatial_transformer else num_heads_upsample
-        self.output_blocks = self._build_decoder(layers, widths, blocks, heads_up, skips)
-        ch = widths[0]
-
-        self.out = nn.Sequential(group_norm(ch), nn.SiLU(), zero_module(nn.Conv2d(ch, out_channels, 3, padding=1)))
+        self.input_blocks, skips = self._build_encoder(layers, widths, blocks)
+        self.middle_block = TimestepEmbedSequential(*layers.middle(widths[-1]))
+        self.output_blocks = self._build_decoder(layers, widths, blocks, skips)
+        last = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+        self.out = nn.Sequential(group_norm(widths[0]), nn.SiLU(), zero_module(last))
         if n_embed is not None:
-            self.id_predictor = nn.Sequential(group_norm(ch), nn.Conv2d(model_channels, n_embed, 1))
+            self.id_predictor = nn.Sequential(group_norm(widths[0]), nn.Conv2d(model_channels, n_embed, 1))
         if use_fp16 or use_bf16:
             self.to(torch.float16 if use_fp16 else torch.bfloat16)
 
     def _build_encoder(
-        self, layers: LayerFactory, widths: list[int], blocks: list[int], heads: int
+        self, layers: LayerFactory, widths: list[int], blocks: list[int]
     ) -> tuple[nn.ModuleList, list[int]]:
         """The blocks on the way down, and the width of each one's output."""
+        heads = layers.options.num_heads
         ch = widths[0]
         built = [TimestepEmbedSequential(nn.Conv2d(self.in_channels, ch, 3, padding=1))]
         skips = [ch]
@@ -214,9 +123,10 @@ class UNetModel(nn.Module):
         return nn.ModuleList(built), skips
 
     def _build_decoder(
-        self, layers: LayerFactory, widths: list[int], blocks: list[int], heads: int, skips: list[int]
+        self, layers: LayerFactory, widths: list[int], blocks: list[int], skips: list[int]
     ) -> nn.ModuleList:
         """The blocks on the way up; each takes one encoder output, of the widths ``skips``, beside its input."""
+        heads = layers.options.decoder_heads
         skips = list(skips)
         ch = widths[-1]
         built = []
@@ -258,7 +168,6 @@ class UNetModel(nn.Module):
         timesteps: Tensor,
         context: Tensor | list[Tensor] | None = None,
         y: Tensor | None = None,
-        **_: Any,
     ) -> Tensor:
         emb = self.embed_conditions(timesteps, y)
         if isinstance(context, Tensor):
@@ -276,16 +185,6 @@ class UNetModel(nn.Module):
             h = block(torch.cat([h, skip], dim=1), emb, context)
         h = self.id_predictor(h) if self.predict_codebook_ids else self.out(h)
         return h.to(x.dtype)
-
-
-T = TypeVar("T", int, bool)
-
-
-def _per_level(value: T | Sequence[T], levels: int, name: str) -> list[T]:
-    values = list(value) if isinstance(value, Sequence) else [value] * levels
-    if len(values) != levels:
-        raise ConfigError(f"UNetModel parameter '{name}' needs one entry a level ({levels}), got {len(values)}")
-    return values
 
 
 def embedding_mlp(dim_in: int, dim_out: int) -> nn.Sequential:

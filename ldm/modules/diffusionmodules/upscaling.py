@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ldm.modules.diffusionmodules.forward_process import q_sample
 from ldm.modules.diffusionmodules.schedule import make_beta_schedule
 from ldm.util import ConfigError, UserError
 
@@ -29,6 +30,8 @@ class AbstractLowScaleModel(nn.Module):
     """
 
     alphas_cumprod: Tensor
+    sqrt_alphas_cumprod: Tensor
+    sqrt_one_minus_alphas_cumprod: Tensor
 
     def __init__(self, noise_schedule_config: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -46,8 +49,8 @@ class AbstractLowScaleModel(nn.Module):
         if not 0 <= int(t.min()) <= int(t.max()) <= last:
             raise UserError(f"a noise level must lie between 0 and {last}, got {t.flatten().tolist()}")
         noise = torch.randn(x_start.shape, device="cpu") if noise is None else noise
-        acp = self.alphas_cumprod.to(x_start.device)[t].reshape(-1, *[1] * (x_start.dim() - 1))
-        return acp.sqrt() * x_start + (1 - acp).sqrt() * noise.to(x_start.device, x_start.dtype)
+        signal, spread = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
+        return q_sample(x_start, t, noise.to(x_start), signal.to(x_start.device), spread.to(x_start.device))
 
     def forward(self, x: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The condition ``x`` [B, ...] as the network is to see it, and its noise levels [B]."""
