@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.additions.base import applied
+from ldm.additions.base import Addition, Undo, applied, edit_weights
 from ldm.additions.layered_words import LayeredEmbeddingManager
 from ldm.additions.reading import read_additions
 from ldm.additions.text_adapters import TextAdapters
@@ -220,6 +220,44 @@ def test_adapters_stack_and_scale(model: Any, tmp_path: Path) -> None:
     assert not torch.allclose(both, alone, atol=1e-3) and not torch.allclose(alone, plain, atol=1e-3)
     with applied(model, first), applied(model, second):
         assert torch.equal(picture(model), both)
+
+
+class Shift(Addition):
+    """An addition that changes weights of the network, as a LoRA will."""
+
+    file_name = "shift"
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.amount = nn.Parameter(torch.tensor(0.3))
+
+    def learned(self) -> Sequence[nn.Parameter]:
+        return [self.amount]
+
+    def save(self, path: Any, metadata: Mapping[str, str] | None = None) -> None:
+        raise NotImplementedError
+
+    def attach(self, model: Any, scale: float = 1.0) -> Undo:
+        edit: Callable[[Tensor], Tensor] = lambda weight: weight + scale * self.amount.detach()  # noqa: E731
+        return edit_weights(model.model.diffusion_model, dict.fromkeys(self.names, edit))
+
+
+def test_weights_are_edited_and_given_back(model: Any) -> None:
+    plain, before = picture(model), snapshot(model)
+    names = [name for name, parameter in model.model.diffusion_model.named_parameters() if parameter.dim() > 1]
+    one, other = Shift(names[:9]), Shift(names)
+    with applied(model, [one]):
+        alone = picture(model)
+        with applied(model, [other], [0.5]):
+            assert not torch.allclose(picture(model), alone, atol=1e-3)
+        assert torch.equal(picture(model), alone)
+    assert not torch.allclose(alone, plain, atol=1e-3)
+    assert_same(before, snapshot(model))
+    assert torch.equal(picture(model), plain)
+    with pytest.raises(UserError, match="no weight 'x'"), applied(model, [Shift(["x"])]):
+        pass
+    with pytest.raises(UserError, match="what is to replace it"):
+        edit_weights(model, {"model.diffusion_model." + names[0]: lambda weight: weight[:1]})
 
 
 def test_additions_are_for_a_model_that_they_fit(model: Any, tmp_path: Path) -> None:

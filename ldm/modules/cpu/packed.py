@@ -8,14 +8,14 @@ call under autocast, which does not know the packed kernels and would leave them
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.attention import GEGLU
+from ldm.modules.cpu.packed_weight import Packed, PackedWeight, can_pack, pack_weight, values_of
 from ldm.modules.diffusionmodules import resblock, vae_blocks
 
 mkldnn = torch.ops.mkldnn
@@ -38,96 +38,103 @@ def has_kernels(dtype: torch.dtype) -> bool:
     return dtype is torch.float32 or (dtype is torch.bfloat16 and mkldnn._is_mkldnn_bf16_supported())
 
 
-class _Packed(nn.Module):
-    """What both packed layers share: a weight that is either plain (strided) or packed (oneDNN's own layout)."""
+class _Packing(nn.Module):
+    """What layers with a packed weight share."""
+
+    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
+        """The weight's values in the layout that an input like x asks for."""
+        raise NotImplementedError
+
+    @staticmethod
+    def restore(packed: Packed) -> Tensor:
+        """The plain values of what ``reorder`` gave."""
+        return packed[0].to_dense()
+
+    def parts(self, layer: nn.Module, x: Tensor) -> Packed | None:
+        """The packed weight of a layer for a call, packed now where it is plain; None: the call takes the plain path.
+
+        Whatever has changed the weight since has made it plain, or is another one.
+        """
+        weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
+        if type(weight) is PackedWeight:
+            return weight.packed if takes_packed(x, weight.packed[0], bias) else None
+        if weight is None or not takes_packed(x, weight, bias) or not can_pack(weight):
+            return None
+        packed = self.reorder(weight.detach(), x)
+        pack_weight(weight, packed, self.restore)
+        return packed
+
+
+class _SameWeight(_Packing):
+    """A layer with the parameters of the plain one."""
 
     weight: Tensor
 
     @property
     def is_packed(self) -> bool:
-        """Whether the weight has been re-ordered; from the first call on."""
-        return self.weight.is_mkldnn
-
-    def unpack(self) -> None:
-        """Give the weight back its plain order; the next call packs it again."""
-        if self.is_packed:
-            self._set(self.weight.to_dense())
-
-    def _set(self, weight: Tensor) -> None:
-        self.weight = nn.Parameter(weight, requires_grad=False)
-
-    def _plain_weight(self) -> Tensor:
-        return self.weight.to_dense() if self.is_packed else self.weight
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles, which packed tensors cannot be part of."""
-        self.unpack()
-        return self.__dict__
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.unpack()
-        return super()._apply(fn, recurse)
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.is_packed:
-            destination[prefix + "weight"] = self.weight.to_dense()
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        if prefix + "weight" in state_dict:
-            self.unpack()
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        """Whether the weight has been re-ordered; from the first call on, until somebody uses it."""
+        return type(self._parameters.get("weight")) is PackedWeight
 
 
-class PackedConv2d(_Packed, nn.Conv2d):
+class PackedConv2d(_SameWeight, nn.Conv2d):
     """``nn.Conv2d`` with a packed weight; the output is stored channels-last.
 
     Shapes: x [B, in_channels, H, W] -> [B, out_channels, H', W'].
     """
 
+    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
+        return (mkldnn._reorder_convolution_weight(weight, *self._sizes, list(x.shape)),)
+
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or not takes_packed(x, self.weight, self.bias):
-            return self._conv_forward(x, self._plain_weight(), self.bias)
-        sizes = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
+        packed = self.parts(self, x) if x.dim() == 4 else None
+        if packed is None:
+            return self._conv_forward(x, values_of(self.weight), self.bias)
         x = x.contiguous(memory_format=torch.channels_last)
-        if not self.is_packed:
-            self._set(mkldnn._reorder_convolution_weight(self.weight.detach(), *sizes, list(x.shape)))
-        return mkldnn._convolution_pointwise(x, self.weight, self.bias, *sizes, "none", [], "")
+        return mkldnn._convolution_pointwise(x, *packed, self.bias, *self._sizes, "none", [], "")
+
+    @property
+    def _sizes(self) -> tuple[list[int], list[int], list[int], int]:
+        assert not isinstance(self.padding, str)  # such layers are not packed
+        return list(self.padding), list(self.stride), list(self.dilation), self.groups
 
 
-class PackedLinear(_Packed, nn.Linear):
+class PackedLinear(_SameWeight, nn.Linear):
     """``nn.Linear`` with a packed weight; x [..., in_features] -> [..., out_features]."""
 
+    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
+        return (mkldnn._reorder_linear_weight(weight, x.numel() // x.shape[-1]),)
+
     def forward(self, x: Tensor) -> Tensor:
-        if not takes_packed(x, self.weight, self.bias):
-            return F.linear(x, self._plain_weight(), self.bias)
-        if not self.is_packed:
-            rows = x.numel() // x.shape[-1]
-            self._set(mkldnn._reorder_linear_weight(self.weight.detach(), rows))
-        return mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        packed = self.parts(self, x)
+        if packed is None:
+            return F.linear(x, values_of(self.weight), self.bias)
+        return mkldnn._linear_pointwise(x, *packed, self.bias, "none", [], "")
 
 
-class _Derived(nn.Module):
-    """A layer computed from packed tensors that are made of a plain layer's weight, which the state dict holds."""
+class _AroundPlain(_Packing):
+    """A layer that computes what a plain one inside it would compute as a part of something."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._packed: tuple[Tensor, ...] = ()  # made at the first call; empty: out of date
+    kind: type[nn.Module]  # of the plain one
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles, which packed tensors cannot be part of."""
-        return {**self.__dict__, "_packed": ()}
+    def parts_of(self, inner: nn.Module, x: Tensor) -> Packed | None:
+        """As ``parts``; None as well where calling the inner layer does more than it did when it was built."""
+        return self.parts(inner, x) if self._is_as_built(inner) else None
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._packed = ()
-        return super()._apply(fn, recurse)
+    def plainly(self, inner: nn.Module, x: Tensor) -> Tensor:
+        """What the inner layer says; a packed weight stays packed where nothing else looks at it."""
+        weight, bias = inner._parameters.get("weight"), inner._parameters.get("bias")
+        if type(weight) is not PackedWeight or not self._is_as_built(inner):
+            return inner(x)
+        if isinstance(inner, nn.Conv2d):
+            return inner._conv_forward(x, values_of(weight), bias)
+        return F.linear(x, values_of(weight), bias)
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._packed = ()
-        super()._load_from_state_dict(*args)
+    def _is_as_built(self, inner: nn.Module) -> bool:
+        changed = inner._forward_hooks or inner._forward_pre_hooks or "forward" in inner.__dict__
+        return type(inner) is self.kind and not changed
 
 
-class PackedUpsample(_Derived):
+class PackedUpsample(_AroundPlain):
     """Doubling by nearest neighbours and a 3x3 convolution as one 4x4 transposed convolution of stride 2.
 
     An output pixel sees two different rows and columns of the input at most, so that four products do for nine; the
@@ -136,40 +143,54 @@ class PackedUpsample(_Derived):
     Shapes: [B, C, H, W] -> [B, C', 2H, 2W].
     """
 
+    kind = nn.Conv2d
+    SIZES = ([1, 1], [0, 0], [2, 2], [1, 1], 1)  # padding, that of the output, stride, dilation, groups
+
     def __init__(self, conv: nn.Conv2d) -> None:
         """``conv``: the 3x3 convolution, with a padding of 1."""
         super().__init__()
         self.conv = conv
 
+    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
+        folded = mkldnn._reorder_convolution_transpose_weight(fold_upsampling(weight), *self.SIZES, list(x.shape))
+        return folded, weight
+
+    @staticmethod
+    def restore(packed: Packed) -> Tensor:
+        return packed[1]  # which cannot be had from the folded one
+
     def forward(self, x: Tensor) -> Tensor:
-        if not takes_packed(x, self.conv.weight, self.conv.bias):
-            return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        sizes = ([1, 1], [0, 0], [2, 2], [1, 1], 1)  # padding, that of the output, stride, dilation, groups
+        packed = self.parts_of(self.conv, x)
+        if packed is None:
+            return self.plainly(self.conv, F.interpolate(x, scale_factor=2.0, mode="nearest"))
         x = x.contiguous(memory_format=torch.channels_last)
-        if not self._packed:
-            weight = fold_upsampling(self.conv.weight.detach())
-            self._packed = (mkldnn._reorder_convolution_transpose_weight(weight, *sizes, list(x.shape)),)
-        return mkldnn._convolution_transpose_pointwise(x, *self._packed, self.conv.bias, *sizes, "none", [], "")
+        return mkldnn._convolution_transpose_pointwise(x, packed[0], self.conv.bias, *self.SIZES, "none", [], "")
 
 
-class PackedGEGLU(_Derived):
+class PackedGEGLU(_AroundPlain):
     """The gated layer with its activation and its product computed inside the matrix products."""
+
+    kind = nn.Linear
 
     def __init__(self, layer: GEGLU) -> None:
         super().__init__()
         self.proj = layer.proj
 
+    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
+        rows = x.numel() // x.shape[-1]
+        return tuple(mkldnn._reorder_linear_weight(half.contiguous(), rows) for half in weight.chunk(2))
+
+    @staticmethod
+    def restore(packed: Packed) -> Tensor:
+        return torch.cat([half.to_dense() for half in packed])
+
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.proj.weight, self.proj.bias
-        if not takes_packed(x, weight, bias):
-            value, gate = self.proj(x).chunk(2, dim=-1)
+        packed = self.parts_of(self.proj, x)
+        if packed is None:
+            value, gate = self.plainly(self.proj, x).chunk(2, dim=-1)
             return value * F.gelu(gate)
-        if not self._packed:
-            rows = x.numel() // x.shape[-1]
-            halves = weight.detach().chunk(2)
-            self._packed = tuple(mkldnn._reorder_linear_weight(half.contiguous(), rows) for half in halves)
-        of_value, of_gate = self._packed
-        value_bias, gate_bias = bias.chunk(2)
+        of_value, of_gate = packed
+        value_bias, gate_bias = self.proj.bias.chunk(2)
         gate = mkldnn._linear_pointwise(x, of_gate, gate_bias, "gelu", [], "none")
         return mkldnn._linear_pointwise.binary(x, gate, of_value, value_bias, "mul")
 
@@ -191,7 +212,8 @@ def pack_for_inference(module: ModuleT) -> ModuleT:
 
     Layers of other classes, devices and precisions, and a root that is itself such a layer, stay as they are. Hooks
     of linear layers and convolutions stay with them. Nothing is computed yet: a layer packs its weight when it is
-    first called.
+    first called, and again when it is called after somebody used the weight; see ``ldm.modules.cpu.packed_weight``.
+    Weights of packed layers lose their ``requires_grad``; one that gets it back is not packed.
     """
     for parent in list(module.modules()):
         for name, child in parent.named_children():
@@ -203,11 +225,11 @@ def _quicker(layer: nn.Module) -> nn.Module:
     """What computes the layer quicker; the layer itself where there is nothing."""
     if type(layer) in (resblock.Upsample, vae_blocks.Upsample):
         conv = dict(layer.named_children()).get("conv")
-        return PackedUpsample(conv) if isinstance(conv, nn.Conv2d) and _fits(conv) else layer
+        return PackedUpsample(conv) if isinstance(conv, nn.Conv2d) and _taken(conv) else layer
     if isinstance(layer, GEGLU):
-        return PackedGEGLU(layer) if _fits(layer.proj) else layer
+        return PackedGEGLU(layer) if _taken(layer.proj) else layer
     kind = _SAME_WEIGHTS.get(type(layer))
-    if kind is None or not _fits(layer):
+    if kind is None or not _taken(layer):
         return layer
     made = kind.__new__(kind)
     made.__dict__ = layer.__dict__.copy()  # parameters, hooks and mode are shared
@@ -217,8 +239,12 @@ def _quicker(layer: nn.Module) -> nn.Module:
 _SAME_WEIGHTS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: PackedConv2d, nn.Linear: PackedLinear}
 
 
-def _fits(layer: nn.Module) -> bool:
+def _taken(layer: nn.Module) -> bool:
+    """Whether a layer's weight can be packed; it has no gradient then."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     plain = not isinstance(layer, nn.Conv2d) or (layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
-    return plain and weight.device.type == "cpu" and has_kernels(weight.dtype)
+    fits = plain and weight.device.type == "cpu" and has_kernels(weight.dtype)
+    if fits:
+        weight.requires_grad_(False)
+    return fits

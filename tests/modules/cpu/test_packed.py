@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
+import pickle
+import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ldm.models.autoencoder import AutoencoderKL
-from ldm.modules.attention import CrossAttention
+from ldm.modules.attention import GEGLU, CrossAttention
 from ldm.modules.cpu.packed import (
     PackedConv2d,
     PackedGEGLU,
@@ -20,7 +24,9 @@ from ldm.modules.cpu.packed import (
     has_kernels,
     pack_for_inference,
 )
+from ldm.modules.cpu.packed_weight import PackedWeight
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from ldm.modules.diffusionmodules.resblock import Upsample
 
 PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 0.03}  # allowed difference, in units of the largest value
 
@@ -199,3 +205,174 @@ def test_autocast_finds_the_plain_path() -> None:
     packed(*inputs)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.zeros(1, layer.in_features)).dtype is torch.bfloat16
+
+
+# ---- weights that change --------------------------------------------------------------------------------------------
+
+
+class Doubled(nn.Module):
+    """A parametrisation."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return 2 * weight
+
+
+def _by_assignment(layer: nn.Module) -> None:
+    layer.weight = nn.Parameter(2 * layer.weight)
+
+
+def _by_data(layer: nn.Module) -> None:
+    layer.weight.data = 2 * layer.weight.data
+
+
+def _in_place(layer: nn.Module) -> None:
+    with torch.no_grad():
+        layer.weight.mul_(2)
+
+
+def _in_place_of_data(layer: nn.Module) -> None:
+    layer.weight.data *= 2
+
+
+def _through_a_view(layer: nn.Module) -> None:
+    half = len(layer.weight) // 2
+    layer.weight.data[:half] *= 2
+    layer.weight.detach()[half:].mul_(2)
+
+
+def _by_loading(layer: nn.Module) -> None:
+    layer.load_state_dict({**layer.state_dict(), "weight": 2 * layer.state_dict()["weight"]})
+
+
+def _by_loading_and_assigning(layer: nn.Module) -> None:
+    layer.load_state_dict({**layer.state_dict(), "weight": 2 * layer.state_dict()["weight"]}, assign=True)
+
+
+def _in_the_state_dict(layer: nn.Module) -> None:
+    layer.state_dict()["weight"].mul_(2)
+
+
+def _by_a_parametrisation(layer: nn.Module) -> None:
+    nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
+
+
+def _as_an_optimiser_does(layer: nn.Module) -> None:
+    weight = dict(layer.named_parameters())["weight"]
+    torch._foreach_add_([weight], [weight.detach().clone()])
+
+
+def _with_an_out_argument(layer: nn.Module) -> None:
+    torch.add(layer.weight.detach(), layer.weight.detach(), out=layer.weight)
+
+
+def _by_copying(layer: nn.Module) -> None:
+    nn.utils.vector_to_parameters(2 * layer.weight.flatten(), [layer.weight])
+
+
+def _by_a_hook(layer: nn.Module) -> None:
+    """What some adapters do, which leave the weight alone."""
+    layer.register_forward_hook(lambda layer, args, out: 2 * out - _shaped(layer.bias, out))
+
+
+def _by_another_forward(layer: nn.Module) -> None:
+    before = layer.forward
+    layer.forward = lambda x: 2 * before(x) - _shaped(layer.bias, before(x))
+
+
+def _shaped(bias: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    return bias[:, None, None] if out.dim() == 4 else bias
+
+
+EDITS = [
+    _by_assignment, _by_data, _in_place, _in_place_of_data, _through_a_view, _by_loading, _by_loading_and_assigning,
+    _in_the_state_dict, _by_a_parametrisation, _as_an_optimiser_does, _with_an_out_argument, _by_copying, _by_a_hook,
+    _by_another_forward,
+]  # fmt: skip
+
+
+def editable() -> dict[str, tuple[nn.Module, str, torch.Tensor]]:
+    """For every kind of packed layer: a network around a plain one, the name of what has the weight, and an input."""
+    torch.manual_seed(0)
+    return {
+        "linear": (nn.Sequential(nn.Linear(6, 4)), "0", torch.randn(3, 6)),
+        "conv": (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), "0", torch.randn(2, 3, 5, 5)),
+        "geglu": (nn.Sequential(GEGLU(6, 4)), "0.proj", torch.randn(3, 6)),
+        "upsample": (nn.Sequential(Upsample(4, use_conv=True)), "0.conv", torch.randn(1, 4, 5, 5)),
+    }
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("kind", ["linear", "conv", "geglu", "upsample"])
+def test_an_edited_weight_is_used(kind: str, edit: Callable[[nn.Module], None]) -> None:
+    plain, name, x = editable()[kind]
+    packed = pack_for_inference(copy.deepcopy(plain))
+    with torch.no_grad():
+        unedited = packed(x)
+    assert any(type(p) is PackedWeight for p in packed.parameters()), "the test is about packed weights"
+    for network in (packed, plain.requires_grad_(False)):
+        edit(network.get_submodule(name))
+    with torch.no_grad():
+        for _ in range(2):
+            assert_close(packed(x), plain(x), 1e-5)
+    assert not torch.allclose(packed(x), unedited, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "geglu", "upsample"])
+@torch.no_grad()
+def test_what_was_taken_before_the_first_call_or_between_two_still_changes_it(kind: str) -> None:
+    plain, name, x = editable()[kind]
+    packed = pack_for_inference(copy.deepcopy(plain))
+    held = dict(packed.named_parameters())[name + ".weight"]
+    view = packed.get_submodule(name).weight.data
+    packed(x)
+    view.mul_(2)
+    plain.get_submodule(name).weight.mul_(2)
+    assert_close(packed(x), plain(x), 1e-5)
+    del view
+    packed(x)
+    assert type(held) is PackedWeight, "packed again when nobody holds a view"
+    held.mul_(2)
+    plain.get_submodule(name).weight.mul_(2)
+    assert_close(packed(x), plain(x), 1e-5)
+    packed(x)
+    assert held is dict(packed.named_parameters())[name + ".weight"] and type(held) is PackedWeight
+
+
+@torch.no_grad()
+def test_looking_at_a_packed_weight() -> None:
+    plain, name, x = editable()["geglu"]
+    packed = pack_for_inference(copy.deepcopy(plain))
+    packed(x)
+    weight, expected = packed.get_submodule(name).weight, plain.get_submodule(name).weight
+    weight.remark = "kept"
+    about = (weight.shape, weight.dtype, weight.device, weight.numel(), weight.requires_grad, weight.dim())
+    assert about == (expected.shape, expected.dtype, expected.device, expected.numel(), False, 2)
+    assert type(weight) is PackedWeight, "none of these needs the values"
+    assert isinstance(weight, nn.Parameter) and torch.equal(weight, expected) and type(weight) is nn.Parameter
+    assert weight.remark == "kept"
+    for copied in (copy.deepcopy, copy.copy, lambda network: pickle.loads(pickle.dumps(network))):
+        packed(x)
+        assert type(weight) is PackedWeight
+        assert torch.equal(copied(packed)(x), packed(x))
+        assert torch.equal(copied(weight), expected)
+
+
+def test_a_weight_that_is_to_learn_is_not_packed() -> None:
+    plain, name, x = editable()["linear"]
+    packed = pack_for_inference(copy.deepcopy(plain))
+    with torch.no_grad():
+        packed(x)
+    packed.requires_grad_(True)
+    packed(x).square().sum().backward()
+    plain(x).square().sum().backward()
+    torch.testing.assert_close(packed.get_submodule(name).weight.grad, plain.get_submodule(name).weight.grad)
+
+
+@torch.no_grad()
+def test_packing_saves_the_plain_values() -> None:
+    plain, name, x = editable()["geglu"]
+    packed = pack_for_inference(plain)
+    storage = weakref.ref(packed.get_submodule(name).weight.untyped_storage())
+    packed(x)
+    gc.collect()
+    assert storage() is None
