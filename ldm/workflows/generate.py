@@ -23,7 +23,7 @@ def generate(
     """The pictures of one batch. Each depends on its prompt, its seed and the plan alone.
 
     Raises:
-        UserError: what came out is not finite; see ``ldm.workflows.pictures``.
+        UserError: the model needs more than a prompt; or what came out is not finite, see ``ldm.workflows.pictures``.
         Cancelled: the watch does not want the rest.
     """
     model = studio.model
@@ -31,14 +31,12 @@ def generate(
     shape = (model.channels, plan.height // factor, plan.width // factor)
     noise = ImageNoise(batch.seeds)
     with studio.mixed():
-        alike = len(set(batch.prompts)) == 1
-        cond = model.get_learned_conditioning(batch.prompts[:1] if alike else batch.prompts)
-        guided = plan.guidance_scale != 1 and cond is not None
-        uncond = model.get_learned_conditioning([plan.negative_prompt]) if guided else None
+        condition = model.condition(batch.prompts, size=shape[1:])
+        uncond = None if plan.guidance_scale == 1 else model.unconditional(condition, plan.negative_prompt)
         latents = sample(
             model,
             noise.draw(shape).to(model.device),
-            cond,
+            condition,
             steps=plan.steps,
             sampler=plan.sampler,
             guidance_scale=plan.guidance_scale,

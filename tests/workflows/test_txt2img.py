@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,14 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from ldm.checkpoint import read_state_dict, save_state_dict
 from ldm.pictures.images import read_parameters
+from ldm.pictures.numbered import save_numbered
 from ldm.util import UserError
 from ldm.workflows.models import open_model
-from ldm.workflows.request import Txt2ImgOptions, batches
-from ldm.workflows.txt2img import txt2img
+from ldm.workflows.request import Txt2ImgOptions, batches, read_request
+from ldm.workflows.txt2img import Made, txt2img
+from ldm.workflows.watch import Step, Watch
 from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model
 
@@ -207,3 +212,169 @@ def test_command_refuses_with_exit_code_2(tmp_path: Path) -> None:
         "error: unknown sampler 'heun'; known: ddim, plms, euler, euler_ancestral, dpm_solver\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+CASES = Path(__file__).parent / "prompts"
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts"),
+    [
+        ("utf16", ["a red star", "a blue circle"]),
+        ("crlf", ["a red star", "a blue circle"]),
+        ("cr", ["a red star", "a blue circle"]),
+        ("seps", ["a red star\x0bon a blue\u2028background\x85now"]),
+    ],
+)
+def test_prompt_files_as_editors_save_them(name: str, prompts: list[str]) -> None:
+    request = read_request(Txt2ImgOptions(from_file=str(CASES / f"{name}.txt")))
+    assert request.prompts == prompts
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cp949", r"the prompt file '.*cp949\.txt' is not in UTF-8 \(line 1\): save it as UTF-8"),
+        ("latin1", r"the prompt file '.*latin1\.txt' is not in UTF-8 \(line 1\): save it as UTF-8"),
+        ("nul", r"the prompt file '.*nul\.txt' is no text: line 1 has a NUL"),
+    ],
+)
+def test_a_prompt_file_in_another_encoding_is_one_sentence(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        read_request(Txt2ImgOptions(from_file=str(CASES / f"{name}.txt")))
+    assert "\n" not in str(error.value)
+
+
+def test_a_prompt_that_is_not_in_utf_8_is_one_sentence(tmp_path: Path) -> None:
+    text = "a red caf\udce9 star"  # the byte E9, as Python hands it on
+    done = command("--prompt", text, cwd=tmp_path)
+    assert done.returncode == 2
+    said = "is not in UTF-8 ('a red caf? star'): set the terminal to UTF-8, or use a file"
+    assert done.stderr == f"error: the prompt {said}\n"
+    with pytest.raises(UserError) as error:
+        read_request(Txt2ImgOptions(negative_prompt=text))
+    assert str(error.value) == f"the negative prompt {said}"
+
+
+def test_seed_minus_one_draws_a_seed_and_says_it(options: Txt2ImgOptions, ckpt: str, tmp_path: Path) -> None:
+    given = ["--prompt", "a red circle", "--ckpt", ckpt, "--device", "cpu", "--steps", "4", "--n_samples", "1"]
+    done = command(*given, "--seed", "-1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (seed,) = re.findall(r"^the seed is (\d+)$", done.stderr, flags=re.MULTILINE)
+    about = read_parameters(tmp_path / "outputs/txt2img-samples/samples/00000.png")
+    assert isinstance(about, dict) and about["seed"] == int(seed)
+    drawn = {read_request(replace(options, seed=-1)).seed for _ in range(3)}
+    assert len(drawn) == 3 and all(0 <= seed < 2**32 for seed in drawn)
+
+
+@pytest.mark.parametrize("seed", [2**64, -2, 2**64 - 3])
+def test_a_seed_that_no_generator_takes_is_one_sentence(options: Txt2ImgOptions, seed: int) -> None:
+    with pytest.raises(UserError, match=f"^a seed must lie between 0 and {2**64 - 4}, or be -1 .any., got {seed}$"):
+        txt2img(replace(options, seed=seed, n_samples=4))
+
+
+def test_a_negative_prompt_without_guidance_is_said(
+    options: Txt2ImgOptions, model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    quiet = replace(options, skip_save=True, skip_grid=True, n_samples=1, negative_prompt="red", steps=1)
+    txt2img(quiet, model)
+    assert not caplog.records
+    txt2img(replace(quiet, guidance_scale=1.0), model)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the negative prompt is not used" in caplog.text
+
+
+def test_two_commands_into_one_folder_keep_every_picture(tmp_path: Path) -> None:
+    """Both look for the next number before either has written: the slower one takes another."""
+    folder, threads, each = tmp_path / "out", 4, 12
+    start = threading.Barrier(threads)
+
+    def work(number: int) -> None:
+        start.wait()
+        for shade in range(each):
+            save_numbered(Image.new("RGB", (4, 4), (number, shade, 0)), folder)
+
+    running = [threading.Thread(target=work, args=[number]) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    found = {Image.open(path).getpixel((0, 0)) for path in folder.iterdir()}
+    assert found == {(number, shade, 0) for number in range(threads) for shade in range(each)}
+    assert sorted(path.name for path in folder.iterdir()) == [f"{number:05d}.png" for number in range(threads * each)]
+
+
+def test_a_picture_that_cannot_be_written_gives_its_number_back(tmp_path: Path) -> None:
+    class Broken(Image.Image):
+        def save(self, *args: Any, **kwargs: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left"):
+        save_numbered(Broken(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "name", ["model.diffusion_model.out.2.weight", "first_stage_model.decoder.conv_in.weight",
+             "model.diffusion_model.input_blocks.0.0.bias", "cond_stage_model.transformer.token_emb.weight"],
+)  # fmt: skip
+def test_one_broken_weight_is_one_sentence_and_nothing_is_saved(
+    options: Txt2ImgOptions, ckpt: str, tmp_path: Path, name: str, value: float
+) -> None:
+    state = dict(read_state_dict(ckpt))
+    weight = state[name] = state[name].clone()
+    weight.view(-1)[5 * 16 if "token" in name else 3] = value  # of the token "red"
+    for file in ("config.yaml", "vocab.txt"):
+        (tmp_path / file).write_text((Path(ckpt).parent / file).read_text())
+    save_state_dict(state, tmp_path / "model.safetensors")
+    broken = replace(options, ckpt=str(tmp_path / "model.safetensors"), n_samples=1)
+    with pytest.raises(UserError, match=f"damaged: '{re.escape(name)}' holds a value that is not finite .NaN or inf."):
+        txt2img(broken)
+    assert not Path(options.outdir).exists()
+
+
+def test_every_step_and_every_picture_is_told(options: Txt2ImgOptions, model: Any) -> None:
+    steps: list[tuple[str, int, int]] = []
+    sizes: set[tuple[int, int]] = set()
+    results: list[Made] = []
+
+    def on_step(step: Step) -> None:
+        steps.append((step.task, step.number, step.total))
+        pictures = step.preview()
+        assert len(pictures) == 2
+        sizes.update(picture.size for picture in pictures)
+
+    images = txt2img(
+        replace(options, n_samples=2, n_iter=2, height=32, width=128), model,
+        Watch(on_step=on_step, on_result=results.append),
+    )  # fmt: skip
+    assert steps == [("sampling", number, 4) for number in (1, 2, 3, 4)] * 2
+    assert sizes == {(64, 16)}  # 16 cells of the latent on the longer side
+    assert [made.image for made in results] == images and [made.seed for made in results] == [42, 43, 44, 45]
+    assert all(made.path is not None and made.path.is_file() for made in results)
+
+
+def test_the_last_preview_is_the_picture_made_small(options: Txt2ImgOptions, model: Any) -> None:
+    seen: list[Image.Image] = []
+    (image,) = txt2img(
+        replace(options, n_samples=1, skip_save=True, skip_grid=True), model,
+        Watch(on_step=lambda step: seen.extend(step.preview())),
+    )  # fmt: skip
+    far = [abs(pixels(preview) - pixels(image)).max() for preview in seen]  # 8 cells: there is nothing to make smaller
+    assert far[-1] <= 2 < far[0] and len(far) == 4  # DDIM ends a little before the clean latent
+
+
+def test_a_request_can_be_ended_and_what_is_finished_is_kept(options: Txt2ImgOptions, model: Any) -> None:
+    stop, told = threading.Event(), []
+
+    def on_step(step: Step) -> None:
+        told.append(step.number)
+        if len(told) == 6:  # in the second batch
+            stop.set()
+
+    images = txt2img(replace(options, n_samples=2, n_iter=3), model, Watch(on_step=on_step, cancelled=stop.is_set))
+    assert len(told) == 6 and len(images) == 2
+    names = [path.name for path in (Path(options.outdir) / "samples").iterdir()]
+    assert sorted(names) == ["00000.png", "00001.png"]
+    assert txt2img(options, model, Watch(cancelled=lambda: True)) == []
