@@ -29,14 +29,14 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ldm.additions.base import applied
+from ldm.additions.reading import read_additions
 from ldm.pictures.images import image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.util import UserError, atomic_write, run_command
 from ldm.workflows.generate import generate
-from ldm.workflows.learned_words import load_words
 from ldm.workflows.plan import make_plan
 from ldm.workflows.request import Batch, Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
-from ldm.workflows.txt2img import use_adapters
 from ldm.world.attributes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Attributes, heldout_triples
 from ldm.world.captions import caption, language_of
 from ldm.world.render import render
@@ -194,20 +194,17 @@ def measure(concept: Concept, folder: Path, options: argparse.Namespace, seed: i
     """Train with one seed; pictures of the learned word, the initial word and the object's own words."""
     path, cost = train(concept, folder, options, seed)
     studio = open_studio(options.ckpt)
-    load_words(studio.model, [str(path)])
+    adapters = path.with_name("adapters.safetensors")  # of configs/tiny/textual-inversion-adapter.yaml
     asked = wishes(concept, options.count)
 
-    def outcome(name: str, word: str) -> Outcome:
+    def outcome(name: str, word: str, adapted: bool = adapters.is_file()) -> Outcome:
         prompts = [sentence.format(word) for sentence, _ in asked]
-        pictures = draw(studio, prompts, seed=1000 * (seed + 1))
+        with applied(studio.model, read_additions(studio.model, str(path), adapters if adapted else None)):
+            pictures = draw(studio, prompts, seed=1000 * (seed + 1))
         save_image(make_grid(pictures[:32], 8, prompts[:32]), folder / f"{name.replace(' ', '_')}.png")
         return judge(name, concept, [ground for _, ground in asked], pictures)
 
-    rows = []
-    adapters = path.with_name("adapters.safetensors")
-    if adapters.is_file():  # configs/tiny/textual-inversion-adapter.yaml
-        rows.append(outcome("adapters off", "*"))
-        use_adapters(studio.model, str(adapters))
+    rows = [outcome("adapters off", "*", adapted=False)] if adapters.is_file() else []
     rows.append(outcome("learned", "*"))
     if not options.learned_only:
         rows.append(outcome("initial word", options.init_word or concept.shape))

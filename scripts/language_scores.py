@@ -15,11 +15,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from ldm.additions.base import applied
+from ldm.additions.reading import read_additions
 from ldm.modules.encoders.multilingual import Multilingual
 from ldm.pictures.images import image_to_tensor
 from ldm.util import UserError, atomic_write, run_command
 from ldm.workflows.generate import generate
-from ldm.workflows.learned_words import load_words
+from ldm.workflows.learned_words import files_of
 from ldm.workflows.plan import make_plan
 from ldm.workflows.request import Batch, Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
@@ -113,12 +115,14 @@ def main() -> None:
         if not isinstance(model.cond_stage_model, Multilingual):
             raise UserError("this model's text encoder takes no aligner; its configuration should name one that does")
         model.cond_stage_model.aligner = str(given.aligner)
-    word = next(iter(load_words(model, [given.embedding_path]))) if given.embedding_path else None
+    additions = read_additions(model, given.embedding_path)
+    word = next(iter(files_of(additions)), None)
     options = Txt2ImgOptions(seed=given.seed, steps=given.steps)
     rows = {}
-    for name in given.languages:
-        asked = held_out(given.n, name) if word is None else about_word(given.n, name, word, given.concept)
-        rows[name] = scores(studio, asked, options)
+    with applied(model, additions):
+        for name in given.languages:
+            asked = held_out(given.n, name) if word is None else about_word(given.n, name, word, given.concept)
+            rows[name] = scores(studio, asked, options)
     print(table(rows))
     if given.json is not None:
         with atomic_write(given.json) as path:

@@ -66,11 +66,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be made: the different prompts, the first seed, and all pictures batch by batch."""
+    """What is to be made: the prompts, the first seed, and all pictures batch by batch."""
 
     prompts: list[str]
+    negative_prompt: str
     seed: int
     batches: list[Batch]
+
+    @property
+    def texts(self) -> list[str]:
+        """All that is read: the prompts, and the negative one where there is one."""
+        return [*self.prompts, *filter(None, [self.negative_prompt])]
 
 
 def read_request(options: Txt2ImgOptions) -> Request:
@@ -88,11 +94,11 @@ def read_request(options: Txt2ImgOptions) -> Request:
             raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}")
     if options.n_rows < 0:
         raise UserError(f"--n_rows must not be negative, got {options.n_rows}")
-    check_text(options.negative_prompt, "the negative prompt")
+    negative = check_text(options.negative_prompt, "the negative prompt")
     prompts = read_prompts(options)
     pictures = options.n_iter * (options.n_samples if options.from_file is None else len(prompts))
     seed = settled_seed(options.seed, pictures)
-    return Request(prompts, seed, list(batches(options, prompts, seed)))
+    return Request(prompts, negative, seed, list(batches(options, prompts, seed)))
 
 
 def read_prompts(options: Txt2ImgOptions) -> list[str]:

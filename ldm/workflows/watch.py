@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,12 +16,23 @@ from torch import Tensor
 from ldm.models.diffusion.loop import Snapshot
 from ldm.pictures.images import tensor_to_image
 
+log = logging.getLogger(__name__)
+
 PREVIEW_CELLS = 16  # of a latent's longer side; a decoder makes little of fewer
 Result = TypeVar("Result")
 
 
 class Cancelled(Exception):  # noqa: N818 nothing went wrong
     """Whoever asked does not want the rest of it."""
+
+
+@contextlib.contextmanager
+def until_cancelled() -> Iterator[None]:
+    """A block that ends quietly where its request is not wanted any more."""
+    try:
+        yield
+    except Cancelled:
+        log.info("ended before everything was finished, as was asked")
 
 
 @dataclass(frozen=True, eq=False)

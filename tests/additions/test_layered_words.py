@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ldm.additions.base import applied
 from ldm.additions.layered_words import LayeredEmbeddingManager
 from ldm.additions.reading import read_words
 from ldm.additions.timed_words import TimedEmbeddingManager
@@ -16,7 +17,6 @@ from ldm.additions.words import EmbeddingManager
 from ldm.modules.attention import BasicTransformerBlock
 from ldm.modules.encoders.modules import BERTEmbedder
 from ldm.util import ConfigError, UserError
-from ldm.workflows.learned_words import load_words
 from tests.models.small_words import small_model
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "*", "cat", "dog", "a", "of", "photo"]
@@ -112,10 +112,10 @@ def test_a_file_says_what_it_needs(tmp_path: Path) -> None:
             parameter.data.normal_()
         manager.save(tmp_path / "words.safetensors")
         (found,) = read_words([str(tmp_path / "words.safetensors")], encoder)
-        assert type(found) is kind
-        assert load_words(model, [str(tmp_path / "words.safetensors")]) == {"*": tmp_path / "words.safetensors"}
-        contexts = [m.at_timestep(encoder.encode, m.condition(encoder.encode, ["a *"]), torch.tensor([7]))
-                    for m in (manager, model.embedding_manager)]  # fmt: skip
+        assert type(found) is kind and found.files == {"*": tmp_path / "words.safetensors"}
+        with applied(model, [found]):
+            contexts = [m.at_timestep(encoder.encode, m.condition(encoder.encode, ["a *"]), torch.tensor([7]))
+                        for m in (manager, model.embedding_manager)]  # fmt: skip
         torch.testing.assert_close(*contexts)
     EmbeddingManager(encoder, ["*"]).save(tmp_path / "plain.safetensors")
     (plain,) = read_words([str(tmp_path / "plain.safetensors")], encoder)

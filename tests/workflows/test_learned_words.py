@@ -15,10 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from ldm.additions.base import applied
+from ldm.additions.layered_words import LayeredEmbeddingManager
+from ldm.additions.reading import read_additions
 from ldm.checkpoint import EmbeddingFile, write_embedding
+from ldm.modules.encoders.post_BERT import AdapterBERTEmbedder
 from ldm.util import UserError
-from ldm.workflows.learned_words import load_words, report_words
+from ldm.workflows.learned_words import files_of, report_words
 from ldm.workflows.models import open_model
+from ldm.workflows.studio import open_studio
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from tests.checkpoint.pickles import attacks
 from tests.helpers import ROOT
@@ -49,26 +54,29 @@ def test_a_word_with_the_vector_of_another_means_the_same(model: Any, tmp_path: 
     red = encoder.vector_of(encoder.token_of("red")).float()[None]
     write_embedding(tmp_path / "a.safetensors", EmbeddingFile({"square": red}))
     expected = model.get_learned_conditioning(["a red circle on"])
-    load_words(model, [str(tmp_path / "a.safetensors")])
-    assert torch.allclose(model.get_learned_conditioning(["a square circle on"]), expected, atol=1e-6)
+    with applied(model, read_additions(model, str(tmp_path / "a.safetensors"))):
+        assert torch.allclose(model.get_learned_conditioning(["a square circle on"]), expected, atol=1e-6)
 
 
 def test_several_files_and_a_rename(model: Any, tmp_path: Path) -> None:
     first = write(tmp_path / "a.safetensors", "circle")
     second = write(tmp_path / "b.pt", "circle", count=2)
     third = write(tmp_path / "c.bin", "on", "blue")
-    words = load_words(model, [first, f"{second}=square", f"{third}=blue:background"])
+    additions = read_additions(model, [first, f"{second}=square", f"{third}=blue:background"])
+    words = files_of(additions)
     names = {name: path.name for name, path in words.items()}
     assert names == {"circle": "a.safetensors", "square": "b.pt", "on": "c.bin", "background": "c.bin"}
-    manager = model.embedding_manager
-    assert torch.equal(manager.vectors("square"), vectors(2))
-    assert torch.equal(manager.vectors("background"), vectors(1, 1))
+    with applied(model, additions):
+        manager = model.embedding_manager
+        assert torch.equal(manager.vectors("square"), vectors(2))
+        assert torch.equal(manager.vectors("background"), vectors(1, 1))
+    assert model.embedding_manager is None
 
 
 def test_what_prompts_use_is_said(model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    words = load_words(model, [write(tmp_path / "a.safetensors", "circle", "square")])
-    with caplog.at_level(logging.INFO):
-        used = report_words(model, words, ["a red circle", "a red circle", "a blue background"])
+    additions = read_additions(model, write(tmp_path / "a.safetensors", "circle", "square"))
+    with caplog.at_level(logging.INFO), applied(model, additions):
+        used = report_words(model, files_of(additions), ["a red circle", "a red circle", "a blue background"])
     assert used == {"a red circle": ["circle"], "a blue background": []}
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert lines[:2] == [
@@ -80,8 +88,9 @@ def test_what_prompts_use_is_said(model: Any, tmp_path: Path, caplog: pytest.Log
 
 
 def test_a_word_beyond_the_last_token_is_not_used(model: Any, tmp_path: Path) -> None:
-    words = load_words(model, [write(tmp_path / "a.safetensors", "circle")])
-    assert list(report_words(model, words, ["a a a a a a a a circle"]).values()) == [[]]
+    additions = read_additions(model, write(tmp_path / "a.safetensors", "circle"))
+    with applied(model, additions):
+        assert list(report_words(model, files_of(additions), ["a a a a a a a a circle"]).values()) == [[]]
 
 
 def test_the_vectors_change_the_picture(ckpt: str, tmp_path: Path) -> None:
@@ -94,6 +103,43 @@ def test_the_vectors_change_the_picture(ckpt: str, tmp_path: Path) -> None:
     assert np.abs(np.asarray(plain, int) - np.asarray(learned, int)).max() > 1
     elsewhere = txt2img(replace(options, prompt="a red square", embedding_path=[path]))[0]
     assert np.array_equal(np.asarray(elsewhere), np.asarray(txt2img(replace(options, prompt="a red square"))[0]))
+
+
+def requests(folder: Path, encoder: Any) -> list[dict[str, Any]]:
+    """What ten requests put on the model, each another thing."""
+    first, second = write(folder / "a.safetensors", "circle"), write(folder / "b.pt", "circle", count=2)
+    layered = LayeredEmbeddingManager(encoder, layers=4, placeholder_strings=["red"], initializer_words=["blue"])
+    sizes: dict[str, Any] = {"n_embed": 16, "n_layer": 0, "vocab_size": 1, "max_seq_len": 8, "use_tokenizer": False}
+    adapted = AdapterBERTEmbedder(adapter_dim=4, **sizes)
+    torch.manual_seed(0)
+    for parameter in [*layered.learned(), *adapted.text_adapters.parameters()]:
+        torch.nn.init.normal_(parameter)
+    layers, adapters = str(folder / "layered.safetensors"), str(folder / "adapters.safetensors")
+    layered.save(layers)
+    adapted.save_adapters(adapters)
+    return [
+        {}, {"embedding_path": first}, {"embedding_path": second}, {"adapter_path": adapters},
+        {"embedding_path": layers}, {}, {"embedding_path": [first, layers]},
+        {"embedding_path": [f"{second}=red"], "adapter_path": adapters}, {"embedding_path": f"{layers}=circle"}, {},
+    ]  # fmt: skip
+
+
+def test_what_a_request_puts_on_a_studio_is_gone_after_it(ckpt: str, tmp_path: Path) -> None:
+    """Ten requests on one Studio give what ten Studios give that nobody has used before."""
+    studio = open_studio(ckpt, device="cpu")
+    before = {name: value.clone() for name, value in studio.model.state_dict().items()}
+    options = Txt2ImgOptions(
+        prompt="a red circle", steps=4, n_samples=1, device="cpu", progress=False, skip_save=True, skip_grid=True
+    )
+    seen = set()
+    for number, additions in enumerate(requests(tmp_path, studio.model.cond_stage_model)):
+        one = replace(options, **additions)
+        picture = np.asarray(txt2img(one, studio)[0])
+        assert np.array_equal(picture, np.asarray(txt2img(one, open_studio(ckpt, device="cpu"))[0])), number
+        seen.add(picture.tobytes())
+        after = studio.model.state_dict()
+        assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
+    assert len(seen) == 8  # each of the seven changes the picture, and the three plain ones are the same
 
 
 def refusals(folder: Path) -> list[tuple[list[str], str]]:
@@ -120,7 +166,7 @@ def refusals(folder: Path) -> list[tuple[list[str], str]]:
 def test_what_does_not_fit_is_one_sentence(model: Any, tmp_path: Path) -> None:
     for sources, message in refusals(tmp_path):
         with pytest.raises(UserError) as caught:
-            load_words(model, sources)
+            read_additions(model, sources)
         assert message in str(caught.value), (sources, str(caught.value))
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "trace").exists()
