@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 import string
+from collections.abc import Sequence
 
 from ldm.util import atomic_write
 from ldm.world.captions import LANGUAGES
+from ldm.world.objects import objects
 from ldm.world.photos import PHOTOS, TEMPLATES
+from ldm.world.sentences import english
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SPARE = 16  # [unused0].. for words that are taught later
@@ -45,10 +48,14 @@ def english_vocabulary() -> list[str]:
     Letters alone and as continuations ('##a') spell any word that the list does not have, so that two unknown words
     stay two different sequences.
     """
+    return _tokens(english_words())
+
+
+def _tokens(words: Sequence[str]) -> list[str]:
     letters = string.ascii_lowercase + string.digits
     tokens = [
         *SPECIAL,
-        *english_words(),
+        *words,
         *string.punctuation,
         *(f"[unused{i}]" for i in range(SPARE)),
         *letters,
@@ -58,7 +65,24 @@ def english_vocabulary() -> list[str]:
     return list(dict.fromkeys(tokens))
 
 
-def write_vocabulary(path: str | os.PathLike[str]) -> None:
-    """Write the list as a vocab.txt."""
+def scene_words() -> list[str]:
+    """Every word that an English sentence about a scene can hold, and those of photographs' captions; no repeats."""
+    tables = (english.COLOURS, english.SIZES, english.TEXTURES, english.SHAPES, english.FIGURES, english.PLACES,
+              english.LANDSCAPES, english.IN_LANDSCAPES, english.RELATIONS)  # fmt: skip
+    ways = [way for table in tables for forms in table.values() for way in forms]
+    names = [form for thing in objects().values() for form in thing.forms["en"]]
+    templates = (*english.TEMPLATES, *english.PLAIN_TEMPLATES, *english.OPEN_TEMPLATES, *english.BESIDE)
+    about = "background backdrop ground plain gradient from to fading that turns in on against over with before top of"
+    text = " ".join([*ways, *names, *templates, *english.NICE, *english.TAGS, about, *english_words()]).lower()
+    return list(dict.fromkeys(re.findall(r"[a-z]+", re.sub(r"\{\w*\}", " ", text))))
+
+
+def scene_vocabulary() -> list[str]:
+    """The token list of the second world, built as that of the first."""
+    return _tokens(scene_words())
+
+
+def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str] | None = None) -> None:
+    """Write a list, the first world's where none is given, as a vocab.txt."""
     with atomic_write(path) as temporary:
-        temporary.write_text("\n".join(english_vocabulary()) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(tokens or english_vocabulary()) + "\n", encoding="utf-8")

@@ -11,8 +11,10 @@ from ldm.modules.diffusionmodules.patch_transform import (
     PatchDecoder,
     PatchEncoder,
     cosine_basis,
+    faded,
     lowest_frequencies,
     patch_basis,
+    surrounded,
 )
 from ldm.util import ConfigError
 
@@ -97,3 +99,33 @@ def test_vector_quantised_models_can_have_it_too() -> None:
 def test_it_needs_colour_pictures() -> None:
     with pytest.raises(ConfigError, match="patch_transform"):
         Encoder(**{**ON, "in_channels": 1})
+
+
+@torch.no_grad()
+def test_overlapping_patches_add_up_and_leave_no_seam() -> None:
+    encoder, decoder = PatchEncoder(16, 8, None, overlap=4), PatchDecoder(16, 8, overlap=4)
+    flat = torch.rand(1, 3, 1, 1).expand(1, 3, 32, 48)
+    torch.testing.assert_close(decoder(encoder(flat)), flat, rtol=0, atol=1e-5)
+    errors = 0.1 * torch.randn(8, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def steps(picture: torch.Tensor) -> float:
+        change = picture.diff(dim=-1).abs().mean((0, 1, 2))
+        border = torch.arange(1, 64) % 8 == 0
+        return float(change[border].mean() / change[~border].mean())
+
+    assert steps(PatchDecoder(16, 8)(errors)) > 3
+    assert steps(decoder(errors)) < 1.5  # the fade is steepest there
+
+
+def test_a_decoder_that_was_trained_without_overlap_becomes_one_with_it() -> None:
+    plain, wide = PatchDecoder(16, 8), PatchDecoder(16, 8, overlap=4)
+    torch.testing.assert_close(faded(plain.weight, 4), wide.weight)
+    plain_encoder, wide_encoder = PatchEncoder(16, 8, -6.0), PatchEncoder(16, 8, -6.0, overlap=4)
+    picture = torch.randn(1, 3, 24, 24)
+    torch.testing.assert_close(plain_encoder(picture), wide_encoder(picture))
+    torch.testing.assert_close(surrounded(plain_encoder.weight, 4), wide_encoder.weight)
+
+
+def test_an_overlap_wider_than_half_a_patch_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at most half of the factor 8, got 5"):
+        Encoder(**{**ON, "patch_overlap": 5})

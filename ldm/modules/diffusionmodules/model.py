@@ -49,6 +49,7 @@ class AutoencoderShape:
     tanh_out: bool = False  # squash the decoded picture into [-1,1]
     patch_transform: bool = False  # add a linear patch path that starts as a cosine transform
     patch_logvar: float = -6.0  # log-variance of the posterior that the patch path starts with
+    patch_overlap: int = 0  # pixels that neighbouring patches share to each side; half of the factor leaves no seams
 
     @classmethod
     def from_ddconfig(cls, ddconfig: dict[str, Any]) -> AutoencoderShape:
@@ -64,6 +65,8 @@ class AutoencoderShape:
         if shape.patch_transform and not shape.in_channels == shape.out_ch == COLOURS:
             raise ConfigError(f"patch_transform needs in_channels and out_ch to be {COLOURS}, "
                               f"got {shape.in_channels} and {shape.out_ch}")
+        if not 0 <= shape.patch_overlap <= shape.factor // 2:
+            raise ConfigError(f"patch_overlap is at most half of the factor {shape.factor}, got {shape.patch_overlap}")
         return shape
 
     @property
@@ -112,7 +115,7 @@ class Encoder(nn.Module):
         self.patch: PatchEncoder | None = None
         if shape.patch_transform:
             log_variance = shape.patch_logvar if shape.double_z else None
-            self.patch = PatchEncoder(shape.z_channels, shape.factor, log_variance)
+            self.patch = PatchEncoder(shape.z_channels, shape.factor, log_variance, shape.patch_overlap)
             _zero(self.conv_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -149,7 +152,7 @@ class Decoder(nn.Module):
         self.conv_out = conv3(widths[0], shape.out_ch)
         self.patch: PatchDecoder | None = None
         if shape.patch_transform:
-            self.patch = PatchDecoder(shape.z_channels, shape.factor)
+            self.patch = PatchDecoder(shape.z_channels, shape.factor, shape.patch_overlap)
             _zero(self.conv_out)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 COLOURS = 3
@@ -54,27 +55,70 @@ def patch_basis(count: int, patch: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class PatchEncoder(nn.Conv2d):
-    """Pictures to posterior moments, one patch at a time: means of about unit variance, a constant log-variance."""
+    """Pictures to posterior moments, one patch at a time: means of about unit variance, a constant log-variance.
 
-    def __init__(self, latent_channels: int, patch: int, log_variance: float | None) -> None:
+    With ``overlap`` each patch is seen with so many pixels around it, repeated at the picture's edges; at first they
+    count for nothing.
+    """
+
+    def __init__(self, latent_channels: int, patch: int, log_variance: float | None, overlap: int = 0) -> None:
         """``log_variance`` None: no moments, only the latent itself (``double_z: false``)."""
         moments = 1 if log_variance is None else 2
-        super().__init__(COLOURS, moments * latent_channels, patch, stride=patch)
+        super().__init__(COLOURS, moments * latent_channels, patch + 2 * overlap, stride=patch)
+        self.overlap = overlap
         basis, scale = patch_basis(latent_channels, patch)
         with torch.no_grad():
             self.weight.zero_()
             self.bias.zero_()  # type: ignore[union-attr]
-            self.weight[:latent_channels].copy_(basis / scale[:, None, None, None])
+            self.weight[:latent_channels].copy_(surrounded(basis / scale[:, None, None, None], overlap))
             if log_variance is not None:
                 self.bias[latent_channels:].fill_(log_variance)  # type: ignore[index]
 
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """[B,3,H,W] -> [B,moments,H/patch,W/patch]."""
+        if self.overlap:
+            input = F.pad(input, (self.overlap,) * 4, mode="replicate")
+        return super().forward(input)
+
 
 class PatchDecoder(nn.ConvTranspose2d):
-    """Latents to pictures, the inverse of ``PatchEncoder`` on the frequencies that it keeps."""
+    """Latents to pictures, the inverse of ``PatchEncoder`` on the frequencies that it keeps.
 
-    def __init__(self, latent_channels: int, patch: int) -> None:
-        super().__init__(latent_channels, COLOURS, patch, stride=patch)
+    With ``overlap`` neighbouring patches fade into each other over so many pixels to both sides of their border, so
+    that small errors of neighbouring latents leave no seam.
+    """
+
+    def __init__(self, latent_channels: int, patch: int, overlap: int = 0) -> None:
+        super().__init__(latent_channels, COLOURS, patch + 2 * overlap, stride=patch, padding=overlap)
+        self.overlap, self.patch = overlap, patch
         basis, scale = patch_basis(latent_channels, patch)
         with torch.no_grad():
             self.bias.zero_()  # type: ignore[union-attr]
-            self.weight.copy_(basis * scale[:, None, None, None])
+            self.weight.copy_(faded(basis * scale[:, None, None, None], overlap))
+
+    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        """[B,latent_channels,h,w] -> [B,3,h*patch,w*patch]."""
+        if not self.overlap:
+            return super().forward(input, output_size)
+        wide = super().forward(F.pad(input, (1,) * 4, mode="replicate"))  # else the picture's edges would fade out
+        return wide[..., self.patch : -self.patch, self.patch : -self.patch]
+
+
+def surrounded(patches: torch.Tensor, overlap: int) -> torch.Tensor:
+    """An encoder's patches [..., p, p] with ``overlap`` pixels of nothing around them."""
+    return F.pad(patches, (overlap,) * 4)
+
+
+def faded(patches: torch.Tensor, overlap: int) -> torch.Tensor:
+    """A decoder's patches [..., p, p] continued by reflection, fading out as sin^2: neighbours add up to one.
+
+    A cosine is its own reflection, so what is smooth across a border stays so.
+    """
+    if not overlap:
+        return patches
+    size = patches.shape[-1]
+    position = torch.arange(-overlap, size + overlap, device="cpu")
+    inside = torch.where(position < 0, -1 - position, torch.where(position >= size, 2 * size - 1 - position, position))
+    depth = torch.minimum(position, size - 1 - position).double() + 0.5  # from the nearest border, inwards
+    window = torch.sin(math.pi / 4 * (1 + (depth / overlap).clamp(-1, 1))).square().to(patches)
+    return patches[..., inside, :][..., inside] * window[:, None] * window

@@ -1,0 +1,70 @@
+"""What all languages' sentences share: choices, what a sentence leaves open, and the slips of people who type."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ldm.world.scene import Thing
+
+USUAL = 0.45  # share of choices that take the first, most usual way to say it
+Words = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Somebody who chooses words; without a generator they choose the most usual ones."""
+
+    rng: random.Random | None
+
+    def pick(self, ways: Sequence[str]) -> str:
+        """One of the ways to say something; the first is the most usual."""
+        if self.rng is None or self.rng.random() < USUAL:
+            return ways[0]
+        return self.rng.choice(ways)
+
+    def any(self, ways: Sequence[str]) -> str:
+        """One of the ways, all as likely."""
+        return ways[0] if self.rng is None else self.rng.choice(ways)
+
+    def chance(self, share: float) -> bool:
+        return self.rng is not None and self.rng.random() < share
+
+
+@dataclass(frozen=True)
+class Named:
+    """One thing in a sentence: what is said of it, and the colour that is named although it goes without saying."""
+
+    thing: Thing  # None is unsaid
+    own_colour: str | None = None
+    tones: tuple[str, str] | None = None  # two colours of a figure without a name
+    figure: str | None = None  # its kind: 'polygon', ...
+
+
+@dataclass(frozen=True)
+class Wish:
+    """All that a sentence says."""
+
+    named: tuple[Named, ...]
+    ground: str | None  # None is unsaid
+    relation: str | None = None  # of two things
+    aside: bool = False  # the relation is said as 'beside' or 'and': which is left is the order in the sentence
+
+
+def with_slip(text: str, rng: random.Random) -> str:
+    """The text with one plausible typing error in a word of five letters or more: swapped, doubled or lost letters."""
+    words = text.split(" ")
+    long = [i for i, word in enumerate(words) if len(word) > 4 and word.isascii() and word.isalpha()]
+    if not long:
+        return text
+    i = rng.choice(long)
+    word, at, slip = words[i], rng.randrange(1, len(words[i]) - 2), rng.randrange(3)
+    if slip == 0:
+        word = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    elif slip == 1:
+        word = word[:at] + word[at] + word[at:]
+    else:
+        word = word[:at] + word[at + 1 :]
+    words[i] = word
+    return " ".join(words)
