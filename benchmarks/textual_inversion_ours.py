@@ -109,7 +109,7 @@ class Ours(Side):
     def step(self, draws: Draws) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.moments.float().chunk(2, dim=1)
         latents = (mean + (log_variance / 2).exp() * draws.posterior) * SCALE
-        context = self.model.get_learned_conditioning(draws.tokens)
+        context = self.model.condition(draws.tokens)
         loss, _ = self.model.p_losses(latents, context, draws.t, draws.noise)
         loss.backward()
         assert self.vector.grad is not None

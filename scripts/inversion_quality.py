@@ -34,7 +34,7 @@ def there_and_back(model: Any, picture: Tensor, steps: int) -> tuple[float, floa
     """PSNR of the sampled-back picture against the autoencoder's, and of the autoencoder's against the picture."""
     z = model.encode_first_stage(picture).mode() * model.scale_factor
     reconstruction = model.decode_first_stage(z)
-    context = model.get_learned_conditioning([""])
+    context = model.condition([""], size=(z.shape[-2], z.shape[-1]))
     noise = invert(model, z, context, steps=steps)
     again = sample(model, noise, context, steps=steps)
     return psnr(model.decode_first_stage(again), reconstruction), psnr(reconstruction, picture)

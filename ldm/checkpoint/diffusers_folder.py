@@ -20,8 +20,19 @@ _AUTOENCODER = "ldm.models.autoencoder.AutoencoderKL"
 _CLIP = "ldm.modules.encoders.modules.FrozenCLIPEmbedder"
 _OPEN_CLIP = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
 _LATENT_DIFFUSION = "ldm.models.diffusion.ddpm.LatentDiffusion"
+_INPAINTING = "ldm.models.diffusion.ddpm.LatentInpaintDiffusion"
 
 _PARTS = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
+# parts of other models than Stable Diffusion 1 and 2, which would be wrong without them
+_OTHERS = {
+    "text_encoder_2": "a second text encoder (Stable Diffusion XL)",
+    "text_encoder_3": "a third text encoder (Stable Diffusion 3)",
+    "transformer": "a transformer in place of the UNet",
+    "prior": "a prior (unCLIP)",
+    "image_noising_scheduler": "image embeddings with noise (unCLIP)",
+    "low_res_scheduler": "a small picture with noise (up-scaling)",
+    "depth_estimator": "a depth network",
+}
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
 _SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
@@ -43,6 +54,7 @@ def read_diffusers_folder(path: str | os.PathLike[str]) -> MappedTensors:
     path = Path(path)
     if not (path / "model_index.json").is_file():
         return _read_part(path)
+    _refuse_others(path)
     whole = MappedTensors({}, [])
     for part, prefix in _PARTS.items():
         if not (path / part / "config.json").is_file():
@@ -51,6 +63,19 @@ def read_diffusers_folder(path: str | os.PathLike[str]) -> MappedTensors:
         whole.update({prefix + key: value for key, value in tensors.items()})
         whole.sources += tensors.sources
     return whole
+
+
+def _refuse_others(path: Path) -> None:
+    """Raises UserError for a pipeline with a part that has no counterpart here; its class is named."""
+    index = _read_json(path / "model_index.json")
+    named = {part for part, value in index.items() if value not in (None, [None, None])}
+    other = next((part for part in _OTHERS if part in named or (path / part).is_dir()), None)
+    if other is not None:
+        kind = index.get("_class_name", "pipeline")
+        raise UserError(
+            f"'{path}' is a {kind} with '{other}', {_OTHERS[other]}, which has no counterpart here; "
+            "diffusers folders of Stable Diffusion 1 and 2, in-painting included, can be opened"
+        )
 
 
 def _read_part(folder: Path) -> MappedTensors:
@@ -124,19 +149,21 @@ def diffusers_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not (path / "model_index.json").is_file():
         return _part_config(path)
+    _refuse_others(path)
     parts = {part: _part_config(path / part) for part in _PARTS}
     unet, vae = _read_json(path / "unet" / "config.json"), _read_json(path / "vae" / "config.json")
     channels = vae.get("latent_channels", 4)
+    target, own = _kind(path, unet, channels)
     return {
-        "target": _LATENT_DIFFUSION,
+        "target": target,
         "params": {
+            **own,
             **_schedule(path),
             "first_stage_key": "jpg",
             "cond_stage_key": "txt",
             "image_size": unet.get("sample_size"),
             "channels": channels,
             "cond_stage_trainable": False,
-            "conditioning_key": "crossattn" if unet.get("in_channels", 4) == channels else "hybrid",
             "scale_factor": vae.get("scaling_factor", 0.18215),
             "use_ema": False,
             "unet_config": parts["unet"],
@@ -144,6 +171,24 @@ def diffusers_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             "cond_stage_config": parts["text_encoder"],
         },
     }
+
+
+def _kind(path: Path, unet: dict[str, Any], channels: int) -> tuple[str, dict[str, Any]]:
+    """The class of the whole model, by what its UNet sees: a latent, or a mask and a masked picture's latent as well.
+
+    Raises:
+        UserError: it sees something else.
+    """
+    seen = unet.get("in_channels", 4)
+    if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("num_class_embeds"):
+        raise UserError(f"the UNet in '{path}' needs a vector besides the text, which no part of the folder makes here")
+    if seen == channels:
+        return _LATENT_DIFFUSION, {"conditioning_key": "crossattn"}
+    if seen == 2 * channels + 1:
+        return _INPAINTING, {"conditioning_key": "hybrid", "finetune_keys": None}
+    raise UserError(
+        f"the UNet in '{path}' sees {seen} channels: neither a latent of {channels} nor that with a mask and a picture"
+    )
 
 
 def _schedule(path: Path) -> dict[str, Any]:

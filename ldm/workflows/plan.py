@@ -36,9 +36,11 @@ def make_plan(options: Txt2ImgOptions, studio: Studio) -> Plan:
     """Options first, then the model's ``inference:`` section, then what is usual.
 
     Raises:
-        UserError: the size, the sampler or the number of steps does not fit the model.
+        UserError: the model needs more than a prompt, or the size, the sampler or the number of steps does not fit it.
     """
     model = studio.model
+    if model.needs:
+        raise UserError(model.needs.sentence)
     factor = model.first_stage_model.factor
     for flag, given, own in (("--C", options.channels, model.channels), ("--f", options.factor, factor)):
         if given is not None and given != own:

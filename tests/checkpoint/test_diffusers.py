@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -218,3 +219,43 @@ def test_folders_that_cannot_be_loaded_say_why(pipeline: Path, tmp_path: Path) -
     (pipeline / "unet" / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
     with pytest.raises(UserError, match="FluxTransformer2DModel"):
         read_state_dict(pipeline / "unet")
+
+
+def test_a_folder_with_another_models_parts_is_refused_by_name(pipeline: Path) -> None:
+    index = {"_class_name": "StableDiffusionXLPipeline", "image_encoder": [None, None]}
+    (pipeline / "model_index.json").write_text(json.dumps(index))
+    assert diffusers_config(pipeline)
+    (pipeline / "model_index.json").write_text(
+        json.dumps({**index, "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]})
+    )
+    for read in (diffusers_config, read_state_dict):
+        with pytest.raises(UserError, match=r"StableDiffusionXLPipeline with 'text_encoder_2', a second text encoder"):
+            read(pipeline)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"addition_embed_type": "text_time", "projection_class_embeddings_input_dim": 8}, "a vector besides the text"),
+        ({"in_channels": 5}, "sees 5 channels"),
+    ],
+)
+def test_a_unet_that_needs_more_than_the_folder_makes_is_refused(
+    pipeline: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    file = pipeline / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(UserError, match=sentence):
+        diffusers_config(pipeline)
+
+
+def test_an_in_painting_folder_is_an_in_painting_model(pipeline: Path) -> None:
+    torch.manual_seed(0)
+    UNet2DConditionModel(**{**SMALL_UNET, **SHAPES["sd_v1"], "in_channels": 9}).save_pretrained(pipeline / "unet")
+    model = load_model(None, pipeline)
+    assert [need.name for need in model.needs.required] == ["image", "mask"]
+    picture, mask = torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16)
+    tokens = torch.randint(0, 50, (1, 77), generator=torch.Generator().manual_seed(4))
+    condition = model.condition(tokens, size=(8, 8), image=picture, mask=mask)
+    assert condition["c_concat"][0].shape == (1, 5, 8, 8)
+    assert torch.isfinite(model.predict(torch.randn(1, 4, 8, 8), torch.tensor([501]), condition)).all()
