@@ -36,7 +36,7 @@ from ldm.workflows.inversion.invert import Inversion, invert_with_features
 from ldm.workflows.models import open_model
 from ldm.workflows.restyle.pairs import Pair, pictures_at, read_pairs
 from ldm.workflows.restyle.plan import DETAIL_MASKED, attention_sites, detail_sites
-from ldm.workflows.restyle.stylise import adain, executed_timesteps, start_noise, stylise
+from ldm.workflows.restyle.stylise import adain, executed_levels, start_noise, stylise
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "StyleID"
@@ -56,14 +56,14 @@ class Maker:
     def __post_init__(self) -> None:
         with torch.no_grad():
             self.context = self.model.get_learned_conditioning([""])
-        self.timesteps = executed_timesteps(self.model.schedule, self.steps)
+        self.levels = executed_levels(self.model.schedule, self.steps)
         self.inverted = functools.cache(self._invert)
 
     def _invert(self, picture: Picture) -> Inversion:
         return invert_with_features(
             self.model, clean_latent(self.model, picture.tensor()), self.context, steps=self.steps,
-            sites=attention_sites(self.model, None), detail=detail_sites(self.model), timesteps=self.timesteps,
-            dtype=None,
+            sites=attention_sites(self.model, None), detail=detail_sites(self.model),
+            timesteps=[level.told for level in self.levels], dtype=None,
         )  # fmt: skip
 
     def sampled(self, start: Tensor, content: Inversion, styles: Sequence[Inversion], **options: Any) -> Tensor:
@@ -82,7 +82,7 @@ class Maker:
         """A picture [3, H, W] for each of ``WAYS``."""
         of_content, of_style = self.inverted(content), self.inverted(style)
         start = start_noise(of_content.noise, [of_style.noise])
-        clean = self.timesteps[-1]
+        clean = self.levels[-1]
         made = [
             content.tensor()[0],
             reconstruction,

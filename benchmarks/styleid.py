@@ -131,7 +131,8 @@ def latents_file(steps: int, side: int) -> int:
     about = {"picture": "0" * 64, "steps": steps, "model": "0" * 32, "precision": "bf16"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "latents.safetensors"
-        Inversion({1 + 20 * i: latent.clone() for i in range(steps)}, latent).save(path, about)
+        told = {index: 981 - 20 * index for index in range(steps)}
+        Inversion({index: latent.clone() for index in told}, told, latent).save(path, about)
         return path.stat().st_size
 
 

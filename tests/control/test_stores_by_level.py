@@ -18,6 +18,7 @@ from ldm.control import AttentionMaps, CacheError, FeatureStore, Inject, Observe
 from ldm.models.diffusion.loop import CLEAN, Level, ask
 from ldm.models.diffusion.sampling import sample
 from ldm.modules.diffusionmodules.levels import at_level, numbered
+from ldm.modules.diffusionmodules.schedule import BetaSchedule, make_beta_schedule
 from ldm.util import UserError
 from tests.control.networks import network
 from tests.models.diffusion.sigma_world import SigmaSchedule
@@ -45,7 +46,6 @@ class Network:
         self.sites = sites(self.unet, "output_blocks", resolution=2)
         self.x = case.inputs["x"][:1]
 
-    @torch.no_grad()
     def predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         return self.unet(x, t, context=self.context)
 
@@ -128,6 +128,7 @@ def test_a_walk_in_other_steps_finds_what_is_told_the_same() -> None:
         kept.at(site, 9.5, "q")
 
 
+@torch.no_grad()
 def test_the_level_is_said_outside_of_a_walk() -> None:
     model, store = Network(Coarse()), FeatureStore(dtype=None)
     level = model.schedule.levels(STEPS)[2]
@@ -159,3 +160,34 @@ def test_files_of_earlier_versions_have_no_indices(tmp_path: Path) -> None:
     save_file({"a/b/q": torch.zeros(1)}, path, {"kind": "attention features"})
     with pytest.raises(CacheError, match="does not say of which noise levels it is: b"):
         FeatureStore.load(path)
+
+
+def test_an_energy_of_maps_moves_the_latent_before_a_step() -> None:
+    """What layout guidance does: at the first levels, the gradient of a loss on attention maps moves the latent."""
+    model, maps = Network(BetaSchedule.from_betas(make_beta_schedule("linear", 1000, 0.00085, 0.012))), AttentionMaps()
+    words = sites(model.unet, "output_blocks", kind="cross", resolution=2)
+    losses: dict[int, list[float]] = {}
+
+    def loss(x: Tensor, level: Level) -> Tensor:
+        with attention_mode(model.unet, {words: Observe(maps)}):
+            ask(model, x, level, None)
+        assert {index for _, index in maps.probs} == {level.index}
+        heat = maps.heat(1)[:, :, :4].mean() / maps.heat(1).mean()
+        maps.clear()
+        return (1 - heat / 2) ** 2
+
+    def energy(x: Tensor, level: Level) -> Tensor:
+        if level.index >= 2:
+            return x
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            before = loss(x, level)
+            (gradient,) = torch.autograd.grad(before, x)
+        moved = x.detach() - gradient / gradient.norm()
+        losses[level.index] = [float(before), float(loss(moved, level))]
+        return moved
+
+    plain = sample(model, model.x, None, steps=STEPS)
+    guided = sample(model, model.x, None, steps=STEPS, before=[energy])
+    assert list(losses) == [0, 1] and all(after < before for before, after in losses.values())
+    assert not torch.allclose(guided, plain, atol=1e-2)

@@ -1,4 +1,4 @@
-"""What a condition is made of: the parts that the network is fed, where they come from, and how many rows they have."""
+"""What a condition is made of: the parts that the network is fed, and where they come from."""
 
 from __future__ import annotations
 

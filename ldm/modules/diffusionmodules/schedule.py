@@ -204,8 +204,10 @@ class BetaSchedule:
         return x
 
     def tell(self, level: Level, x: Tensor) -> Tensor:
-        """The timestep, long [B], for the rows of ``x``."""
-        return torch.full((x.shape[0],), int(level.told), device=x.device, dtype=torch.long)
+        """The timestep [B] for the rows of ``x``; long, or float32 for one between two of the table."""
+        whole = level.told == int(level.told)
+        dtype = torch.long if whole else torch.float32
+        return torch.full((x.shape[0],), int(level.told) if whole else level.told, device=x.device, dtype=dtype)
 
     def estimate(self, out: Tensor, x: Tensor, level: Level) -> Estimate:
         """What the network's output ``out`` for latents ``x`` [B, C, h, w] at a level says; float32."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,7 +114,9 @@ def test_indices_are_those_of_the_whole_walk() -> None:
     assert schedule.levels(10, "linspace")[0].told == schedule.levels(10, "half_open")[0].told == 999
     assert schedule.levels(10, "linspace")[9].told == 0 and schedule.levels(10, "half_open")[9].told == 100
     assert schedule.level(7).index == 7
-    assert schedule.tell(down[3], start()).dtype == torch.long
+    assert schedule.tell(down[3], start()).tolist() == [921] * 4 and schedule.tell(down[3], start()).dtype == torch.long
+    between = schedule.tell(replace(down[3], told=979.02), start())
+    assert between.dtype == torch.float32 and between[0] == pytest.approx(979.02)
 
 
 class Listener(GaussianDenoiser):
