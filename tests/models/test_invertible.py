@@ -102,19 +102,23 @@ def test_only_training_batches_without_prompts_have_the_error_in_their_loss() ->
     assert "train/inversion_gap" not in network.eval().shared_step(empty)[1]
 
 
-def test_training_by_it_improves_inversion() -> None:
-    torch.manual_seed(1)
-    network = model(Network, parameterization="v").train()
+def inversion_error_after_training(weight: float, seed: int) -> float:
+    """Mean square of what inverting and sampling back changes, after 200 steps on the loss with that weight."""
+    torch.manual_seed(seed)
+    network = model(Network).train()
     z = torch.randn(4, 4, 8, 8)
-
-    def error() -> float:
-        back = sample(network, invert(network, z, None, steps=20), None, steps=20)
-        return (back - z).square().mean().item()
-
-    before = error()
     optimizer = torch.optim.Adam(network.model.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(200):
         optimizer.zero_grad()
-        invertible_loss(network, z, None, weight=20.0, stride=50)[0].backward()
+        invertible_loss(network, z, None, weight=weight, stride=50)[0].backward()
         optimizer.step()
-    assert error() < 0.7 * before
+    back = sample(network, invert(network, z, None, steps=20), None, steps=20)
+    return (back - z).square().mean().item()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_training_by_it_improves_inversion(seed: int) -> None:
+    """Against the usual loss alone, which improves it as well: the same start, data, timesteps and noise."""
+    usual = inversion_error_after_training(0.0, seed)
+    assert inversion_error_after_training(5.0, seed) < 0.8 * usual
+    assert inversion_error_after_training(-1.0, seed) > 1.1 * usual  # and its sign matters

@@ -50,8 +50,8 @@ def test_ddim_parameters_with_eta_one_are_the_ddpm_posterior() -> None:
 def test_what_the_network_says_becomes_eps_and_x0(parameterization: str) -> None:
     schedule = BetaSchedule.from_betas(make_beta_schedule("linear", 1000, 0.00085, 0.012), parameterization)
     x0, eps, t = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4), torch.tensor([0, 500, 999])
-    x = schedule.add_noise(x0, t, eps)
     s, n = (f(t).float().reshape(3, 1, 1, 1) for f in (schedule.signal, schedule.noise))
+    x = s * x0 + n * eps
     out = {"eps": eps, "x0": x0, "v": s * eps - n * x0}[parameterization]
     torch.testing.assert_close(schedule.to_eps(out, x, t), eps, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(schedule.to_x0(out, x, t), x0, rtol=1e-4, atol=1e-4)

@@ -222,11 +222,6 @@ class BetaSchedule:
         """sqrt(1 - acp_t), float64, of the shape of ``t``, on the CPU."""
         return (1 - self._at(t)).sqrt()
 
-    def add_noise(self, x0: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
-        """x_t, a sample of q(x_t | x0) for the given noise; float32, shape of ``x0``."""
-        signal, spread = self._factors(t, x0)
-        return signal * x0.float() + spread * noise.float()
-
     def to_eps(self, out: Tensor, x: Tensor, t: Tensor | int) -> Tensor:
         """The noise in ``x`` [B, ...] that the network output ``out`` stands for; float32."""
         return output_to_eps(out, x, *self._factors(t, x), self.parameterization)
