@@ -18,22 +18,22 @@ else:
 
 __all__ = ["Hooked", "without_lightning"]
 
+_DIFFUSION = "ldm.models.diffusion"
+
 # public class -> the same without LightningModule
 PLAIN = {
     "ldm.models.autoencoder.AutoencoderKL": "ldm.models.first_stage.KLAutoencoder",
     "ldm.models.autoencoder.IdentityFirstStage": "ldm.models.first_stage.IdentityFirstStage",
     "ldm.models.autoencoder.VQModel": "ldm.models.first_stage.VQAutoencoder",
     "ldm.models.autoencoder.VQModelInterface": "ldm.models.first_stage.VQInterface",
-    "ldm.models.diffusion.ddpm.DDPM": "ldm.models.diffusion.loss.DiffusionModel",
-    "ldm.models.diffusion.ddpm.LatentDiffusion": "ldm.models.diffusion.latent.LatentModel",
-    "ldm.models.diffusion.ddpm.LatentFinetuneDiffusion": "ldm.models.diffusion.variants.FinetuneModel",
-    "ldm.models.diffusion.ddpm.LatentInpaintDiffusion": "ldm.models.diffusion.variants.InpaintModel",
-    "ldm.models.diffusion.ddpm.LatentDepth2ImageDiffusion": "ldm.models.diffusion.variants.DepthModel",
-    "ldm.models.diffusion.ddpm.LatentUpscaleFinetuneDiffusion": "ldm.models.diffusion.variants.UpscaleFinetuneModel",
-    "ldm.models.diffusion.ddpm.LatentUpscaleDiffusion": "ldm.models.diffusion.variants.UpscaleModel",
-    "ldm.models.diffusion.ddpm.ImageEmbeddingConditionedLatentDiffusion": (
-        "ldm.models.diffusion.variants.ImageEmbeddingModel"
-    ),
+    f"{_DIFFUSION}.ddpm.DDPM": f"{_DIFFUSION}.loss.DiffusionModel",
+    f"{_DIFFUSION}.ddpm.LatentDiffusion": f"{_DIFFUSION}.latent.LatentModel",
+    f"{_DIFFUSION}.ddpm.LatentFinetuneDiffusion": f"{_DIFFUSION}.variants.FinetuneModel",
+    f"{_DIFFUSION}.ddpm.LatentInpaintDiffusion": f"{_DIFFUSION}.variants.InpaintModel",
+    f"{_DIFFUSION}.ddpm.LatentDepth2ImageDiffusion": f"{_DIFFUSION}.variants.DepthModel",
+    f"{_DIFFUSION}.ddpm.LatentUpscaleFinetuneDiffusion": f"{_DIFFUSION}.noised_variants.UpscaleFinetuneModel",
+    f"{_DIFFUSION}.ddpm.LatentUpscaleDiffusion": f"{_DIFFUSION}.noised_variants.UpscaleModel",
+    f"{_DIFFUSION}.ddpm.ImageEmbeddingConditionedLatentDiffusion": f"{_DIFFUSION}.noised_variants.ImageEmbeddingModel",
 }
 
 

@@ -75,5 +75,7 @@ class MeanEmbedder(nn.Module):
 class LevelAugmentation(nn.Module):
     """Adds nothing, and says so: the level's features are zero."""
 
-    def forward(self, x: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, noise_level: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return x, torch.zeros_like(x)

@@ -164,6 +164,11 @@ def test_each_picture_of_a_small_one_has_its_own_noise_at_the_usual_level() -> N
     assert condition["c_adm"].tolist() == [20, 20]
     assert not torch.equal(*condition["c_concat"][0].chunk(2))
     assert model.condition(["a"], size=(8, 8), noise_level=7, **GIVEN["upscale"])["c_adm"].tolist() == [7]
+    noise = torch.randn(1, 3, 8, 8)
+    given = [model.condition(["a"] * n, size=(8, 8), noise=noise, **GIVEN["upscale"])["c_concat"][0] for n in (1, 2)]
+    assert torch.equal(given[0], given[1][1:])  # the same noise, the same condition, in any batch
+    with pytest.raises(UserError, match=r"'noise' must be \[B, 3, 8, 8\]"):
+        model.condition(["a"], size=(8, 8), noise=noise[..., :4], **GIVEN["upscale"])
     with pytest.raises(UserError, match="noise level"):
         model.condition(["a"], size=(8, 8), noise_level=1000, **GIVEN["upscale"])
 
@@ -173,6 +178,14 @@ def test_other_sizes_and_numbers_of_rows_are_refused() -> None:
         open_kind("upscale").condition(["a"], size=(16, 16), **GIVEN["upscale"])
     with pytest.raises(UserError, match="for 2 images was given for a batch of 3"):
         open_kind("class").condition([""] * 3, class_label=[1, 2])
+    for kind in ("inpaint", "masked_picture"):
+        with pytest.raises(UserError, match="the mask has 4 x 4 beside a picture of 16 x 16"):
+            open_kind(kind).condition(["a"], size=(8, 8), image=PICTURE, mask=torch.ones(1, 1, 4, 4))
+    with pytest.raises(UserError, match="8 x 8 beside latents of 4 x 4"):
+        open_kind("inpaint").condition(["a"], size=(4, 4), **GIVEN["inpaint"])
+    for wrong in (PICTURE[0], PICTURE[:, :2], "photo.png"):
+        with pytest.raises(UserError, match="'image' must be pictures"):
+            open_kind("depth").condition(["a"], size=(8, 8), image=wrong)
     for kind in ("inpaint", "depth"):
         with pytest.raises(UserError, match="needs 'size'"):
             open_kind(kind).condition(["a"], **GIVEN[kind])

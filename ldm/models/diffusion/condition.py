@@ -27,9 +27,9 @@ KINDS: dict[str | None, tuple[str, ...]] = {
 }
 
 CONTEXT = Need("context", "a context [B, N, D], as the network takes it")
-CHANNELS = Need("low_res", "pictures [B, C, h, w] in [-1, 1], as large as the latents")
-PICTURE = Need("image", "pictures [B, 3, H, W] in [-1, 1]")
-MASK = Need("mask", "masks [B, 1, H, W], 1 where something new is wanted and 0 elsewhere")
+CHANNELS = Need("low_res", "pictures [B, 3, h, w] in [-1, 1], as large as the latents", 3)
+PICTURE = Need("image", "pictures [B, 3, H, W] in [-1, 1]", 3)
+MASK = Need("mask", "masks [B, 1, H, W], 1 where something new is wanted and 0 elsewhere", 1)
 # what is given as it is, where a model has a part that neither its encoder nor its class makes
 AS_IT_IS = {
     "c_concat": Need("c_concat", "channels [B, *, h, w] beside the latents"),
@@ -65,12 +65,17 @@ def encoded_part(kind: str | None) -> str:
     return "c_crossattn" if "c_crossattn" in parts else parts[0]
 
 
-def check_size(channels: Iterable[Tensor], size: tuple[int, int]) -> None:
-    """Raises UserError when what is put beside the latents is not as large as they are."""
+def check_size(
+    channels: Iterable[Tensor],
+    size: tuple[int, int],
+    has: str = "the condition has channels of",
+    beside: str = "latents of",
+) -> None:
+    """Raises UserError when what is put beside the latents [..., h, w] is not as large as they are, (h, w)."""
     for tensor in channels:
         if tuple(tensor.shape[-2:]) != tuple(size):
             here, there = (" x ".join(map(str, sides)) for sides in (tensor.shape[-2:], size))
-            raise UserError(f"the condition has channels of {here} beside latents of {there}; give a picture that fits")
+            raise UserError(f"{has} {here} beside {beside} {there}; give a picture that fits")
 
 
 def in_rows(values: Any, rows: int) -> Tensor:

@@ -57,9 +57,7 @@ class ConditionedModel(DiffusionModel):
         mask = (MASK,) if self._sees_mask else ()
         return Needs((*encoded, *mask, *others), reads_prompts=self._takes is None)
 
-    def condition(
-        self, prompts: Sequence[str] | Tensor, *, size: tuple[int, int] | None = None, **given: Any
-    ) -> Parts:
+    def condition(self, prompts: Sequence[str] | Tensor, *, size: tuple[int, int] | None = None, **given: Any) -> Parts:
         """The condition of ``len(prompts)`` pictures, as the parts that the network is fed; {} without one.
 
         Args:
@@ -109,6 +107,7 @@ class ConditionedModel(DiffusionModel):
     def _masked_parts(self, image: Tensor, mask: Tensor) -> Parts:
         """The first stage's view of a picture that is black where the mask is 1, and the mask in [-1, 1]."""
         image, mask = image.to(self.device), mask.to(self.device)
+        check_size([mask], (image.shape[-2], image.shape[-1]), "the mask has", "a picture of")
         encoded = self.get_learned_conditioning((image + 1) * (1 - mask) - 1)
         return {"c_concat": [encoded, F.interpolate(2 * mask - 1, size=encoded.shape[-2:])]}
 

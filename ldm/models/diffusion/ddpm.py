@@ -1,13 +1,14 @@
 """The diffusion models under their public names, as Lightning modules: a model, its hooks, and Lightning.
 
-What they do is in ``network``, ``loss``, ``latent`` and ``variants`` beside this file, which need no Lightning.
+What they do is in ``network``, ``loss``, ``latent``, ``variants`` and ``noised_variants`` beside this file, which need
+no Lightning.
 """
 
 from __future__ import annotations
 
 import pytorch_lightning as pl
 
-from ldm.models.diffusion import variants
+from ldm.models.diffusion import noised_variants, variants
 from ldm.models.diffusion.lightning import DiffusionHooks, LatentHooks
 from ldm.models.diffusion.network import DiffusionWrapper
 
@@ -44,13 +45,13 @@ class LatentDepth2ImageDiffusion(variants.DepthModel, LatentFinetuneDiffusion):
     """A new picture with the depth of a given one."""
 
 
-class LatentUpscaleFinetuneDiffusion(variants.UpscaleFinetuneModel, LatentFinetuneDiffusion):
+class LatentUpscaleFinetuneDiffusion(noised_variants.UpscaleFinetuneModel, LatentFinetuneDiffusion):
     """Up-scaling on top of a text-to-image model."""
 
 
-class LatentUpscaleDiffusion(variants.UpscaleModel, LatentDiffusion):
+class LatentUpscaleDiffusion(noised_variants.UpscaleModel, LatentDiffusion):
     """A picture four times as large."""
 
 
-class ImageEmbeddingConditionedLatentDiffusion(variants.ImageEmbeddingModel, LatentDiffusion):
+class ImageEmbeddingConditionedLatentDiffusion(noised_variants.ImageEmbeddingModel, LatentDiffusion):
     """Variations of a picture."""

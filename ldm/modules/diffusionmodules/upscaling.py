@@ -52,7 +52,9 @@ class AbstractLowScaleModel(nn.Module):
         signal, spread = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
         return q_sample(x_start, t, noise.to(x_start), signal.to(x_start.device), spread.to(x_start.device))
 
-    def forward(self, x: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, noise_level: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The condition ``x`` [B, ...] as the network is to see it, and its noise levels [B]."""
         raise NotImplementedError
 
@@ -63,7 +65,9 @@ class AbstractLowScaleModel(nn.Module):
 class SimpleImageConcat(AbstractLowScaleModel):
     """The condition as it is, at noise level 0."""
 
-    def forward(self, x: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, noise_level: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return x, torch.zeros(x.shape[0], device=x.device, dtype=torch.long)
 
 
@@ -79,11 +83,13 @@ class ImageConcatWithNoiseAugmentation(AbstractLowScaleModel):
         super().__init__(noise_schedule_config)
         self.max_noise_level = max_noise_level
 
-    def forward(self, x: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, noise_level: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         if noise_level is None:
             noise_level = torch.randint(0, self.max_noise_level, x.shape[:1], device="cpu")
         noise_level = noise_level.to(x.device)
-        return self.q_sample(x, noise_level), noise_level
+        return self.q_sample(x, noise_level, noise), noise_level
 
 
 _SCHEDULE_KEYS = ("beta_schedule", "timesteps", "linear_start", "linear_end", "cosine_s")

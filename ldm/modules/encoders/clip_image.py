@@ -31,7 +31,7 @@ class ClipImageEmbedder(AbstractEncoder):
         ConfigError: an unknown ``model``.
     """
 
-    takes = Need("image", "pictures [B, 3, H, W] in [-1, 1]")
+    takes = Need("image", "pictures [B, 3, H, W] in [-1, 1]", 3)
 
     def __init__(
         self,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from ldm.util import UserError
 
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that a condition is made of: the keyword of ``model.condition``, and what it is."""
+    """One thing that a condition is made of: the keyword of ``model.condition``, and what it is.
+
+    ``channels`` are those of a picture [B, channels, H, W]; None where it is no picture.
+    """
 
     name: str
     what: str
+    channels: int | None = None
     instead: str | None = None  # another keyword that does as well
 
 
@@ -47,13 +54,19 @@ class Needs:
         besides = "besides the prompt" if self.reads_prompts else "in place of a prompt"
         return f"this model needs {things} {besides}; what takes it: {taker}"
 
-    def check(self, given: Collection[str]) -> None:
-        """Raises UserError when something that is needed is not among ``given``, or something there is not known."""
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Raises UserError when something that is needed is not among ``given``, is no such thing, or is not known."""
         missing = [need for need in self.required if need.name not in given and need.instead not in given]
         if missing:
             raise UserError(f"the condition lacks '{missing[0].name}': {self.sentence}")
         every = (*self.required, *self.optional)
         known = {need.name for need in every} | {need.instead for need in every if need.instead is not None}
+        for need in every:
+            value = given.get(need.name)
+            is_picture = isinstance(value, Tensor) and value.dim() == 4 and value.shape[1] == need.channels
+            if need.name in given and need.channels is not None and not is_picture:
+                got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise UserError(f"'{need.name}' must be {need.what}; got {got}")
         unknown = [name for name in given if name not in known]
         if unknown:
             takes = ", ".join(sorted(known)) or "prompts alone"

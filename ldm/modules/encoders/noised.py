@@ -42,12 +42,14 @@ class LowScaleEncoder(AbstractLowScaleModel):
         self.output_size = output_size
         self.scale_factor = scale_factor
 
-    def forward(self, x: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, noise_level: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Pictures [B, 3, H, W] -> noisy latents [B, C, output_size, output_size] and their levels [B]."""
         z = self.scale_factor * self.model.encode(x).sample()
         if noise_level is None:
             noise_level = torch.randint(0, self.max_noise_level, z.shape[:1], device="cpu")
-        z = self.q_sample(z, noise_level.to(z.device))
+        z = self.q_sample(z, noise_level.to(z.device), noise)
         if self.output_size is not None:
             z = F.interpolate(z, size=self.output_size, mode="nearest")
         return z, noise_level.to(z.device)
@@ -88,9 +90,11 @@ class CLIPEmbeddingNoiseAugmentation(ImageConcatWithNoiseAugmentation):
         self.clip_stats_path = clip_stats_path
         self._stats: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, x: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, noise_level: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         mean, std = (value.to(x) for value in self.statistics())
-        noisy, noise_level = super().forward((x - mean) / std, noise_level)
+        noisy, noise_level = super().forward((x - mean) / std, noise_level, noise)
         return noisy * std + mean, timestep_embedding(noise_level, self.timestep_dim)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
