@@ -59,12 +59,12 @@ def report(word: str, tokenizer: TextTokenizer, texts: dict[int, str]) -> str:
     pieces = tokenizer.pieces(word)
     shown = " ".join(f"{texts[piece]}({piece})" for piece in pieces)
     if not pieces:
-        return "no tokens: neither an init word nor a placeholder"
+        return "no tokens: a placeholder, no init word"
     if tokenizer.unknown in pieces and texts[pieces[0]].startswith("["):
-        return f"{shown}: not in the vocabulary, so neither an init word nor a placeholder"
+        return f"{shown}: not in the vocabulary: a placeholder, no init word"
     if len(pieces) == 1:
         return f"{shown}: one token; an init word, or a placeholder"
-    return f"{shown}: {len(pieces)} tokens; an init word (spread over the vectors, or averaged), no placeholder"
+    return f"{shown}: {len(pieces)} tokens; an init word (spread over the vectors, or averaged), or a placeholder"
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.additions.layered_words import LayeredEmbeddingManager
+from ldm.additions.vector_dict import VectorDict
 from ldm.additions.words import Paths
 from ldm.checkpoint import read_state_dict, save_state_dict
 from ldm.checkpoint.embeddings import PER_TIMESTEP, read_about
@@ -110,10 +111,16 @@ class TimedEmbeddingManager(LayeredEmbeddingManager):
         if len(words) != len(self.mappers):
             raise UserError(f"'{path}' holds the words {', '.join(words)}; the configuration must have as many")
         weights = {_renamed(key, rename): value for key, value in read_state_dict(path).items()}
+        self.string_to_param_dict.clear()
+        self.initial_embeddings.clear()
         self.load_state_dict(weights)
+        self.init_words = {name: word for name, word in self.init_words.items() if name in self.initial_embeddings}
         kept = [rename.get(word, word) for word in words]
-        for old in [name for name in self.placeholders if name not in kept]:
-            del self.string_to_param_dict[old]
+        vectors = {name: self.vectors(name) for name in kept}  # in the order of the mappers
+        self.string_to_param_dict.clear()
+        for name, value in vectors.items():
+            self.string_to_param_dict[name] = value
+        self._tokens.clear()
 
     def _of_layer(self, vectors: Tensor, layer: int) -> Tensor:
         return vectors
@@ -140,12 +147,12 @@ class TimedEmbeddingManager(LayeredEmbeddingManager):
         missing = next((old for old in names if old not in words), None)
         if missing is not None or ("" in (rename or {}) and len(words) > 1):
             raise UserError(f"'{path}' holds {', '.join(map(repr, words))}; say which to rename: '{path}=<old>:<new>'")
-        width = read_state_dict(path)[f"{PARTS[0]}.{words[0]}"].shape[-1]
+        width = read_state_dict(path)[f"{PARTS[0]}.{VectorDict.attribute_of(words[0])}"].shape[-1]
         if width != embedder.width:
             raise UserError(f"'{path}' was made for width {width}, but the loaded model is of width {embedder.width}")
         manager = cls(
             embedder, int(about["layers"]), int(about["hidden"]), num_vectors_per_token=int(about["vectors"]),
-            placeholder_strings=[names.get(word, word) for word in words],
+            placeholder_strings=[f"word {number}" for number in range(len(words))],  # until the file has named them
         )  # fmt: skip
         manager.load(path, names)
         return manager
@@ -163,5 +170,6 @@ def _words_in(about: Mapping[str, str]) -> list[str]:
 
 def _renamed(key: str, names: Mapping[str, str]) -> str:
     """A key of the state dict with its placeholder under another name."""
-    part, dot, placeholder = key.partition(".")
-    return part + dot + names.get(placeholder, placeholder) if part in PARTS else key
+    part, dot, attribute = key.partition(".")
+    placeholder = VectorDict.name_of(attribute)
+    return part + dot + VectorDict.attribute_of(names.get(placeholder, placeholder)) if part in PARTS else key

@@ -195,7 +195,7 @@ class Words(Addition, nn.Module):
         foreign = [one for one in texts if isinstance(self.embedder, Multilingual) and self.embedder.is_foreign(one)]
         if foreign:
             raise UserError(f"words for timesteps are for English prompts; '{foreign[0]}' is in another language")
-        return self.embedder.tokenize(texts).to(device)
+        return self.embedder.tokenize(texts, self.placeholders).to(device)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.additions.placeholders import spread
+from ldm.additions.vector_dict import VectorDict
 from ldm.additions.vocabulary import Words
 from ldm.checkpoint.embeddings import PER_LAYER, EmbeddingFile, read_embedding, write_embedding
 from ldm.modules.encoders.base import TokenSpace
@@ -19,7 +19,6 @@ from ldm.util import ConfigError, UserError
 
 PER_IMAGE_WORDS = tuple("אבגדהוזחטיכלמנסעפצקרשת")  # one for each training picture, as the original has them
 STEPS_PER_VECTOR = 2000  # progressive words: one more vector after as many looks at a placeholder
-PROPOSALS = ("*", "@", "~", "^", "#", "sks", "toy", "thing", "object", "ball", "hat")
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -35,18 +34,18 @@ class EmbeddingManager(Words):
 
     Args:
         embedder: the text encoder whose tokens and vectors these are.
-        placeholder_strings: words that are one token each.
+        placeholder_strings: words or signs of any kind.
         initializer_words: what each placeholder begins from, in the same order; without one it begins from uniform
             random numbers in [0, 1).
-        per_image_tokens: one further placeholder for each training picture, True for letters that BERT and CLIP know,
-            or a list of words.
+        per_image_tokens: one further placeholder for each training picture, True for letters, or a list of words.
         num_vectors_per_token: n.
         progressive_words: begin with one vector and add one after every 2000 looks at a placeholder.
         embedding_manager_ckpt: a file to go on with.
 
     Raises:
-        UserError: a placeholder or an initial word that the encoder's vocabulary does not have, or a file that does not
-            fit. Only words are checked later, at the first use, where the encoder is still on the meta device.
+        UserError: two placeholders that are one to the encoder, an initial word that its vocabulary does not have, or a
+            file that does not fit. Only words are checked later, at the first use, where the encoder is still on the
+            meta device.
     """
 
     def __init__(
@@ -71,8 +70,8 @@ class EmbeddingManager(Words):
         words = [] if initializer_words is None else list(initializer_words)
         self.init_words = {name: word for name, word in zip(own, words, strict=False) if word}
         own += PER_IMAGE_WORDS if per_image_tokens is True else (per_image_tokens or ())
-        self.string_to_param_dict = nn.ParameterDict()
-        self.initial_embeddings = nn.ParameterDict()
+        self.string_to_param_dict = VectorDict()
+        self.initial_embeddings = VectorDict()
         for name in own:
             self._begin(name)
         self.register_load_state_dict_post_hook(_take_initial_vectors_anew)
@@ -149,32 +148,32 @@ class EmbeddingManager(Words):
         return dict(self.initial_embeddings.items())
 
     def token(self, placeholder: str) -> int:
-        """The id of a placeholder.
+        """The id of a placeholder in rows of tokens; negative where it is no single token of the encoder.
 
         Raises:
-            UserError: it is not exactly one token; a word that is one is proposed.
+            UserError: it is empty, or another placeholder means the same to the encoder.
         """
         if placeholder not in self._tokens:
-            self._tokens[placeholder] = token_of_placeholder(self.embedder, placeholder, self._tokens)
+            self._tokens[placeholder] = _token_of(self.embedder, placeholder, self._tokens)
         return self._tokens[placeholder]
 
     def used_in(self, prompt: str) -> list[str]:
         """The placeholders that a prompt uses."""
-        tokens = set(self.embedder.tokenize(prompt).flatten().tolist())
+        tokens = set(self.embedder.tokenize(prompt, self.placeholders).flatten().tolist())
         return [name for name in self.placeholders if self.token(name) in tokens]
 
     def add_vectors(self, vectors: Mapping[str, Tensor]) -> None:
         """Give placeholders the vectors [n, D]; those that are there already get these in place of theirs.
 
         Raises:
-            UserError: a placeholder that is not one token, or vectors of another width.
+            UserError: two placeholders that are one to the encoder, or vectors of another width.
         """
         for name, value in vectors.items():
             if value.dim() != 2 or value.shape[1] != self.width:
                 raise UserError(f"the vectors of '{name}' are {list(value.shape)}; this model needs [n, {self.width}]")
             if not self._is_meta:
                 self.token(name)
-            self._keep(self.string_to_param_dict, name, nn.Parameter(self._own(value)))
+            self.string_to_param_dict[name] = nn.Parameter(self._own(value))
             start = self.initial(name)
             if start is not None and start.shape != value.shape:
                 del self.initial_embeddings[name]
@@ -218,7 +217,7 @@ class EmbeddingManager(Words):
         for file in files:
             for name, start in file.initial.items():
                 if start.shape == self.vectors(name).shape:
-                    self._keep(self.initial_embeddings, name, nn.Parameter(self._own(start), requires_grad=False))
+                    self.initial_embeddings[name] = nn.Parameter(self._own(start), requires_grad=False)
                     self.init_words.pop(name, None)  # the file knows better where it began
 
     def _read(self, path: str | os.PathLike[str], rename: Mapping[str, str]) -> EmbeddingFile:
@@ -244,7 +243,7 @@ class EmbeddingManager(Words):
             raise UserError(f"there is no learned word to write to '{path}'")
         vectors = {name: self.vectors(name).detach().float().cpu() for name in self.placeholders}
         initial = {name: start.detach().float().cpu() for name, start in self.initial_embeddings.items()}
-        tokens = {name: self.token(name) for name in self.placeholders}
+        tokens = {name: self.token(name) for name in self.placeholders if self.token(name) >= 0}
         write_embedding(path, EmbeddingFile(vectors, self._about() | dict(metadata or {}), initial, tokens))
 
     def _about(self) -> dict[str, str]:
@@ -260,7 +259,7 @@ class EmbeddingManager(Words):
         What has been trained stays as it is; its start is still that of its word.
 
         Raises:
-            UserError: a placeholder or a word that the encoder does not have.
+            UserError: two placeholders that are one to the encoder, or a word that it does not have.
         """
         if self._is_meta:
             return
@@ -279,32 +278,25 @@ class EmbeddingManager(Words):
 
     def _begin(self, name: str) -> None:
         """A new placeholder: random, or zeros until its word's vectors are known."""
+        if VectorDict.attribute_of(name) != name:  # the original's own format has no place for it
+            raise UserError(f"a word that learns cannot be called '{name}': it has a dot or means something to torch")
         shape = (self.rows, self.embedder.width)
         if name not in self.init_words:
-            self._keep(self.string_to_param_dict, name, nn.Parameter(torch.rand(shape, device="cpu")))
+            self.string_to_param_dict[name] = nn.Parameter(torch.rand(shape, device="cpu"))
             return
         start = torch.zeros(shape, device="cpu")
-        self._keep(self.string_to_param_dict, name, nn.Parameter(start.clone()))
-        self._keep(self.initial_embeddings, name, nn.Parameter(start, requires_grad=False))
-
-    @staticmethod
-    def _keep(where: nn.ParameterDict, name: str, value: nn.Parameter) -> None:
-        try:
-            where[name] = value
-        except KeyError as error:  # torch keeps parameters as attributes
-            raise UserError(
-                f"a placeholder cannot be called '{name}': it has a dot or means something to torch"
-            ) from error
+        self.string_to_param_dict[name] = nn.Parameter(start.clone())
+        self.initial_embeddings[name] = nn.Parameter(start, requires_grad=False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Placeholders and numbers of vectors are those of the weights, where they have any."""
         for part in (self.string_to_param_dict, self.initial_embeddings):
             own = prefix + ("string_to_param_dict." if part is self.string_to_param_dict else "initial_embeddings.")
             for key, value in state_dict.items():
-                name = key.removeprefix(own)
+                name = VectorDict.name_of(key.removeprefix(own))
                 if key.startswith(own) and (name not in part or part[name].shape != value.shape):
                     fresh = torch.empty(value.shape, device="cpu")
-                    self._keep(part, name, nn.Parameter(fresh, requires_grad=part is self.string_to_param_dict))
+                    part[name] = nn.Parameter(fresh, requires_grad=part is self.string_to_param_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _own(self, value: Tensor) -> Tensor:
@@ -328,38 +320,10 @@ def _take_initial_vectors_anew(manager: nn.Module, incompatible: Any) -> None:
         manager.take_initial_vectors()
 
 
-def token_of_placeholder(embedder: TokenSpace, word: str, taken: Mapping[str, int] | None = None) -> int:
-    """The id of a word that may stand for something new.
-
-    Args:
-        embedder: whose vocabulary.
-        word: the placeholder.
-        taken: other placeholders and their ids.
-
-    Raises:
-        UserError: it is not one token, or the same one as another placeholder; a word that would do is proposed.
-    """
-    taken = taken or {}
-    try:
-        token = embedder.token_of(word)
-    except UserError as error:
-        problem = str(error).partition(";")[0]
-        if not problem.startswith(f"'{word}'"):  # there is no vocabulary to look into
-            raise
-        proposal = propose_placeholder(embedder, taken.values())
-        advice = f", such as '{proposal}'" if proposal else ""
-        raise UserError(f"the placeholder {problem}; it must be one token that the encoder knows{advice}") from error
+def _token_of(embedder: TokenSpace, word: str, taken: Mapping[str, int]) -> int:
+    """The id of a placeholder, which must not be that of another one among ``taken``."""
+    token = embedder.placeholder_id(word)
     same = next((other for other, its in taken.items() if its == token and other != word), None)
     if same is not None:
         raise UserError(f"the placeholders '{word}' and '{same}' are the same token for this text encoder; rename one")
     return token
-
-
-def propose_placeholder(embedder: TokenSpace, taken: Iterable[int] = ()) -> str | None:
-    """A word that is one token for the encoder and not among ``taken``; None where none of the usual ones is."""
-    used = set(taken)
-    for word in PROPOSALS:
-        with contextlib.suppress(UserError):
-            if embedder.token_of(word) not in used:
-                return word
-    return None

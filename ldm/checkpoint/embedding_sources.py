@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ldm.checkpoint.embeddings import EmbeddingFile, read_embedding
+from ldm.checkpoint.embeddings import PER_LAYER, EmbeddingFile, read_embedding
 from ldm.util import UserError
 
 Ask = Callable[[str, str], str]  # placeholder that is taken, file -> another name for it
@@ -103,10 +103,13 @@ def merge_embeddings(files: Sequence[EmbeddingFile]) -> EmbeddingFile:
     """One file with all placeholders; of the metadata what all of them say.
 
     Raises:
-        UserError: nothing to merge, a placeholder twice, or two widths.
+        UserError: nothing to merge, a placeholder twice, two widths, or words for layers and others.
     """
     if not files:
         raise UserError("there is nothing to merge")
+    kinds = {(file.metadata.get("kind") == PER_LAYER, file.metadata.get("layers")) for file in files}
+    if len(kinds) > 1:
+        raise UserError("words for the layers of a network cannot be in one file with others; give both files instead")
     merged = EmbeddingFile({}, {})
     shared = set.intersection(*(set(file.metadata.items()) for file in files))
     merged.metadata = dict(sorted(shared))

@@ -34,6 +34,7 @@ _SAID_AS = {  # what others call the fields of our metadata
     "ss_steps": "steps",
     "ss_sd_model_name": "base_model",
 }
+_ENCODERS = ("clip_l", "clip_g", "t5xxl")  # files of several encoders' vectors for one word name these
 _A1111_TOKEN = 265  # what the web UI writes for '*' whatever the model; it never reads it
 
 
@@ -114,7 +115,7 @@ def read_embedding(path: str | os.PathLike[str]) -> EmbeddingFile:
 
     Raises:
         UserError: no such file, another kind of file, a damaged one, one that asks for something to be called, or an
-            embedding for two text encoders at once (SDXL).
+            embedding for several text encoders at once (SDXL, SD 3, Flux).
     """
     if is_picture(path):
         value, metadata, picture = read_picture(path), {}, True
@@ -149,9 +150,14 @@ def _understand(value: Any, metadata: dict[str, str], path: Path, picture: bool)
     if not isinstance(value, Mapping) or not value:
         raise _NotThisError("it holds nothing by name")
     said = {**_spoken(metadata), **_spoken(value)}
-    if {"clip_l", "clip_g"} & value.keys():
-        raise UserError(f"'{path}' is an embedding for SDXL's two text encoders, which no model here has")
     trigger = said.get("name") or path.stem
+    encoders = [key for key in _ENCODERS if key in value]
+    if encoders == ["clip_l"]:
+        return _made({trigger: value["clip_l"]}, said, format="clip_l")
+    if encoders:
+        family = "Flux or SD 3" if "t5xxl" in encoders else "SDXL"
+        named = " and ".join(encoders)
+        raise UserError(f"'{path}' is an embedding for the encoders {named} ({family}), which no model here has")
     if "emb_params" in value:
         return _made({trigger: value["emb_params"]}, said, format="kohya")
     if "string_to_param" in value:
@@ -255,6 +261,8 @@ def write_embedding(path: str | os.PathLike[str], file: EmbeddingFile, format: s
     path = Path(path)
     checked = _made(file.vectors, file.metadata, file.initial, file.tokens, format=file.format)
     format = format or _BY_SUFFIX.get(path.suffix.lower())
+    if file.metadata.get("kind") == PER_LAYER and format not in ("safetensors", "compvis"):
+        raise UserError(f"cannot write '{path}': its format cannot say that these are words for layers of the network")
     if format not in FORMATS:
         raise UserError(
             f"cannot write '{path}': the format should be one of {', '.join(FORMATS)}, "

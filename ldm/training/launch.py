@@ -184,12 +184,12 @@ def make_callbacks(
         },
         "cuda_callback": {"target": "ldm.training.callbacks.CUDACallback"},
     }
+    base = lightning.get("actual_resume") or OmegaConf.select(config, "model.params.ckpt_path")
+    nodes["embeddings"] = {  # whatever is learned on top of a model
+        "target": "ldm.training.additions.AdditionFiles",
+        "params": {"folder": str(run.checkpoints), "base_model": "/".join(Path(base).parts[-2:]) if base else ""},
+    }
     if OmegaConf.select(config, PERSONALIZATION) is not None:
-        base = lightning.get("actual_resume") or OmegaConf.select(config, "model.params.ckpt_path")
-        nodes["embeddings"] = {
-            "target": "ldm.training.words.EmbeddingSaver",
-            "params": {"folder": str(run.checkpoints), "base_model": "/".join(Path(base).parts[-2:]) if base else ""},
-        }
         nodes["loss_curve"] = {"target": "ldm.training.loss_curve.LossCurve"}
     wanted = plain(OmegaConf.merge(nodes, lightning.get("callbacks") or {}))
     built = [build(node) for node in wanted.values()]

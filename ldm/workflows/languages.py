@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ldm.languages import detect_language
-from ldm.modules.encoders.multilingual import AUTO, HasPlaceholders, Multilingual
+from ldm.modules.encoders.learned_words import placeholders_of
+from ldm.modules.encoders.multilingual import AUTO, Multilingual
 from ldm.util import UserError
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,6 @@ def report_reading(model: Any, prompts: Sequence[str]) -> None:
     if not foreign:
         return
     learned = model.embedding_manager
-    words = learned.placeholders if isinstance(learned, HasPlaceholders) else ()
+    words = placeholders_of(learned)
     for prompt, english in zip(foreign, encoder.translate(foreign, words), strict=True):
         log.info("'%s' is read as '%s'", prompt, english)

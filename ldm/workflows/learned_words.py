@@ -41,5 +41,6 @@ def used_in(model: Any, prompt: str, words: Iterable[str]) -> list[str]:
     encoder = model.cond_stage_model
     if isinstance(encoder, Multilingual) and encoder.is_foreign(prompt):
         return [name for name in words if name in prompt]
-    present = set(encoder.tokenize(prompt).flatten().tolist())
-    return [name for name in words if model.embedding_manager.token(name) in present]
+    words = list(words)
+    present = set(encoder.tokenize(prompt, words).flatten().tolist())
+    return [name for name in words if encoder.placeholder_id(name) in present]

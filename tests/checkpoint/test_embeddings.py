@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ldm.checkpoint import EmbeddingFile, read_embedding, save_state_dict, write_embedding
+from ldm.checkpoint import EmbeddingFile, merge_embeddings, read_embedding, save_state_dict, write_embedding
 from ldm.checkpoint.embedding_picture import _noise
-from ldm.checkpoint.embeddings import FORMATS
+from ldm.checkpoint.embeddings import FORMATS, PER_LAYER
 from ldm.util import UserError
 from tests.checkpoint.pickles import as_old_torch, as_torch_zip, attacks
 from tests.helpers import golden_case
@@ -183,7 +183,9 @@ def test_a_callable_beside_good_vectors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"clip_l": WORD, "clip_g": WORD}, "SDXL"),
+        ({"clip_l": WORD, "clip_g": WORD}, r"the encoders clip_l and clip_g \(SDXL\)"),
+        ({"clip_g": WORD}, r"the encoders clip_g \(SDXL\)"),
+        ({"clip_l": random_vectors(2, 768), "t5xxl": random_vectors(2, 4096)}, r"clip_l and t5xxl \(Flux or SD 3\)"),
         ({"a": random_vectors(2, 8), "b": random_vectors(2, 9)}, r"different widths \(8, 9\)"),
         ({"conv": random_vectors(2, 3, 4, 4)}, r"shape \[2, 3, 4, 4\]"),
         ({"layer.weight": random_vectors(4, 4), "layer.bias": random_vectors(4)}, "weights of a network"),
@@ -270,3 +272,22 @@ def test_written_over_the_file_it_was_read_from(tmp_path: Path) -> None:
     file = read_embedding(path)
     write_embedding(path, file.renamed({"a": "b"}))
     assert torch.equal(read_embedding(path).vectors["b"], WORD)
+
+
+def test_a_file_for_clip_l_alone_serves_a_model_with_that_encoder(tmp_path: Path) -> None:
+    safetensors.torch.save_file({"clip_l": random_vectors(3, 192)}, tmp_path / "only_clip_l.safetensors")
+    found = read_embedding(tmp_path / "only_clip_l.safetensors")
+    assert found.format == "clip_l" and {name: len(v) for name, v in found.vectors.items()} == {"only_clip_l": 3}
+
+
+def test_words_for_layers_are_not_made_ordinary_on_the_way(tmp_path: Path) -> None:
+    layered = EmbeddingFile({"*": random_vectors(8, 4)}, {"kind": PER_LAYER, "layers": "4"})
+    for name in ("a.pt", "a.safetensors"):
+        write_embedding(tmp_path / name, layered)
+        assert read_embedding(tmp_path / name).metadata["kind"] == PER_LAYER
+    for name, format in (("a.bin", None), ("b.pt", "a1111"), ("c.pt", "kohya")):
+        with pytest.raises(UserError, match="cannot say that these are words for layers"):
+            write_embedding(tmp_path / name, layered, format)
+    with pytest.raises(UserError, match="cannot be in one file with others"):
+        merge_embeddings([layered, EmbeddingFile({"@": random_vectors(2, 4)})])
+    assert merge_embeddings([layered, layered.renamed({"*": "@"})]).metadata["kind"] == PER_LAYER

@@ -146,7 +146,6 @@ def refusals(folder: Path) -> list[tuple[list[str], str]]:
     one, two = write(folder / "a.safetensors", "circle"), write(folder / "b.pt", "circle")
     both = write(folder / "c.pt", "circle", "square")
     wide = write(folder / "wide.pt", "circle", width=768)
-    split = write(folder / "split.safetensors", "<cat>")
     evil = folder / "evil.pt"
     evil.write_bytes(attacks(f"touch {folder / 'trace'}")["REDUCE"])
     return [
@@ -157,7 +156,6 @@ def refusals(folder: Path) -> list[tuple[list[str], str]]:
         ([f"{one}="], "should be a file, 'file=<new name>'"),
         ([wide], "was made for Stable Diffusion v1 (width 768), but the loaded model is one of width 16"),
         ([one, wide + "=red"], "they do not go together"),
-        ([split], "'<cat>' is "),
         ([str(evil)], "asks to call os.system"),
         ([str(folder / "none.pt")], "there is no file"),
     ]

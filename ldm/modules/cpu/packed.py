@@ -41,8 +41,10 @@ def has_kernels(dtype: torch.dtype) -> bool:
 class _Packing(nn.Module):
     """What layers with a packed weight share."""
 
-    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
-        """The weight's values in the layout that an input like x asks for."""
+    packed_for: torch.Size | None = None  # the first input's; for later ones, and when packed again, the same layout
+
+    def reorder(self, weight: Tensor, shape: torch.Size) -> Packed:
+        """The weight's values in the layout that an input of this shape asks for."""
         raise NotImplementedError
 
     @staticmethod
@@ -53,15 +55,19 @@ class _Packing(nn.Module):
     def parts(self, layer: nn.Module, x: Tensor) -> Packed | None:
         """The packed weight of a layer for a call, packed now where it is plain; None: the call takes the plain path.
 
-        Whatever has changed the weight since has made it plain, or is another one.
+        Whatever has changed the weight since has made it plain, or is another one. One that may be changed unseen is
+        packed for each call anew, as PyTorch does it, and for the same numbers.
         """
         weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
         if type(weight) is PackedWeight:
             return weight.packed if takes_packed(x, weight.packed[0], bias) else None
-        if weight is None or not takes_packed(x, weight, bias) or not can_pack(weight):
+        if weight is None or not takes_packed(x, weight, bias):
             return None
-        packed = self.reorder(weight.detach(), x)
-        pack_weight(weight, packed, self.restore)
+        self.packed_for = self.packed_for or x.shape
+        stays = can_pack(weight)
+        packed = self.reorder(weight.detach(), self.packed_for)
+        if stays:
+            pack_weight(weight, packed, self.restore)
         return packed
 
 
@@ -82,8 +88,8 @@ class PackedConv2d(_SameWeight, nn.Conv2d):
     Shapes: x [B, in_channels, H, W] -> [B, out_channels, H', W'].
     """
 
-    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
-        return (mkldnn._reorder_convolution_weight(weight, *self._sizes, list(x.shape)),)
+    def reorder(self, weight: Tensor, shape: torch.Size) -> Packed:
+        return (mkldnn._reorder_convolution_weight(weight, *self._sizes, list(shape)),)
 
     def forward(self, x: Tensor) -> Tensor:
         packed = self.parts(self, x) if x.dim() == 4 else None
@@ -101,8 +107,8 @@ class PackedConv2d(_SameWeight, nn.Conv2d):
 class PackedLinear(_SameWeight, nn.Linear):
     """``nn.Linear`` with a packed weight; x [..., in_features] -> [..., out_features]."""
 
-    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
-        return (mkldnn._reorder_linear_weight(weight, x.numel() // x.shape[-1]),)
+    def reorder(self, weight: Tensor, shape: torch.Size) -> Packed:
+        return (mkldnn._reorder_linear_weight(weight, shape[:-1].numel()),)
 
     def forward(self, x: Tensor) -> Tensor:
         packed = self.parts(self, x)
@@ -151,8 +157,8 @@ class PackedUpsample(_AroundPlain):
         super().__init__()
         self.conv = conv
 
-    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
-        folded = mkldnn._reorder_convolution_transpose_weight(fold_upsampling(weight), *self.SIZES, list(x.shape))
+    def reorder(self, weight: Tensor, shape: torch.Size) -> Packed:
+        folded = mkldnn._reorder_convolution_transpose_weight(fold_upsampling(weight), *self.SIZES, list(shape))
         return folded, weight
 
     @staticmethod
@@ -176,8 +182,8 @@ class PackedGEGLU(_AroundPlain):
         super().__init__()
         self.proj = layer.proj
 
-    def reorder(self, weight: Tensor, x: Tensor) -> Packed:
-        rows = x.numel() // x.shape[-1]
+    def reorder(self, weight: Tensor, shape: torch.Size) -> Packed:
+        rows = shape[:-1].numel()
         return tuple(mkldnn._reorder_linear_weight(half.contiguous(), rows) for half in weight.chunk(2))
 
     @staticmethod

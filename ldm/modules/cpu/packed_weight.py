@@ -58,7 +58,7 @@ class PackedWeight(nn.Parameter):
 
 
 def can_pack(weight: Any) -> bool:
-    """Whether a plain weight may be packed: it has no gradient, and nobody holds a view of its values.
+    """Whether a plain weight may stay packed: it has no gradient, and nobody holds a view of its values.
 
     A view could change them later, which the packed ones would not see. Views of values that share one mapped file with
     others cannot be told apart from these, and are not looked for.

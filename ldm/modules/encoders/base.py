@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ldm.modules.encoders.learned_words import placeholders_of, split_at, stand_in
 from ldm.modules.encoders.needs import Need
 from ldm.util import ConfigError, UserError
 
@@ -42,6 +43,10 @@ class TextTokenizer(Protocol):
         """The ids of a text alone: no markers, no padding, not cut."""
         ...
 
+    def rows(self, pieces: Sequence[Sequence[int]]) -> Tensor:
+        """What ``pieces`` gave for texts -> ids [B, max_length], as a call gives them."""
+        ...
+
 
 @runtime_checkable
 class TokenSpace(Protocol):
@@ -62,8 +67,12 @@ class TokenSpace(Protocol):
         """N, the number of tokens in a prompt."""
         ...
 
-    def tokenize(self, text: str | Sequence[str]) -> Tensor:
-        """Texts -> token ids [B, N]."""
+    def tokenize(self, text: str | Sequence[str], placeholders: Sequence[str] = ()) -> Tensor:
+        """Texts -> token ids [B, N]; learned words are found wherever they stand and have their ``placeholder_id``."""
+        ...
+
+    def placeholder_id(self, word: str) -> int:
+        """The id of a learned word in rows of tokens: its own, or a negative number that no vocabulary has."""
         ...
 
     def token_of(self, word: str) -> int:
@@ -143,15 +152,48 @@ class TextEncoder(AbstractEncoder):
         Raises:
             UserError: the tokenizer's files cannot be found, or text was given where only ids can be encoded.
         """
-        tokens = text.to(self.device, copy=True) if isinstance(text, Tensor) else self.tokenize(text).to(self.device)
-        return self.encode_tokens(tokens, embedding_manager)
+        if isinstance(text, Tensor):
+            return self.encode_tokens(text.to(self.device, copy=True), embedding_manager)
+        tokens = self.tokenize(text, placeholders_of(embedding_manager))
+        return self.encode_tokens(tokens.to(self.device), embedding_manager)
 
     def encode(self, text: str | Sequence[str] | Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
         return self(text, embedding_manager=embedding_manager)
 
-    def tokenize(self, text: str | Sequence[str]) -> Tensor:
-        """Texts -> token ids [B, N] on the CPU."""
-        return self._need_tokenizer()(text)
+    def tokenize(self, text: str | Sequence[str], placeholders: Sequence[str] = ()) -> Tensor:
+        """Texts -> token ids [B, N] on the CPU; learned words are found wherever they stand, whatever is beside them.
+
+        Args:
+            text: one text or several.
+            placeholders: the learned words; each has its ``placeholder_id`` in the rows.
+        """
+        tokenizer = self._need_tokenizer()
+        if not placeholders:
+            return tokenizer(text)
+        texts = [text] if isinstance(text, str) else text
+        ids = {name: self.placeholder_id(name) for name in placeholders}
+        rows = []
+        for one in texts:
+            row: list[int] = []
+            for before, name in split_at(one, placeholders):
+                row += [*tokenizer.pieces(before), *([] if name is None else [ids[name]])]
+            rows.append(row)
+        return tokenizer.rows(rows)
+
+    def placeholder_id(self, word: str) -> int:
+        """The id of a learned word in rows of tokens: its own where it is one token that means nothing else.
+
+        Any other word has a negative number, which ``token_embedding`` must not be asked for.
+
+        Raises:
+            UserError: there is nothing in the word.
+        """
+        if not word.strip():
+            raise UserError("a placeholder needs at least one letter or sign, got an empty one")
+        tokenizer = self._need_tokenizer()
+        pieces = tokenizer.pieces(word)
+        special = {tokenizer.unknown, *tokenizer("").flatten().tolist()}
+        return pieces[0] if len(pieces) == 1 and pieces[0] not in special else stand_in(word)
 
     def token_of(self, word: str) -> int:
         """The id of a word that is exactly one token.

@@ -44,6 +44,9 @@ class BERTTokenizer(AbstractEncoder):
     def pieces(self, text: str) -> list[int]:
         return self.words.pieces(text)
 
+    def rows(self, pieces: Sequence[Sequence[int]]) -> Tensor:
+        return self.words.rows(pieces)
+
     def forward(self, text: str | Sequence[str]) -> Tensor:
         """Texts -> ids [B, max_length]."""
         return self.words(text)
@@ -99,7 +102,7 @@ class TransformerEmbedder(TextEncoder):
         return self.transformer.max_seq_len
 
     def encode_tokens(self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
-        embedded = self.token_embedding(tokens)
+        embedded = self.token_embedding(tokens.clamp(min=0))  # learned words may have negative ids
         if embedding_manager is not None:
             embedded = embedding_manager(tokens, embedded)
         return self.transformer.encode_embedded(embedded)

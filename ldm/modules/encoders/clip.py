@@ -151,15 +151,25 @@ def _to_released_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str
 
 @contextmanager
 def _output_changed(embedding: nn.Embedding, change: EmbeddingChange | None) -> Iterator[None]:
-    """While inside, what ``embedding`` gives for token ids passes through ``change``."""
+    """While inside, what ``embedding`` gives for token ids, of learned words negative, passes through ``change``."""
     if change is None:
         yield
         return
-    handle = embedding.register_forward_hook(lambda _, args, embedded: change(args[0], embedded))
+    asked: list[Tensor] = []
+
+    def known(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        asked.append(args[0])
+        return (args[0].clamp(min=0),)
+
+    handles = [
+        embedding.register_forward_pre_hook(known),
+        embedding.register_forward_hook(lambda _, args, embedded: change(asked.pop(), embedded)),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _text_model(version: str, config: Mapping[str, Any] | None) -> nn.Module:

@@ -170,7 +170,7 @@ class TextTower(nn.Module):
             skip_last: how many of the last blocks are left out.
             change: may replace token vectors before positions are added.
         """
-        embedded = self.token_embedding(tokens)
+        embedded = self.token_embedding(tokens.clamp(min=0))  # learned words may have negative ids
         if change is not None:
             embedded = change(tokens, embedded)
         x = embedded + self.positional_embedding[: tokens.shape[1]]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +16,12 @@ from torch import Tensor, nn
 from ldm.languages import check_language, detect_language
 from ldm.modules.encoders.aligner import Aligner, load_aligner
 from ldm.modules.encoders.base import EmbeddingChange, TextEncoder
+from ldm.modules.encoders.learned_words import placeholders_of, split_at
 from ldm.util import UserError
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-
-
-@runtime_checkable
-class HasPlaceholders(Protocol):
-    """What a prompt in another language needs to know about learned words; an EmbeddingManager does."""
-
-    @property
-    def placeholders(self) -> Sequence[str]:
-        """The words that stand for learned vectors."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -89,23 +80,10 @@ class MultilingualEncoder(nn.Module):
 
 
 def _take_out(text: str, placeholders: Sequence[str], slot: str) -> tuple[str, list[str]]:
-    """The text with every placeholder replaced by ``slot``, and the placeholders in order.
-
-    The longest match wins; a placeholder of Latin letters is not found inside a longer Latin word; case is ignored, as
-    the English tokenizers ignore it.
-    """
-    text = text.replace(slot, " ")  # what a person writes is not a slot
-    if not placeholders:
-        return text, []
-    names = {name.lower(): name for name in placeholders}
-    either = re.compile("|".join(map(_pattern, sorted(names, key=len, reverse=True))), re.IGNORECASE)
-    return either.sub(f" {slot} ", text), [names[found.lower()] for found in either.findall(text)]
-
-
-def _pattern(name: str) -> str:
-    before = "(?<![a-z0-9])" if name[0].isascii() and name[0].isalnum() else ""
-    after = "(?![a-z0-9])" if name[-1].isascii() and name[-1].isalnum() else ""
-    return before + re.escape(name) + after
+    """The text with every placeholder replaced by ``slot``, and the placeholders in order."""
+    pieces = list(split_at(text.replace(slot, " "), placeholders))  # what a person writes is not a slot
+    names = [name for _, name in pieces if name is not None]
+    return f" {slot} ".join(before for before, _ in pieces), names
 
 
 def _from_pretrained(source: str) -> tuple[Any, Any]:
@@ -202,7 +180,8 @@ class ForeignReader:
         found = self.encoder(texts, tuple(placeholders))
         vectors, places = self.aligner(found.states, found.mask)
         distances = torch.cdist(vectors.detach(), table.detach().float())
-        distances[..., list(placeholders.values())] = torch.inf  # no word may be taken for a learned one
+        own = [token for token in placeholders.values() if token >= 0]
+        distances[..., own] = torch.inf  # no word may be taken for a learned one
         tokens = distances.argmin(dim=-1)
         for row, slots in enumerate(found.slots):
             for place, name in assign(places[row], slots):
@@ -277,11 +256,9 @@ class Multilingual(TextEncoder):
         foreign = [row for row, sentence in enumerate(texts) if self.is_foreign(sentence)]
         if not foreign:
             return super().forward(texts, embedding_manager)
-        learned: Sequence[str] = ()
-        if isinstance(embedding_manager, HasPlaceholders):
-            learned = embedding_manager.placeholders
+        learned = placeholders_of(embedding_manager)
         reading = self.reading([texts[row] for row in foreign], learned)
-        tokens = self.tokenize(texts).to(self.device)
+        tokens = self.tokenize(texts, learned).to(self.device)
         tokens[foreign] = reading.tokens
 
         def change(tokens: Tensor, embedded: Tensor) -> Tensor:
@@ -295,10 +272,19 @@ class Multilingual(TextEncoder):
         """The English that foreign sentences are read as: the nearest tokens, for people to look at."""
         with torch.no_grad():
             reading = self.reading(texts, placeholders)
+        names = {self.placeholder_id(name): name for name in placeholders}
+        return [self._decoded(row, names) for row in reading.tokens.tolist()]
+
+    def _decoded(self, row: Sequence[int], names: Mapping[int, str]) -> str:
+        """Ids as text; learned words that are no tokens under their own names."""
         tokenizer: Any = self.tokenizer
-        return tokenizer.decode(reading.tokens)
+        parts: list[str] = []
+        for learned, group in itertools.groupby(row, key=lambda token: token < 0):
+            ids = list(group)
+            parts += [names[token] for token in ids] if learned else tokenizer.decode(torch.tensor([ids]))
+        return " ".join(filter(None, parts))
 
     def reading(self, texts: Sequence[str], placeholders: Sequence[str] = ()) -> Reading:
         """Foreign sentences as this encoder's input; see ``ForeignReader.read``."""
-        known = {name: self.token_of(name) for name in placeholders}
+        known = {name: self.placeholder_id(name) for name in placeholders}
         return self.reader.to(self.device).read(texts, self.token_embedding.weight, known)

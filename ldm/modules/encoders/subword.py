@@ -80,7 +80,11 @@ class SubwordTokenizer:
     def __call__(self, text: str | Sequence[str]) -> Tensor:
         """Texts -> ids [B, max_length], long, on the CPU."""
         texts = [text] if isinstance(text, str) else list(text)
-        return torch.tensor([self._row(self.pieces(text)) for text in texts], dtype=torch.long)
+        return self.rows([self.pieces(text) for text in texts])
+
+    def rows(self, pieces: Sequence[Sequence[int]]) -> Tensor:
+        """The ids of texts alone -> ids [B, max_length], with markers, cut and padded."""
+        return torch.tensor([self._row(row) for row in pieces], dtype=torch.long)
 
     def pieces(self, text: str) -> list[int]:
         """The ids of the text alone."""
@@ -91,7 +95,7 @@ class SubwordTokenizer:
         """Ids [B, N] -> texts without the special tokens."""
         return self.backend.decode_batch(tokens.tolist())
 
-    def _row(self, pieces: list[int]) -> list[int]:
+    def _row(self, pieces: Sequence[int]) -> list[int]:
         start, end, pad = (self._id(token) for token in (self._markers.start, self._markers.end, self._markers.pad))
         row = [start, *pieces[: self.max_length - 2], end]
         return row + [pad] * (self.max_length - len(row))

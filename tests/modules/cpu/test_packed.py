@@ -376,3 +376,17 @@ def test_packing_saves_the_plain_values() -> None:
     packed(x)
     gc.collect()
     assert storage() is None
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "geglu", "upsample"])
+@torch.no_grad()
+def test_the_numbers_do_not_depend_on_who_holds_the_weight(kind: str) -> None:
+    """Nor on the input that a layer sees first after its weight was used."""
+    packed, _, x = editable()[kind]
+    pack_for_inference(packed)
+    expected = packed(x)
+    held = packed.state_dict()
+    assert torch.equal(packed(x), expected)
+    del held
+    packed(torch.cat([x, x, x]))
+    assert torch.equal(packed(x), expected)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from torch import nn
 
 from ldm.checkpoint import load_weights, save_state_dict
 from ldm.modules.encoders.bert import BERTEmbedder
 from ldm.modules.encoders.post_BERT import AdapterBERTEmbedder, sizes_in
 from ldm.training import launch
 from ldm.training.adapter_files import AdapterFiles
+from ldm.training.additions import AdditionFiles
+from ldm.training.launch import build
 from ldm.util import ConfigError, UserError, instantiate_from_config
 from tests.helpers import golden_case
+from tests.models.small_words import small_model
 from tests.workflows.small_model import write_small_model
 
 SIZES: dict[str, Any] = {"n_embed": 16, "n_layer": 1, "vocab_size": 20, "max_seq_len": 8, "use_tokenizer": False}
@@ -268,9 +271,32 @@ def test_a_run_leaves_small_files(tmp_path: Path) -> None:
 
 
 def test_saving_the_adapters_of_an_encoder_without_any(tmp_path: Path) -> None:
-    model = nn.Module()
-    model.cond_stage_model = BERTEmbedder(**SIZES)
-    with pytest.raises(ConfigError, match="BERTEmbedder has no adapters"):
-        AdapterFiles(1).on_fit_start(None, model)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="learns no adapters that could be saved"):
+        AdapterFiles(1).on_fit_start(None, small_model(tmp_path))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least 1"):
         AdapterFiles(0)
+    with pytest.raises(ConfigError, match="not be negative"):
+        AdditionFiles(every_n_steps=-1)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_one_callback_writes_what_learns_and_leaves_to_another_what_that_names(tmp_path: Path, by_name: bool) -> None:
+    """An older configuration asks for adapters by a callback of its own."""
+    model = diffusion(tmp_path, True)
+    every = build({"target": "ldm.training.words.EmbeddingSaver", "params": {"folder": str(tmp_path / "all")}})
+    assert type(every) is AdditionFiles
+    trainer = SimpleNamespace(
+        callbacks=[every, *([AdapterFiles(2)] if by_name else [])], is_global_zero=True, global_step=2,
+        checkpoint_callback=SimpleNamespace(dirpath=str(tmp_path / "own")), accumulate_grad_batches=1,
+        fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
+    )  # fmt: skip
+    for callback in trainer.callbacks:
+        callback.on_fit_start(trainer, model)
+        callback.on_train_batch_end(trainer, model, None, None, 0)
+        callback.on_train_end(trainer, model)
+    words, adapters = ["embeddings.pt", "embeddings.safetensors"], ["adapters.safetensors"]
+    found = {folder: sorted(path.name for path in (tmp_path / folder).glob("*")) for folder in ("all", "own")}
+    steps = ["adapters_gs-2.safetensors"]
+    assert found == {
+        "all": sorted(words if by_name else words + adapters), "own": sorted(adapters + steps) if by_name else [],
+    }  # fmt: skip
