@@ -27,6 +27,7 @@ from ldm.world.attributes import SHAPES, Attributes, combinations
 from ldm.world.captions import caption
 from ldm.world.photos import load_photo, photos
 from ldm.world.render import render
+from scripts.inversion_quality import psnr
 
 ROOT = Path(__file__).resolve().parents[1]
 SUNSET_PROMPTS = [f"a large {thing} on a sunset background" for thing in ("white star", "black heart", "green circle")]
@@ -84,10 +85,9 @@ def show_photographs(out: Path) -> Path:
         x = image_to_tensor(original)[None]
         with torch.no_grad():
             z = model.encode_first_stage(x).mode() * model.scale_factor
-            reconstruction = model.decode_first_stage(z)[0].clamp(-1, 1)
-        psnr = 10 * torch.log10(4 / (reconstruction - x[0]).square().mean())
+            reconstruction = model.decode_first_stage(z)[0]
         pictures += [original, tensor_to_image(reconstruction)]
-        labels += [photo.name, f"from {z[0].numel()} numbers: {psnr:.1f} dB"]
+        labels += [photo.name, f"from {z[0].numel()} numbers: {psnr(reconstruction, x[0]):.1f} dB"]
     return sheet(pictures, labels, out / "reconstruction.png", columns=4)
 
 

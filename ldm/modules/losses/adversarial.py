@@ -1,4 +1,7 @@
-"""What the two losses with a patch discriminator share (Esser et al. 2021, section 3.1, equations 5 to 7)."""
+"""What the two losses with a patch discriminator share (Esser et al. 2021, section 3.1, equations 5 to 7).
+
+The discriminator is taming-transformers'. Its losses are written anew: the module that has them imports torchvision.
+"""
 
 from __future__ import annotations
 

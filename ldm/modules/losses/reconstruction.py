@@ -63,7 +63,8 @@ class ReconstructionLoss(nn.Module):
         else:
             name, extra = "kl_loss", regulariser.kl().mean() / regulariser.mean[0].numel()
             loss = distance + self.kl_weight * extra
-        psnr = 10 * torch.log10(4.0 / mse.clamp(min=1e-12))  # pictures span 2, and 2 squared is 4
+        # Pictures span 2, and 2 squared is 4. A library's would take the difference again, and infinity where it is 0.
+        psnr = 10 * torch.log10(4.0 / mse.clamp(min=1e-12))
         return loss, with_split(split, {"total_loss": loss, "rec_loss": distance, "psnr": psnr, name: extra})
 
     def distance(self, difference: torch.Tensor) -> torch.Tensor:
