@@ -53,11 +53,21 @@ def load_image(path: StrPath, profiled: bool = True) -> Image.Image:
 
 def to_rgb(image: Image.Image, name: str = "the picture") -> Image.Image:
     """8-bit sRGB of a picture in any mode, by its profile if it has one; what is transparent becomes white."""
-    profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
-        return to_srgb(_to_8_bit(image), profile, name)
+        image = _to_8_bit(image)
+    if image.height <= STRIP or image.mode == "RGB":
+        return _over_white(image, name)
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):  # whole, a layer would be in memory five times
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        whole.paste(_over_white(strip, name), (0, top))
+    return whole
+
+
+def _over_white(image: Image.Image, name: str) -> Image.Image:
+    profile = image.info.get("icc_profile")
     if not is_layer(image):
-        kept = image if image.mode in ("L", "CMYK") else image.convert("RGB")
+        kept = image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
         return to_srgb(kept, profile, name)
     layer = image.convert("RGBA")
     colours = image.convert("L") if image.mode in ("LA", "La") else layer.convert("RGB")
@@ -88,7 +98,9 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     for top, strip in zip(range(0, len(raw), STRIP), strips, strict=True):
         values = np.nan_to_num(strip.astype(np.float64)) / full * 255.0
         grey[top : top + STRIP] = np.clip(np.round(values), 0, 255)
-    return Image.fromarray(grey)
+    made = Image.fromarray(grey)
+    made.info = image.info
+    return made
 
 
 def image_to_array(image: Image.Image) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from ldm.arrays import read_array
 from ldm.pictures.images import is_layer, to_rgb
@@ -69,22 +69,25 @@ def _from_colours(image: Image.Image, path: Path, label: int | None) -> Values:
         return _scaled(numbers, 1.0 if numbers.max(initial=0) <= 1 else 255.0, path, "0 to 1 or to 255 would be right")
     if image.mode.startswith("I"):
         numbers = np.asarray(image).astype(np.int64)
+    elif _is_grey(image):
+        numbers = np.asarray(image.convert("L"))
+    elif image.mode == "P":
+        return _one_label(np.asarray(image), path, label, str)
     else:
-        colours = np.asarray(image.convert("RGB"))
-        if (colours == colours[..., :1]).all():
-            numbers = colours[..., 0]
-        elif image.mode == "P":
-            return _one_label(np.asarray(image), path, label, str)
-        else:
-            codes = colours.astype(np.int64) @ (1 << 16, 1 << 8, 1)
-            found = np.unique(codes)
-            if label is not None or (found[0] == 0 and len(found) <= MOST_COLOURS):
-                return _one_label(codes, path, label, "0x{:06x}".format)
-            return np.asarray(to_rgb(image).convert("L"), np.float32) / np.float32(255)
+        plain = image.convert("RGB").getcolors(MOST_COLOURS)  # None: more of them
+        if label is not None or (plain and (0, 0, 0) in [colour for _, colour in plain]):
+            codes = np.asarray(image.convert("RGB")).astype(np.int64) @ (1 << 16, 1 << 8, 1)
+            return _one_label(codes, path, label, "0x{:06x}".format)
+        return np.asarray(to_rgb(image).convert("L"), np.float32) / np.float32(255)
     if label is not None or _are_labels(numbers, image.format in LOSSLESS):
         return _one_label(numbers, path, label, str)
     top = 255.0 if numbers.max(initial=0) <= 255 else 65535.0
     return _scaled(numbers, top, path, f"0 to {top:g} would be right")
+
+
+def _is_grey(image: Image.Image) -> bool:
+    red, green, blue = image.convert("RGB").split()
+    return all(ImageChops.difference(red, other).getbbox() is None for other in (green, blue))
 
 
 def _are_labels(numbers: Numbers, exact: bool = True) -> bool:

@@ -29,7 +29,7 @@ def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image
             transform = None
         if transform is not None:
             return ImageCms.applyTransform(image, transform) or image  # None only where it works in place
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @lru_cache(maxsize=16)

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 from ldm.data.captioned import CaptionedFolder
 from ldm.data.folder import ImageFolder
 from ldm.data.personalized import PersonalizedBase
-from ldm.pictures import opening
+from ldm.pictures import images, opening
 from ldm.pictures.images import list_images, load_folder, load_image, read_parameters, save_image
 from ldm.util import UserError
 from ldm.world.photos import load_photo, photo_path, photos
@@ -151,6 +151,22 @@ def test_whole_numbers_of_a_tiff_keep_their_range(tmp_path: Path) -> None:
     values = np.full((4, 4), 200, ">u2").tobytes()
     (tmp_path / "dim.pgm").write_bytes(b"P5 4 4 65535\n" + values)  # 16 bits by its header: dark it is
     assert np.asarray(load_image(tmp_path / "dim.pgm")).max() <= 1
+
+
+def test_large_pictures_are_converted_in_strips_to_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 20, 4), np.uint8)
+    picture = Image.fromarray(pixels)
+    keyed = picture.convert("P")
+    keyed.info["transparency"] = 3
+    made = [picture, keyed, *(picture.convert(mode) for mode in ("LA", "RGB", "CMYK", "1"))]
+    made += [Image.fromarray(pixels[..., 0].astype(dtype)) for dtype in (np.uint16, np.float32)]
+    for image in made:
+        for profile in (None, wide_profile()):
+            image.info["icc_profile"] = profile
+            monkeypatch.setattr(images, "STRIP", 1024)
+            whole = np.asarray(images.to_rgb(image))
+            monkeypatch.setattr(images, "STRIP", 5)
+            assert np.array_equal(np.asarray(images.to_rgb(image)), whole), image.mode
 
 
 def test_heic_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
