@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ldm.pictures.opening import read_image
 from ldm.util import UserError
 
 Array = NDArray[np.float32]
@@ -71,5 +72,4 @@ def drawing(name: str, side: int) -> Array:
 
 @cache
 def _atlas() -> Image.Image:
-    with Image.open(ATLAS / "objects.webp") as image:
-        return image.convert("RGBA")
+    return read_image(ATLAS / "objects.webp").convert("RGBA")
