@@ -16,7 +16,7 @@ import argparse
 import csv
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,8 +34,9 @@ from ldm.util import atomic_write
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import Inversion, invert_with_features
 from ldm.workflows.models import open_model
+from ldm.workflows.restyle.layers import attention_sites, detail_sites
 from ldm.workflows.restyle.pairs import Pair, pictures_at, read_pairs
-from ldm.workflows.restyle.plan import DETAIL_MASKED, attention_sites, detail_sites
+from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.stylise import adain, executed_levels, start_noise, stylise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,8 +56,9 @@ class Maker:
 
     def __post_init__(self) -> None:
         with torch.no_grad():
-            self.context = self.model.get_learned_conditioning([""])
+            self.context = self.model.condition([""])
         self.levels = executed_levels(self.model.schedule, self.steps)
+        self.recipe = Recipe(save_feat_steps=self.steps)
         self.inverted = functools.cache(self._invert)
 
     def _invert(self, picture: Picture) -> Inversion:
@@ -66,9 +68,11 @@ class Maker:
             timesteps=[level.told for level in self.levels], dtype=None,
         )  # fmt: skip
 
-    def sampled(self, start: Tensor, content: Inversion, styles: Sequence[Inversion], **options: Any) -> Tensor:
-        latents = stylise(self.model, start, content, styles, self.context, steps=self.steps, **options)
-        return self.decoded(latents)
+    def sampled(
+        self, start: Tensor, content: Inversion, styles: Sequence[Inversion], masks: Tensor | None = None, **how: Any
+    ) -> Tensor:
+        recipe = replace(self.recipe, **how)
+        return self.decoded(stylise(self.model, start, content, styles, self.context, recipe, masks=masks))
 
     def decoded(self, latents: Tensor) -> Tensor:
         """The picture [3, H, W] as its file would have it."""
@@ -76,7 +80,7 @@ class Maker:
 
     def reconstruction(self, picture: Picture) -> Tensor:
         content = self.inverted(picture)
-        return self.sampled(content.noise, content, [], inject=False)
+        return self.sampled(content.noise, content, [], without_attn_injection=True)
 
     def ways(self, content: Picture, style: Picture, reconstruction: Tensor) -> dict[str, Tensor]:
         """A picture [3, H, W] for each of ``WAYS``."""
@@ -87,7 +91,7 @@ class Maker:
             content.tensor()[0],
             reconstruction,
             self.decoded(adain(of_content.seen(clean), of_style.seen(clean))),
-            self.sampled(start, of_content, [of_style], inject=False),
+            self.sampled(start, of_content, [of_style], without_attn_injection=True),
             self.sampled(start, of_content, [of_style]),
             image_to_tensor(centre_crop(style.image(), content.size[1], content.size[0])),
         ]
@@ -96,7 +100,7 @@ class Maker:
     def masked(self, content: Picture, styles: Sequence[Picture], masks: Tensor) -> Tensor:
         of_content, of_styles = self.inverted(content), [self.inverted(style) for style in styles]
         start = start_noise(of_content.noise, [style.noise for style in of_styles], masks)
-        return self.sampled(start, of_content, of_styles, masks=masks, detail=DETAIL_MASKED)
+        return self.sampled(start, of_content, of_styles, masks)
 
 
 def disc(size: tuple[int, int]) -> Tensor:

@@ -153,8 +153,12 @@ def make_pictures(folder: Path, side: int, count: int = 2, first: int = 0) -> li
 
 def ours(size: Size, steps: int, every: int, features: str, folder: Path) -> None:
     """One pair of pictures from files to a file, with a turn after ``every`` evaluations of the UNet."""
+    from ldm.workflows.restyle.features import make_cache
+    from ldm.workflows.restyle.group import restyle
+    from ldm.workflows.restyle.jobs import make_jobs
     from ldm.workflows.restyle.plan import StyleIDOptions, find_pairs
-    from ldm.workflows.restyle.styleid import make_cache, make_group, make_jobs, make_setting
+    from ldm.workflows.restyle.results import save_result
+    from ldm.workflows.restyle.setting import make_setting
     from ldm.workflows.studio import Studio
 
     model, turns = our_model(size), Turns()
@@ -173,7 +177,8 @@ def ours(size: Size, steps: int, every: int, features: str, folder: Path) -> Non
     turns.start()
     jobs, _ = make_jobs(options, setting, find_pairs(options))
     cache = make_cache(options, setting, jobs)
-    make_group(options, setting, cache, jobs, quiet=True)
+    (image,) = restyle(setting, cache, jobs)
+    save_result(options, setting, jobs[0], image, seconds=0)
     files = [path.stat().st_size for path in (folder / "cache").iterdir()]
     turns.stop(done=True, about={"inverted": cache.inverted, "features": cache.most, "files": files, **peaks()})
 

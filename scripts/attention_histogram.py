@@ -32,13 +32,18 @@ from ldm.workflows.look.inspection import (
     spots_in,
 )
 from ldm.workflows.look.inspection_plots import plot_histograms, save_figure
+from ldm.workflows.options import add_flags, given_flags
+from ldm.workflows.restyle.features import make_cache
+from ldm.workflows.restyle.jobs import Job, make_jobs
 from ldm.workflows.restyle.pairs import Pair, check_masks
-from ldm.workflows.restyle.plan import NO_MASKS, StyleIDOptions, check
-from ldm.workflows.restyle.styleid import Job, Setting, make_cache, make_jobs, make_setting
+from ldm.workflows.restyle.plan import NO_MASKS, StyleIDOptions, checked
+from ldm.workflows.restyle.recipe import Recipe
+from ldm.workflows.restyle.setting import Setting, make_setting
 from ldm.workflows.studio import open_studio
 
 SAMPLE_CONTENT, SAMPLE_STYLE = SAMPLES / "cnt" / "cat.jpg", SAMPLES / "sty" / "shapes.jpg"
 SAMPLE_SPOT = "97,66"  # the cat's eye
+OWN = ("ddim_inv_steps", "save_feat_steps", "seed")  # flags that are others here
 
 
 def parse() -> argparse.Namespace:
@@ -57,15 +62,8 @@ def parse() -> argparse.Namespace:
     where.add_argument("--heads", metavar="LIST", help="such as 0,3 (all)")
     how = parser.add_argument_group("how it is restyled, as in run_styleid.py")
     how.add_argument("--steps", type=int, default=50, metavar="N", help="of inversion and sampling (50)")
-    how.add_argument("--start_step", type=int, metavar="N", help="run only the last N sampling steps")
-    how.add_argument("--gamma", type=float, help="the content's share of the query")
-    how.add_argument("--T", type=float, help="factor on the logits")
+    add_flags(how, Recipe, without=OWN)
     how.add_argument("--masks", nargs="+", metavar="FILE", help="a mask for each style, or 'none'")
-    how.add_argument("--pi", type=float, help="the styles' share inside the masks")
-    how.add_argument("--mix", choices=["mass", "competition"], help="how content and styles share attention")
-    how.add_argument("--sharpen", action="store_true", help="sharpen mixed attention, for each head")
-    how.add_argument("--detail", type=float, metavar="R", help="radius of the filter for the content's detail")
-    how.add_argument("--attn_layer", metavar="LIST", help="decoder blocks")
     how.add_argument("--H", type=int, help="height in pixels")
     how.add_argument("--W", type=int, help="width in pixels")
     how.add_argument("--crop", action="store_true", help="cut a square out of the middle")
@@ -80,10 +78,11 @@ def parse() -> argparse.Namespace:
 
 
 def styleid_options(given: argparse.Namespace) -> StyleIDOptions:
-    same = ("start_step", "gamma", "T", "pi", "mix", "sharpen", "detail", "attn_layer", "H", "W", "crop", "longest",
-            "precomputed", "ckpt", "model_config", "precision", "device")  # fmt: skip
-    steps = {"ddim_inv_steps": given.steps, "save_feat_steps": given.steps}
-    return StyleIDOptions(**{name: getattr(given, name) for name in same}, **steps)
+    same = ("H", "W", "crop", "longest", "precomputed", "ckpt", "model_config", "precision", "device")
+    return StyleIDOptions(
+        **{name: getattr(given, name) for name in same}, **given_flags(Recipe, given, without=OWN),
+        ddim_inv_steps=given.steps, save_feat_steps=given.steps, progress=False,
+    )  # fmt: skip
 
 
 def the_pair(given: argparse.Namespace) -> Pair:
@@ -128,8 +127,7 @@ def the_job(options: StyleIDOptions, setting: Setting, pair: Pair) -> Job:
 def main() -> None:
     given = parse()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = styleid_options(given)
-    check(options)
+    options = checked(styleid_options(given))
     pair = the_pair(given)
     studio = open_studio(options.ckpt, options.model_config, device=options.device, precision=options.precision)
     setting = make_setting(options, studio)

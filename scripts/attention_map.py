@@ -45,7 +45,7 @@ from ldm.workflows.look.inspection import (
 )
 from ldm.workflows.look.inspection_plots import component_pictures, overlay, save_figure, sheet
 from ldm.workflows.plan import usual_settings
-from ldm.workflows.restyle.styleid import usual_side
+from ldm.workflows.restyle.setting import usual_side
 from ldm.workflows.studio import Studio, open_studio
 
 SAMPLE, SAMPLE_SPOT = SAMPLES / "cnt" / "cat.jpg", "97,66"

@@ -22,12 +22,13 @@ from tqdm.auto import tqdm
 from ldm.pictures.sizing import Picture, look_at
 from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
-from ldm.workflows.inversion.cache import Capture, InversionCache, Needs, clean_latent
+from ldm.workflows.inversion.cache import InversionCache, Needs, clean_latent
 from ldm.workflows.inversion.old_features import read_old_features
 from ldm.workflows.memory import peak_memory
+from ldm.workflows.restyle.features import cache_for
 from ldm.workflows.restyle.pairs import pictures_at
-from ldm.workflows.restyle.plan import StyleIDOptions, check
-from ldm.workflows.restyle.styleid import HALF, Setting, make_setting
+from ldm.workflows.restyle.plan import StyleIDOptions, checked
+from ldm.workflows.restyle.setting import Setting, make_setting
 from ldm.workflows.studio import open_studio
 
 log = logging.getLogger("invert")
@@ -65,7 +66,10 @@ def styleid_options(given: argparse.Namespace) -> StyleIDOptions:
             "precision", "device", "precomputed")  # fmt: skip
     features = "disk" if given.old else given.features
     steps = given.ddim_inv_steps if given.save_feat_steps is None else given.save_feat_steps
-    return StyleIDOptions(features=features, save_feat_steps=steps, **{name: getattr(given, name) for name in same})
+    return StyleIDOptions(
+        features=features, feature_gb=0, save_feat_steps=steps, progress=False,
+        **{name: getattr(given, name) for name in same},
+    )  # fmt: skip
 
 
 def find(given: argparse.Namespace) -> dict[str, list[Path]]:
@@ -105,15 +109,6 @@ def look_at_all(paths: dict[str, list[Path]], setting: Setting, masked: bool) ->
     return list(pictures.values()), needs
 
 
-def make_cache(options: StyleIDOptions, setting: Setting, needs: dict[str, Needs]) -> InversionCache:
-    dtype = HALF if options.precision == "autocast" else None
-    return InversionCache(
-        setting.model, setting.context, options.ddim_inv_steps,
-        Capture(setting.sites, setting.detail, setting.timesteps, dtype),
-        needs, setting.about(), options.features, Path(options.precomputed), batch=options.batch,
-    )  # fmt: skip
-
-
 def invert_all(cache: InversionCache, pictures: Sequence[Picture]) -> None:
     """Invert what is not there yet, as many pictures at a time as a batch has."""
     with tqdm(total=len(pictures), desc="pictures", dynamic_ncols=True, disable=None) as bar:
@@ -140,8 +135,7 @@ def import_old(cache: InversionCache, picture: Picture, old: str) -> Any:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = parse()
-    options = styleid_options(given)
-    check(options)
+    options = checked(styleid_options(given))
     if not options.precomputed:
         raise UserError("inversions need a folder to be kept in: --precomputed FOLDER")
     paths = find(given)
@@ -150,7 +144,7 @@ def main() -> None:
     studio = open_studio(options.ckpt, options.model_config, device=options.device, precision=options.precision)
     setting = make_setting(options, studio)
     pictures, needs = look_at_all(paths, setting, given.masked)
-    cache = make_cache(options, setting, needs)
+    cache = cache_for(options, setting, needs)
     if given.old is not None:
         import_old(cache, pictures[0], given.old)
         print(f"{given.old} is in {options.precomputed} now")

@@ -60,6 +60,10 @@ RE_EXPORTS = {
     "models/diffusion/dpm_solver.py",
     "models/diffusion/plms.py",
     "modules/embedding_manager.py",
+    "workflows/invert.py",
+    "workflows/styleid.py",
+    "workflows/styleid_plan.py",
+    "workflows/stylise.py",
 }
 CONTROL_SEES = (  # of the modules, only the seams and the levels
     "ldm.modules.attention",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,13 +9,9 @@ from ldm.languages import check_language
 from ldm.models.diffusion.sampling import step_rule
 from ldm.texts import check_text, read_lines
 from ldm.util import UserError
-
-log = logging.getLogger(__name__)
+from ldm.workflows.seeds import settled_seed
 
 PROMPT = "a red circle on a blue background"
-DRAW = -1  # the seed that stands for any seed
-DRAWN_BELOW = 2**32  # drawn seeds are short enough to be typed again
-LAST_SEED = 2**64 - 1  # that a generator takes
 
 
 @dataclass
@@ -113,20 +107,6 @@ def read_prompts(options: Txt2ImgOptions) -> list[str]:
     if not prompts:
         raise UserError(f"the prompt file '{options.from_file}' is empty; it should hold one prompt a line")
     return prompts
-
-
-def settled_seed(seed: int, pictures: int = 1) -> int:
-    """The seed itself, or one that is drawn (and said) for -1.
-
-    Raises:
-        UserError: some of so many pictures would have a seed that no generator takes.
-    """
-    if seed == DRAW:
-        seed = secrets.randbelow(DRAWN_BELOW)
-        log.info("the seed is %d", seed)
-    if not 0 <= seed <= LAST_SEED - (pictures - 1):
-        raise UserError(f"a seed must lie between 0 and {LAST_SEED - (pictures - 1)}, or be -1 (any), got {seed}")
-    return seed
 
 
 def batches(options: Txt2ImgOptions, prompts: Sequence[str], seed: int) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from PIL import Image
 from ldm.commands import styleid
 from ldm.pictures.sizing import sizing_for
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.styleid import Result
+from ldm.workflows.restyle.results import Result
 from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model
 

@@ -24,7 +24,9 @@ from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import invert_with_features
 from ldm.workflows.models import open_model
 from ldm.workflows.restyle import styleid as workflow
-from ldm.workflows.restyle.plan import StyleIDOptions, attention_sites
+from ldm.workflows.restyle.layers import attention_sites
+from ldm.workflows.restyle.plan import StyleIDOptions
+from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.styleid import styleid
 from ldm.workflows.restyle.stylise import start_noise, stylise
 from tests.workflows.small_model import write_small_model
@@ -107,7 +109,7 @@ def test_a_result_is_what_the_functions_below_make(options: StyleIDOptions, mode
     content, style = (invert_with_features(model, x, context, steps=STEPS, sites=where, dtype=None) for x in z)
     latent = stylise(
         model, start_noise(content.noise, [style.noise]), content, [style], context,
-        steps=STEPS, start_step=3, sites=where, gamma=0.6, T=1.2,
+        Recipe(save_feat_steps=STEPS, start_step=3, gamma=0.6, T=1.2), sites=where,
     )  # fmt: skip
     with torch.no_grad():
         expected = np.asarray(tensor_to_image(model.decode_first_stage(latent)[0]), dtype=int)

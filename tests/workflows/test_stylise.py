@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ldm.control import CacheError, FeatureStore, Inject, attention_mode, sites
 from ldm.pictures.images import tensor_to_image
 from ldm.util import UserError, instantiate_from_config
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
+from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.stylise import (
     adain,
     executed_levels,
@@ -24,6 +25,14 @@ from ldm.workflows.restyle.stylise import (
     stylise,
 )
 from tests.helpers import GoldenCase, golden_case
+
+
+def recipe_and_rest(options: dict[str, Any], steps: int) -> tuple[Recipe, dict[str, Any]]:
+    """Options of a recipe, which adds no detail unless it is asked to, and all others."""
+    names = {field.name for field in fields(Recipe)}
+    how = {"detail": 0.0} | {name: value for name, value in options.items() if name in names}
+    rest = {name: value for name, value in options.items() if name not in names}
+    return Recipe(save_feat_steps=steps, **how), rest
 
 
 class Pair:
@@ -47,7 +56,8 @@ class Pair:
 
     def stylised(self, **options: Any) -> torch.Tensor:
         given = {"start": self.start, "content": self.content, "styles": [self.style], "sites": self.sites}
-        return stylise(self.model, context=self.context, steps=self.case.args["steps"], **{**given, **options})
+        how, rest = recipe_and_rest({**given, **options}, self.case.args["steps"])
+        return stylise(self.model, context=self.context, recipe=how, **rest)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +114,7 @@ def test_main_run(pair: Pair) -> None:
 
 
 def test_switches(pair: Pair) -> None:
-    pair.case.assert_close("final_without_attn_injection", pair.stylised(inject=False))
+    pair.case.assert_close("final_without_attn_injection", pair.stylised(without_attn_injection=True))
     pair.case.assert_close("final_without_init_adain", pair.stylised(start=pair.content.noise))
     late = pair.case.args["start_step_alt"]
     pair.case.assert_close("final_start_alt", pair.stylised(start_step=late))
@@ -136,8 +146,8 @@ class Quick:
 
     def stylised(self, content: Inversion, styles: list[Inversion], **options: Any) -> torch.Tensor:
         start = options.pop("start", start_noise(content.noise, [s.noise for s in styles], options.get("masks")))
-        options = {"sites": self.sites, **options}
-        return stylise(self.model, start, content, styles, self.context, steps=STEPS, **options)
+        how, rest = recipe_and_rest({"sites": self.sites, **options}, STEPS)
+        return stylise(self.model, start, content, styles, self.context, how, **rest)
 
 
 @pytest.fixture(scope="module", params=["ldm_full", "ldm_v"])
@@ -155,7 +165,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS)
 def test_memory_disk_and_replay_agree(quick: Quick, options: dict[str, Any], tmp_path: Path) -> None:
     residuals = sites(unet_of(quick.model), "output_blocks", kind="residual")
-    options = {**options, "detail_sites": residuals}
+    options = {**options, "residuals": residuals}
     used = executed_timesteps(quick.model.schedule, STEPS)
     content = quick.invert(quick.latents[:1], "qkv", detail=residuals, timesteps=used)
     style = quick.invert(quick.latents[1:2], "kv", timesteps=used)
@@ -175,7 +185,7 @@ def test_memory_disk_and_replay_agree(quick: Quick, options: dict[str, Any], tmp
 
     content, style = content.without_features(), style.without_features()
     torch.testing.assert_close(quick.stylised(content, [style], **options), memory, rtol=1e-3, atol=2e-4)
-    plain = quick.stylised(content, [style], inject=False)
+    plain = quick.stylised(content, [style], without_attn_injection=True)
     assert float((memory - plain).abs().max()) > 0.1  # so that agreeing means something
 
 
@@ -270,8 +280,8 @@ def test_gamma_over_the_steps(quick: Quick) -> None:
     assert gamma_by_level([0.5], levels) == {2: 0.5, 3: 0.5, 4: 0.5}
     content, style = quick.invert(quick.latents[:1], "q"), quick.invert(quick.latents[1:2], "kv")
     constant = quick.stylised(content, [style], gamma=0.4)
-    assert torch.equal(quick.stylised(content, [style], gamma_schedule=[0.4]), constant)
-    assert not torch.allclose(quick.stylised(content, [style], gamma_schedule=[0.4, 0.9]), constant, atol=1e-3)
+    assert torch.equal(quick.stylised(content, [style], gamma_schedule=(0.4,)), constant)
+    assert not torch.allclose(quick.stylised(content, [style], gamma_schedule=(0.4, 0.9)), constant, atol=1e-3)
 
 
 def test_fresh_noise_comes_from_where_it_is_told(quick: Quick) -> None:
@@ -280,7 +290,7 @@ def test_fresh_noise_comes_from_where_it_is_told(quick: Quick) -> None:
     def noisy(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         draw = partial(torch.randn, content.noise.shape, generator=generator)
-        return quick.stylised(content, [style], eta=1.0, noise=draw)
+        return quick.stylised(content, [style], ddim_eta=1.0, noise=draw)
 
     assert torch.equal(noisy(1), noisy(1)) and not torch.equal(noisy(1), noisy(2))
 
@@ -292,7 +302,7 @@ def test_what_does_not_fit(quick: Quick) -> None:
     with pytest.raises(UserError, match="no residual of"):
         quick.stylised(content, [style], detail=0.3)
     with pytest.raises(UserError, match="a style is needed"):
-        stylise(quick.model, content.noise, content, [], quick.context, steps=STEPS, sites=quick.sites)
+        stylise(quick.model, content.noise, content, [], quick.context, Recipe(save_feat_steps=STEPS))
     with pytest.raises(UserError, match="at least one style"):
         start_noise(content.noise, [])
     with pytest.raises(UserError, match="cannot run the last 6 of 5"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from tqdm.auto import tqdm
 from ldm.control import CacheError, FeatureStore, Save, SaveResidual, Sites, attention_mode
 from ldm.control.seam import Mode
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.loop import ask
+from ldm.models.diffusion.loop import Snapshot, ask
 from ldm.modules.diffusionmodules.levels import index_among
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.pictures.masks import short_name
 from ldm.pictures.sizing import Picture
 from ldm.util import UserError
+from ldm.workflows.finite import check_finite
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class InversionCache:
     room: int = 0
     batch: int = 1
     progress: bool = False
+    callback: Callable[[Snapshot], None] | None = None  # gets each step of an inversion
     uses: Counter[str] = field(default_factory=Counter)  # by sha256
     inverted: int = 0
     read: int = 0
@@ -132,7 +134,7 @@ class InversionCache:
         """The inversions of some pictures, with the features that the run needs unless they are to be replayed.
 
         Raises:
-            UserError: a picture cannot be read any more, or the disk is full.
+            UserError: a picture cannot be read any more, the disk is full, or an inversion came to no numbers.
         """
         self._make_room({p.sha256 for p in pictures})
         missing = {p.sha256: p for p in pictures if not self._find(p)}
@@ -191,8 +193,10 @@ class InversionCache:
         whole = invert_with_features(
             self.model, z, self.context, steps=self.steps, timesteps=self.capture.timesteps, dtype=self.capture.dtype,
             sites=self.capture.sites if features and needs.attention else None, what=needs.attention,
-            detail=self.capture.detail if features and needs.residual else None, progress=self.progress,
+            detail=self.capture.detail if features and needs.residual else None,
+            callback=self.callback, progress=self.progress,
         )  # fmt: skip
+        check_finite(self.model, whole.noise)
         for index, picture in enumerate(group):
             one = whole.picture(index)
             visited = {index: x.to(CPU, copy=True) for index, x in one.visited.items()}

@@ -54,7 +54,7 @@ def course_of_picture(model: Any, picture: Picture, prompt: str, steps: int, pro
     Raises:
         UserError: the number of steps does not fit the schedule.
     """
-    context = model.get_learned_conditioning([prompt])
+    context = model.condition([prompt])
     z = clean_latent(model, picture.tensor())
     inversion = invert_with_features(model, z, context, steps=steps, progress=progress)
     levels = {level.told: level for level in model.schedule.upwards(steps)[:-1]}
@@ -73,8 +73,8 @@ def course_of_prompt(
     """
     factor = int(model.first_stage_model.factor)
     check_size(size[1], size[0], factor)
-    context = model.get_learned_conditioning([prompt])
-    uncond = model.get_learned_conditioning([""]) if guidance_scale != 1 else None
+    context = model.condition([prompt])
+    uncond = model.unconditional(context) if guidance_scale != 1 else None
     start = ImageNoise([seed]).draw((model.channels, size[0] // factor, size[1] // factor)).to(model.device)
     after: dict[Level, Tensor] = {}
 

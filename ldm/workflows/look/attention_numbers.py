@@ -14,12 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.control import FeatureStore, MixReport, Save, Sites, attention_mode, logits
-from ldm.pictures.images import tensor_to_image
 from ldm.util import UserError, atomic_write
 from ldm.workflows.inversion.cache import InversionCache, Needs
 from ldm.workflows.inversion.invert import unet_of
 from ldm.workflows.look.inspection import Spot, cells, grid_of, nats
-from ldm.workflows.restyle.styleid import Job, Setting, restyled_latents
+from ldm.workflows.pictures import pictures_of
+from ldm.workflows.restyle.group import restyled_latents
+from ldm.workflows.restyle.jobs import Job
+from ldm.workflows.restyle.setting import Setting
 
 TOP = 10  # keys whose mass is told, beside that of the largest one
 ALL = "all"  # the name of all sources together
@@ -85,10 +87,9 @@ def restyle_and_look(
 
     used = FeatureStore(dtype=torch.float32, device="cpu")
     watch = {Sites((site,)): Save(used, "sim", timesteps, None, queries) for site, queries in where.items()}
-    with attention_mode(unet_of(setting.model), {} if job.recipe.mixed else watch):
-        latents = restyled_latents(setting, cache, [job], progress, report=note)
-    with setting.studio.mixed():
-        image = tensor_to_image(setting.model.decode_first_stage(latents)[0])
+    with attention_mode(unet_of(setting.model), {} if job.mixed else watch):
+        latents = restyled_latents(setting, cache, [job], progress=progress, report=note)
+    (image,) = pictures_of(setting.studio, latents)
 
     found = []
     for site in layers:
@@ -96,7 +97,7 @@ def restyle_and_look(
             q, k = (store.at(site, timestep, name).cpu() for name in "qk")
             chosen = list(range(q.shape[1])) if heads is None else list(heads)
             before = logits(q[:, :, where[site]], k)[0, chosen]
-            after = seen[site, timestep] if job.recipe.mixed else {names[1]: used.at(site, timestep, "sim")[0]}
+            after = seen[site, timestep] if job.mixed else {names[1]: used.at(site, timestep, "sim")[0]}
             after = {name: values[chosen] for name, values in after.items()}
             found.append(Looks(site, timestep, grids[site], tuple(chosen), tuple(where[site]), before, after))
     return image, found

@@ -22,9 +22,7 @@ from ldm.control import (
     SaveResidual,
     Sites,
     attention_mode,
-    late_decoder,
 )
-from ldm.control import sites as find_sites
 from ldm.control.inject import Gamma
 from ldm.control.seam import Mode
 from ldm.control.shares import check_masks, normalised, resized
@@ -34,9 +32,8 @@ from ldm.models.diffusion.sampling import sample
 from ldm.modules.diffusionmodules.levels import current_level
 from ldm.util import UserError
 from ldm.workflows.inversion.invert import Inversion, unet_of
-
-GAMMA, T_ONE = 0.75, 1.5  # one style without a mask: those of StyleID
-GAMMA_MASKED, T_MASKED = 0.2, 2.0
+from ldm.workflows.restyle.layers import attention_sites, detail_sites
+from ldm.workflows.restyle.recipe import Recipe
 
 
 def adain(content: Tensor, style: Tensor) -> Tensor:
@@ -157,21 +154,11 @@ def stylise(
     content: Inversion,
     styles: Sequence[Inversion],
     context: Any,
+    recipe: Recipe | None = None,
     *,
-    steps: int = 50,
-    start_step: int | None = None,
-    sites: Sites | None = None,
-    inject: bool = True,
-    gamma: float | None = None,
-    T: float | None = None,
-    gamma_schedule: Sequence[float] | None = None,
     masks: Tensor | None = None,
-    pi: float = 0.9,
-    mix: str = "mass",
-    sharpen: bool = False,
-    detail: float | None = None,
-    detail_sites: Sites | None = None,
-    eta: float = 0.0,
+    sites: Sites | None = None,
+    residuals: Sites | None = None,
     noise: Draw | None = None,
     report: Callable[[MixReport], None] | None = None,
     callback: Callable[[Snapshot], None] | None = None,
@@ -184,50 +171,59 @@ def stylise(
 
     Args:
         start: ``start_noise(...)``, or the content's noise.
-        content: of B pictures, or of one for all rows. Stores need q (q, k and v to mix; residuals for ``detail``).
+        content: of B pictures, or of one for all rows. Stores need q (q, k and v to mix; residuals for detail).
         styles: of one picture each; stores need k and v. Latents may have another size than the content's.
         context: of the empty prompt [1, N, D]; there is no guidance.
-        start_step: how many of the last steps are run; None: all but the first. 50 steps and 49 is StyleID.
-        sites: where; None: the self-attention of the decoder's later half, blocks 6 to 11 of Stable Diffusion.
-        inject: False leaves attention plain.
-        gamma, T: None: 0.75 and 1.5 for one style, 0.2 and 2.0 for masks.
-        gamma_schedule: values of gamma instead, spread evenly from the first step that is run to the last.
+        recipe: how; None: as is usual, which is StyleID's for one style, and adds detail where styles are mixed.
         masks: [styles, H, W], or [B, styles, H, W] in [0, 1], of any size.
-        pi, mix, sharpen, report: see ``ldm.control.Mix``.
-        detail: radius of the high-pass filter of ``ldm.control.Detail``; None: no detail.
-        detail_sites: None: the last residual block of each block of the decoder's later half.
-        eta, noise: of DDIM, and where its fresh noise [B, C, h, w] comes from.
+        sites: the attention that changes, in place of the recipe's layers.
+        residuals: where detail is added; None: the last residual block of each block of the decoder's later half.
+        noise: where the fresh noise [B, C, h, w] of DDIM with an eta comes from.
+        report: see ``ldm.control.Mix``.
 
     Raises:
         UserError: values, sites or masks that do not fit, or features that were not kept.
     """
-    levels = executed_levels(model.schedule, steps, start_step)
+    recipe = (recipe or Recipe()).settled(mixed=is_mixed(styles, masks))
+    levels = executed_levels(model.schedule, recipe.save_feat_steps, recipe.start_step)
     beside: list[Inversion] = []
     before: list[tuple[Inversion, FeatureStore]] = []
     sources = _sources(start, [content, *styles], beside, before)
     rows = Rows(0, start.shape[0]) if beside else None
-    mixed = masks is not None or len(styles) > 1
-    gamma = (GAMMA_MASKED if mixed else GAMMA) if gamma is None else gamma
-    T = (T_MASKED if mixed else T_ONE) if T is None else T
-    gammas: Gamma = gamma if gamma_schedule is None else gamma_by_level(gamma_schedule, levels)
-
-    unet = unet_of(model)
     modes: dict[Sites, Mode] = {}
-    if inject and mixed:
-        modes[sites or find_sites(unet, late_decoder(unet))] = Mix(
-            sources[0], sources[1:], masks, pi, mix, gammas, T, sharpen, rows=rows, report=report
-        )
-    elif inject:
-        modes[sites or find_sites(unet, late_decoder(unet))] = Inject(
-            sources[0], _only(sources[1:]), gammas, T, rows=rows
-        )
-    if detail is not None:
-        modes[detail_sites or find_sites(unet, late_decoder(unet), "residual")] = Detail(sources[0], detail, rows=rows)
+    if not recipe.without_attn_injection:
+        where = sites or attention_sites(model, recipe.attn_layer)
+        modes[where] = _injection(recipe, sources, masks, levels, rows, report)
+    if recipe.detail:
+        modes[residuals or detail_sites(model)] = Detail(sources[0], recipe.detail, rows=rows)
     denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
     return sample(
-        denoiser, start, context, steps=steps, start=len(levels), eta=eta, noise=noise,
+        denoiser, start, context, steps=recipe.save_feat_steps, start=len(levels), eta=recipe.ddim_eta, noise=noise,
         callback=callback, progress=progress,
     )  # fmt: skip
+
+
+def is_mixed(styles: Sequence[Any], masks: Tensor | None) -> bool:
+    """Whether attention is shared between the content and these styles; otherwise it is StyleID's injection."""
+    return masks is not None or len(styles) > 1
+
+
+def _injection(
+    recipe: Recipe,
+    sources: Sequence[FeatureSource],
+    masks: Tensor | None,
+    levels: Sequence[Level],
+    rows: Rows | None,
+    report: Callable[[MixReport], None] | None,
+) -> Mode:
+    """What attention does: the content with the style's keys and values, or shared between all sources."""
+    content, *styles = sources
+    gamma, T, pi, mix = recipe.gamma, recipe.T, recipe.pi, recipe.mix
+    assert gamma is not None and T is not None and pi is not None and mix is not None  # the recipe is settled
+    gammas: Gamma = gamma if recipe.gammas is None else gamma_by_level(recipe.gammas, levels)
+    if is_mixed(styles, masks):
+        return Mix(content, styles, masks, pi, mix, gammas, T, recipe.sharpen, rows=rows, report=report)
+    return Inject(content, _only(styles), gammas, T, rows=rows)
 
 
 def _sources(

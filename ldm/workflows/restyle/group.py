@@ -1,0 +1,78 @@
+"""Results that are made together: inversions, the noise to start from, the loop under the recipe, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.control import MixReport
+from ldm.models.diffusion.noise import ImageNoise
+from ldm.pictures.colour import keep_colour
+from ldm.util import UserError
+from ldm.workflows.inversion.cache import InversionCache
+from ldm.workflows.inversion.invert import Inversion
+from ldm.workflows.pictures import pictures_of
+from ldm.workflows.restyle.jobs import Job
+from ldm.workflows.restyle.setting import Setting
+from ldm.workflows.restyle.stylise import start_noise, stylise
+from ldm.workflows.watch import Watch
+
+
+@torch.no_grad()
+def restyle(
+    setting: Setting,
+    cache: InversionCache,
+    group: Sequence[Job],
+    watch: Watch[Any] | None = None,
+    progress: bool = False,
+) -> list[Image.Image]:
+    """The pictures of jobs that go together.
+
+    Raises:
+        UserError: a picture has gone, memory is not enough, or the model gave no picture.
+        Cancelled: the watch does not want the rest.
+    """
+    try:
+        latents = restyled_latents(setting, cache, group, watch, progress)
+        cache.used(picture for job in group for picture in job.pictures)  # features go before decoding takes its memory
+        images = pictures_of(setting.studio, latents)
+    except torch.OutOfMemoryError as error:
+        height, width = group[0].content.size
+        raise UserError(
+            f"not enough memory for {len(group)} picture(s) of {width}x{height}: "
+            "a smaller --batch, another --features or a smaller size would need less"
+        ) from error
+    if not group[0].recipe.keep_color:
+        return images
+    return [keep_colour(image, job.content.image()) for image, job in zip(images, group, strict=True)]
+
+
+@torch.no_grad()
+def restyled_latents(
+    setting: Setting,
+    cache: InversionCache,
+    group: Sequence[Job],
+    watch: Watch[Any] | None = None,
+    progress: bool = False,
+    report: Callable[[MixReport], None] | None = None,
+) -> Tensor:
+    """The latents [B, C, h, w] of jobs that go together; ``report`` is told what a mix did, see ``ldm.control.Mix``."""
+    model, recipe = setting.model, group[0].recipe
+    inversions = cache.get([*(job.content for job in group), *group[0].styles])
+    content, styles = Inversion.join(inversions[: len(group)]), inversions[len(group) :]
+    masks = None if group[0].masks is None else torch.stack([job.masks for job in group if job.masks is not None])
+    start = content.noise
+    if not recipe.without_init_adain:
+        start = start_noise(content.noise, [style.noise for style in styles], masks)
+    fresh = ImageNoise([recipe.seed or 0] * len(group))
+    with setting.studio.mixed():
+        return stylise(
+            model, start.to(setting.studio.device), content, styles, setting.context, recipe,
+            masks=masks, sites=setting.sites, residuals=setting.detail,
+            noise=lambda: fresh.draw(start.shape[1:]), report=report,
+            callback=(watch or Watch()).steps(model, "sampling"), progress=progress,
+        )  # fmt: skip

@@ -1,0 +1,89 @@
+"""How one picture is restyled: every restyling option, once.
+
+A field here is an option of ``StyleIDOptions``, a flag of the commands, and part of what is written beside a result;
+``ldm.workflows.restyle.stylise`` is where it means something.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from ldm.util import UserError
+from ldm.workflows.options import option
+
+GAMMA, T_ONE = 0.75, 1.5  # one style without a mask: those of StyleID
+GAMMA_MASKED, T_MASKED, DETAIL_MASKED = 0.2, 2.0, 0.3
+PI, MIX = 0.9, "mass"
+
+
+@dataclass
+class Recipe:
+    """How a result is made. None means what is usual, which depends on whether styles are mixed with the content."""
+
+    gamma: float | None = option(None, "the content's share of the query, 0 to 1 (0.75; with masks 0.2)", type=float)
+    T: float | None = option(None, "factor on the attention's logits (1.5; with masks 2)", type=float)
+    gamma_schedule: str | tuple[float, ...] | None = option(
+        None, "gammas from the first step to the last, such as 0.9,0.5", metavar="LIST"
+    )
+    pi: float | None = option(None, "the styles' share inside the masks (0.9)", type=float)
+    mix: str | None = option(None, "how content and styles share attention (mass)", choices=["mass", "competition"])
+    sharpen: bool = option(False, "sharpen mixed attention, for each head")
+    detail: float | None = option(
+        None, "radius of the filter for the content's detail; 0: none (with masks 0.3)", type=float, metavar="R"
+    )
+    attn_layer: str | tuple[int, ...] | None = option(
+        None, "decoder blocks (the later half: 6,7,8,9,10,11 in Stable Diffusion)", metavar="LIST"
+    )
+    ddim_inv_steps: int = option(50, "steps of the inversion (50)", type=int, metavar="N")
+    save_feat_steps: int = option(50, "steps of the sampling, for which features are kept (50)", type=int, metavar="N")
+    start_step: int | None = option(
+        None, "run only the last N sampling steps (all but the first: 49)", type=int, metavar="N"
+    )
+    ddim_eta: float = option(0.0, "fresh noise in sampling: 0 none (default), 1 as DDPM", type=float, metavar="ETA")
+    seed: int | None = option(22, "of the fresh noise of --ddim_eta; -1 draws one (22)", type=int)
+    without_init_adain: bool = option(False, "start from the content's noise as it is")
+    without_attn_injection: bool = option(False, "leave attention alone")
+    keep_color: bool = option(False, "the result's brightness with the content's colours")
+
+    @classmethod
+    def of(cls, options: Recipe) -> Recipe:
+        """The recipe alone, of options that have more fields."""
+        return cls(**{one.name: getattr(options, one.name) for one in fields(cls)})
+
+    @property
+    def gammas(self) -> tuple[float, ...] | None:
+        """The numbers of ``gamma_schedule``.
+
+        Raises:
+            UserError: they are no numbers.
+        """
+        if not isinstance(self.gamma_schedule, str):
+            return self.gamma_schedule
+        try:
+            return tuple(float(value) for value in self.gamma_schedule.split(","))
+        except ValueError as error:
+            raise UserError(f"--gamma_schedule takes numbers like 0.9,0.5, got '{self.gamma_schedule}'") from error
+
+    def settled(self, mixed: bool) -> Recipe:
+        """The recipe with nothing left open but layers and steps, which depend on the model.
+
+        Args:
+            mixed: whether attention is shared between content and styles; otherwise it is StyleID's injection.
+        """
+        usual: dict[str, Any] = {
+            "gamma": GAMMA_MASKED if mixed else GAMMA,
+            "T": T_MASKED if mixed else T_ONE,
+            "pi": PI,
+            "mix": MIX,
+            "detail": DETAIL_MASKED if mixed else 0.0,
+        }
+        left = {name: value for name, value in usual.items() if getattr(self, name) is None}
+        return replace(self, gamma_schedule=self.gammas, seed=self.seed if self.ddim_eta else None, **left)
+
+    def parameters(self) -> dict[str, Any]:
+        """What is written beside a result; a record says what is done, not what is left out, and null for no detail."""
+        said = asdict(self)
+        said["init_adain"] = not said.pop("without_init_adain")
+        said["attn_injection"] = not said.pop("without_attn_injection")
+        return said | {"detail": self.detail or None}
