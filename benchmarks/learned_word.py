@@ -33,9 +33,10 @@ from ldm.additions.base import applied
 from ldm.additions.reading import read_additions
 from ldm.pictures.images import image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.util import UserError, atomic_write, run_command
+from ldm.workflows.batches import Batch
 from ldm.workflows.generate import generate
 from ldm.workflows.plan import make_plan
-from ldm.workflows.request import Batch, Txt2ImgOptions
+from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
 from ldm.world.attributes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Attributes, heldout_triples
 from ldm.world.captions import caption, language_of

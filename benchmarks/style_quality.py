@@ -34,10 +34,12 @@ from ldm.util import atomic_write
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import Inversion, invert_with_features
 from ldm.workflows.models import open_model
-from ldm.workflows.restyle.layers import attention_sites, detail_sites
+from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.pairs import Pair, pictures_at, read_pairs
 from ldm.workflows.restyle.recipe import Recipe
-from ldm.workflows.restyle.stylise import adain, executed_levels, start_noise, stylise
+from ldm.workflows.restyle.start import adain, start_noise
+from ldm.workflows.restyle.steps import executed_levels
+from ldm.workflows.restyle.stylise import stylise
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "StyleID"
@@ -62,9 +64,10 @@ class Maker:
         self.inverted = functools.cache(self._invert)
 
     def _invert(self, picture: Picture) -> Inversion:
+        layers = changed_layers(self.model)
         return invert_with_features(
             self.model, clean_latent(self.model, picture.tensor()), self.context, steps=self.steps,
-            sites=attention_sites(self.model, None), detail=detail_sites(self.model),
+            sites=layers.attention, detail=layers.residual,
             timesteps=[level.told for level in self.levels], dtype=None,
         )  # fmt: skip
 

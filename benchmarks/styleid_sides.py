@@ -175,7 +175,7 @@ def ours(size: Size, steps: int, every: int, features: str, folder: Path) -> Non
         unet(x, torch.zeros(1, device=DEVICE), context=torch.zeros(1, LENGTH, 768, dtype=DTYPE, device=DEVICE))
     take_turns(unet, turns, every)
     turns.start()
-    jobs, _ = make_jobs(options, setting, find_pairs(options))
+    jobs, _ = make_jobs(options, setting, find_pairs(options)[0])
     cache = make_cache(options, setting, jobs)
     (image,) = restyle(setting, cache, jobs)
     save_result(options, setting, jobs[0], image, seconds=0)

@@ -33,10 +33,11 @@ from ldm.workflows.look.inspection import (
 )
 from ldm.workflows.look.inspection_plots import plot_histograms, save_figure
 from ldm.workflows.options import add_flags, given_flags
+from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.features import make_cache
 from ldm.workflows.restyle.jobs import Job, make_jobs
 from ldm.workflows.restyle.pairs import Pair, check_masks
-from ldm.workflows.restyle.plan import NO_MASKS, StyleIDOptions, checked
+from ldm.workflows.restyle.plan import NO_MASKS, StyleIDOptions
 from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.setting import Setting, make_setting
 from ldm.workflows.studio import open_studio

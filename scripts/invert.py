@@ -25,9 +25,10 @@ from ldm.util import UserError, run_command
 from ldm.workflows.inversion.cache import InversionCache, Needs, clean_latent
 from ldm.workflows.inversion.old_features import read_old_features
 from ldm.workflows.memory import peak_memory
+from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.features import cache_for
 from ldm.workflows.restyle.pairs import pictures_at
-from ldm.workflows.restyle.plan import StyleIDOptions, checked
+from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.setting import Setting, make_setting
 from ldm.workflows.studio import open_studio
 

@@ -20,10 +20,11 @@ from ldm.additions.reading import read_additions
 from ldm.modules.encoders.multilingual import Multilingual
 from ldm.pictures.images import image_to_tensor
 from ldm.util import UserError, atomic_write, run_command
+from ldm.workflows.batches import Batch
 from ldm.workflows.generate import generate
 from ldm.workflows.learned_words import files_of
 from ldm.workflows.plan import make_plan
-from ldm.workflows.request import Batch, Txt2ImgOptions
+from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
 from ldm.world.attributes import BACKGROUNDS, Attributes
 from ldm.world.captions import language_of, parse

@@ -14,7 +14,7 @@ from ldm.checkpoint import read_state_dict
 from ldm.modules.encoders.wordpiece import load_wordpiece
 from ldm.shipped import ROOT, here_or_shipped
 from ldm.util import ConfigError, UserError, read_yaml
-from ldm.workflows.models import find_files
+from ldm.workflows.files import find_model
 from tests import helpers
 
 WEIGHTS = "models/ldm/tiny/scorer.safetensors"
@@ -29,7 +29,7 @@ def test_files_of_the_project_are_found_from_another_folder(tmp_path: Path, monk
     assert load_wordpiece(VOCABULARY).get_vocab() == load_wordpiece(str(ROOT / VOCABULARY)).get_vocab()
     found = read_state_dict(WEIGHTS)
     assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
-    assert find_files("models/ldm/tiny/model.safetensors", YAML)[1] == ROOT / YAML
+    assert find_model("models/ldm/tiny/model.safetensors", YAML)[1].model == read_yaml(ROOT / YAML).model
 
 
 def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,8 +112,13 @@ def sizing_for(model: Any, height: int | None, width: int | None, crop: bool, lo
     return Sizing(factor, longest, size)
 
 
-def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """A picture no larger than a square of ``side`` pixels, its aspect kept."""
+def thumbnail(path: Path, side: int) -> Image.Image:
+    """The picture of a file no larger than a square of ``side`` pixels, its aspect kept.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    image = load_image(path)
     scale = min(1.0, side / max(image.size))
     size = (max(1, math.floor(image.width * scale)), max(1, math.floor(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS)

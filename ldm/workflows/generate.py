@@ -9,9 +9,9 @@ from PIL.Image import Image
 
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
+from ldm.workflows.batches import Batch
 from ldm.workflows.pictures import pictures_of
 from ldm.workflows.plan import Plan
-from ldm.workflows.request import Batch
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
 

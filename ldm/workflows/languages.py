@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ldm.languages import detect_language
@@ -17,32 +17,28 @@ log = logging.getLogger(__name__)
 SHOWN = 8  # prompts whose reading is said
 
 
-def speaking(model: Any, language: str) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def speaking(model: Any, language: str, prompts: Sequence[str] = ()) -> Iterator[None]:
     """Within the block the model's prompts are in ``language``: "auto" looks at each of them.
+
+    What English the first foreign ones of ``prompts`` are read as is said, or that this model does not read them.
 
     Raises:
         UserError: the model reads English only.
     """
     encoder = model.cond_stage_model
     if isinstance(encoder, Multilingual):
-        return encoder.speaking(language)
+        with encoder.speaking(language):
+            foreign = list(dict.fromkeys(prompt for prompt in prompts if encoder.is_foreign(prompt)))[:SHOWN]
+            learned = model.embedding_manager
+            words = placeholders_of(learned)
+            for prompt, english in zip(foreign, encoder.translate(foreign, words) if foreign else (), strict=True):
+                log.info("'%s' is read as '%s'", prompt, english)
+            yield
+        return
     if language not in (AUTO, "en"):
         raise UserError(f"this model reads English only, not '{language}'; docs/languages.md says how to teach it")
-    return contextlib.nullcontext()
-
-
-def report_reading(model: Any, prompts: Sequence[str]) -> None:
-    """Say what English the first foreign prompts are read as, or that this model does not read them."""
-    encoder = model.cond_stage_model
-    if not isinstance(encoder, Multilingual):
-        foreign = [prompt for prompt in prompts if detect_language(prompt) != "en"]
-        if foreign:
-            log.warning("this model reads English only; '%s' will mean little to it", foreign[0])
-        return
-    foreign = list(dict.fromkeys(prompt for prompt in prompts if encoder.is_foreign(prompt)))[:SHOWN]
-    if not foreign:
-        return
-    learned = model.embedding_manager
-    words = placeholders_of(learned)
-    for prompt, english in zip(foreign, encoder.translate(foreign, words), strict=True):
-        log.info("'%s' is read as '%s'", prompt, english)
+    strange = next((prompt for prompt in prompts if detect_language(prompt) != "en"), None)
+    if strange is not None:
+        log.warning("this model reads English only; '%s' will mean little to it", strange)
+    yield

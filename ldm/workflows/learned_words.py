@@ -19,7 +19,7 @@ def files_of(additions: Sequence[Addition]) -> dict[str, Path]:
     return {name: path for one in additions if isinstance(one, Words) for name, path in one.files.items()}
 
 
-def report_words(model: Any, words: dict[str, Path], prompts: Sequence[str]) -> dict[str, list[str]]:
+def report_words(model: Any, additions: Sequence[Addition], prompts: Sequence[str]) -> dict[str, list[str]]:
     """Log which placeholders each prompt uses, and warn about those that none does; nothing where there are no words.
 
     What lies beyond the encoder's last token is not used: such a prompt is cut there.
@@ -27,7 +27,7 @@ def report_words(model: Any, words: dict[str, Path], prompts: Sequence[str]) -> 
     Returns:
         prompt -> its placeholders.
     """
-    used: dict[str, list[str]] = {}
+    words, used = files_of(additions), {}
     for prompt in dict.fromkeys(prompts) if words else ():
         used[prompt] = used_in(model, prompt, words)
         log.info("'%s' uses %s", prompt, ", ".join(f"'{name}'" for name in used[prompt]) or "no learned word")

@@ -11,46 +11,20 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ldm.checkpoint import diffusers_config, load_model
+from ldm.checkpoint import load_model
 from ldm.models.hooks import without_lightning
 from ldm.modules.cpu.packed import pack_for_inference
-from ldm.shipped import ROOT, TINY, here_or_shipped
-from ldm.util import ConfigError, UserError, find_beside, get_obj_from_str, read_yaml
+from ldm.util import ConfigError, UserError, get_obj_from_str
+from ldm.workflows.files import find_model
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.yaml"
 PRECISIONS: dict[str, torch.dtype | None] = {
     "full": None,
     "autocast": None,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-
-
-def find_files(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path, Path | None]:
-    """``(checkpoint, configuration)``: those given, the configuration beside the checkpoint, or the small model's.
-
-    The configuration is None for a diffusers folder, which describes itself.
-
-    Raises:
-        UserError: a file is missing, or a configuration was given without a checkpoint.
-    """
-    if ckpt is None:
-        if config is not None:
-            raise UserError(f"--config '{config}' needs the weights that go with it: add --ckpt")
-        ckpt = TINY / WEIGHTS
-    ckpt = here_or_shipped(ckpt)
-    if not ckpt.exists():
-        raise UserError(f"there is no checkpoint '{ckpt}'")
-    if config is not None:
-        return ckpt, here_or_shipped(config)
-    if ckpt.is_dir():
-        return ckpt, None
-    if not (ckpt.parent / CONFIG).is_file():
-        raise UserError(f"'{ckpt}' needs its configuration: add --config, or put it beside as '{CONFIG}'")
-    return ckpt, ckpt.parent / CONFIG
 
 
 def open_model(
@@ -73,10 +47,7 @@ def open_model(
     place = choose_device(device)
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
-    ckpt, config = find_files(ckpt, config)
-    document = OmegaConf.create({"model": diffusers_config(ckpt)}) if config is None else read_yaml(config)
-    if config is not None:
-        find_parts(document, config.parent)
+    ckpt, document = find_model(ckpt, config)
     node, ema = sampling_node(document)
     log.info("loading %s", ckpt)
     sections = {"model": node, "inference": document.get("inference")}
@@ -105,12 +76,6 @@ def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:
     ema = OmegaConf.select(document, "model.params.use_ema", default=True)
     assert isinstance(node, DictConfig)
     return node, bool(ema)
-
-
-def find_parts(document: DictConfig, folder: Path) -> None:
-    """Make relative paths of the text encoder's files absolute: the YAML's folder, this one, the project's own."""
-    for part in ("tokenizer", "aligner"):
-        find_beside(document, f"model.params.cond_stage_config.params.{part}", folder, Path.cwd(), ROOT)
 
 
 def choose_device(name: str | None) -> torch.device:

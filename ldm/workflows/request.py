@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ldm.languages import check_language
 from ldm.models.diffusion.sampling import step_rule
 from ldm.texts import check_text, read_lines
 from ldm.util import UserError
-from ldm.workflows.seeds import settled_seed
+from ldm.workflows.batches import Batch, batches, settled_seed
 
 PROMPT = "a red circle on a blue background"
 
@@ -51,14 +51,6 @@ class Txt2ImgOptions:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Pictures that are made together: their prompts and seeds."""
-
-    prompts: list[str]
-    seeds: list[int]
-
-
-@dataclass(frozen=True)
 class Request:
     """What is to be made: the prompts, the first seed, and all pictures batch by batch."""
 
@@ -76,6 +68,9 @@ class Request:
 def read_request(options: Txt2ImgOptions) -> Request:
     """The request of some options, with what can be refused before a model is loaded refused.
 
+    One prompt gives ``n_iter`` batches of ``n_samples`` pictures; a file gives each of its prompts ``n_iter`` times, in
+    batches of ``n_samples``.
+
     Raises:
         UserError: an unknown sampler or language, an eta that the sampler does not take, a count below 1, a seed that
             no generator takes, or a prompt or file of prompts that is no text.
@@ -88,38 +83,12 @@ def read_request(options: Txt2ImgOptions) -> Request:
             raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}")
     if options.n_rows < 0:
         raise UserError(f"--n_rows must not be negative, got {options.n_rows}")
-    negative = check_text(options.negative_prompt, "the negative prompt")
-    prompts = read_prompts(options)
-    pictures = options.n_iter * (options.n_samples if options.from_file is None else len(prompts))
-    seed = settled_seed(options.seed, pictures)
-    return Request(prompts, negative, seed, list(batches(options, prompts, seed)))
-
-
-def read_prompts(options: Txt2ImgOptions) -> list[str]:
-    """The prompts of the options, or the lines of their file that are not blank.
-
-    Raises:
-        UserError: the file is missing, not text, or has no prompt; or the prompt is not in UTF-8.
-    """
-    if options.from_file is None:
-        return [check_text(options.prompt, "the prompt")]
-    prompts = read_lines(options.from_file, "prompt file")
+    prompts = [options.prompt] if options.from_file is None else read_lines(options.from_file, "prompt file")
     if not prompts:
         raise UserError(f"the prompt file '{options.from_file}' is empty; it should hold one prompt a line")
-    return prompts
-
-
-def batches(options: Txt2ImgOptions, prompts: Sequence[str], seed: int) -> Iterator[Batch]:
-    """The pictures to make, batch by batch.
-
-    One prompt gives ``n_iter`` batches of ``n_samples`` pictures; a file gives each of its prompts ``n_iter`` times, in
-    batches of ``n_samples``.
-    """
-    row = list(prompts) if options.from_file is not None else list(prompts) * options.n_samples
-    made = 0
-    for _ in range(options.n_iter):
-        for start in range(0, len(row), options.n_samples):
-            part = row[start : start + options.n_samples]
-            first = seed + (0 if options.fixed_code else made)
-            yield Batch(part, list(range(first, first + len(part))))
-            made += len(part)
+    for text, what in ((prompts[0], "the prompt"), (options.negative_prompt, "the negative prompt")):
+        check_text(text, what)
+    row = prompts * options.n_samples if options.from_file is None else prompts
+    seed = settled_seed(options.seed, pictures=options.n_iter * len(row))
+    made = batches(row, options.n_samples, options.n_iter, seed, options.fixed_code)
+    return Request(prompts, options.negative_prompt, seed, list(made))

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from ldm.checkpoint import diffusers_config, load_weights
+from ldm.checkpoint import load_weights
 from ldm.modules.encoders.base import TextEncoder
-from ldm.util import ConfigError, UserError, instantiate_from_config, read_yaml
-from ldm.workflows.models import find_files, find_parts
+from ldm.util import ConfigError, UserError, instantiate_from_config
+from ldm.workflows.files import find_model
 
 PREFIX = "cond_stage_model."
 
@@ -23,31 +23,13 @@ def open_text_encoder(ckpt: str | Path | None = None, config: str | Path | None 
     Raises:
         UserError: a file is missing or does not fit, or the model has no text encoder.
     """
-    ckpt, config = find_files(ckpt, config)
-    encoder = build_text_encoder(config, ckpt)
-    load_weights(encoder, ckpt, prefix=PREFIX)
-    return encoder.eval()
-
-
-def build_text_encoder(config: Path | None, ckpt: Path | None = None) -> TextEncoder:
-    """The text encoder that a YAML (or, without one, the diffusers folder ``ckpt``) describes, without weights.
-
-    Raises:
-        ConfigError: it describes none.
-    """
-    if config is None:
-        if ckpt is None or not ckpt.is_dir():
-            raise ConfigError("a text encoder needs a configuration or a diffusers folder")
-        document = OmegaConf.create(dict(diffusers_config(ckpt)))
-        document = document if "model" in document else OmegaConf.create({"model": document})
-    else:
-        document = read_yaml(config)
-        find_parts(document, config.parent)
+    ckpt, document = find_model(ckpt, config)
     node = OmegaConf.select(document, "model.params.cond_stage_config")
     if not OmegaConf.is_dict(node):
-        raise ConfigError(f"'{config or ckpt}' describes no text encoder (model.params.cond_stage_config)")
+        raise ConfigError(f"the model of '{ckpt}' has no text encoder (model.params.cond_stage_config)")
     with torch.device("meta"):
         encoder = instantiate_from_config(node)
     if not isinstance(encoder, TextEncoder):
-        raise UserError(f"the model of '{config or ckpt}' is conditioned by a {type(encoder).__name__}, not by text")
-    return encoder
+        raise UserError(f"the model of '{ckpt}' is conditioned by a {type(encoder).__name__}, not by text")
+    load_weights(encoder, ckpt, prefix=PREFIX)
+    return encoder.eval()

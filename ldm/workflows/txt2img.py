@@ -13,8 +13,8 @@ from ldm.additions.reading import read_additions
 from ldm.pictures.images import make_grid
 from ldm.pictures.numbered import save_numbered
 from ldm.workflows.generate import generate
-from ldm.workflows.languages import report_reading, speaking
-from ldm.workflows.learned_words import files_of, report_words
+from ldm.workflows.languages import speaking
+from ldm.workflows.learned_words import report_words
 from ldm.workflows.plan import make_plan
 from ldm.workflows.request import Txt2ImgOptions, read_request
 from ldm.workflows.studio import Studio, open_studio
@@ -58,9 +58,8 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
     made: list[Made] = []
     with studio.lock, until_cancelled():
         additions = read_additions(studio.model, options.embedding_path, options.adapter_path)
-        with applied(studio.model, additions), speaking(studio.model, options.lang):
-            report_words(studio.model, files_of(additions), request.texts)
-            report_reading(studio.model, request.prompts)
+        with applied(studio.model, additions), speaking(studio.model, options.lang, request.prompts):
+            report_words(studio.model, additions, request.texts)
             for batch in request.batches:
                 watch.check()
                 images = generate(studio, plan, batch, watch, progress=options.progress)

@@ -76,7 +76,7 @@ def test_several_files_and_a_rename(model: Any, tmp_path: Path) -> None:
 def test_what_prompts_use_is_said(model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     additions = read_additions(model, write(tmp_path / "a.safetensors", "circle", "square"))
     with caplog.at_level(logging.INFO), applied(model, additions):
-        used = report_words(model, files_of(additions), ["a red circle", "a red circle", "a blue background"])
+        used = report_words(model, additions, ["a red circle", "a red circle", "a blue background"])
     assert used == {"a red circle": ["circle"], "a blue background": []}
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert lines[:2] == [
@@ -90,7 +90,7 @@ def test_what_prompts_use_is_said(model: Any, tmp_path: Path, caplog: pytest.Log
 def test_a_word_beyond_the_last_token_is_not_used(model: Any, tmp_path: Path) -> None:
     additions = read_additions(model, write(tmp_path / "a.safetensors", "circle"))
     with applied(model, additions):
-        assert list(report_words(model, files_of(additions), ["a a a a a a a a circle"]).values()) == [[]]
+        assert list(report_words(model, additions, ["a a a a a a a a circle"]).values()) == [[]]
 
 
 def test_the_vectors_change_the_picture(ckpt: str, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import invert_with_features
 from ldm.workflows.models import open_model
 from ldm.workflows.restyle import styleid as workflow
-from ldm.workflows.restyle.layers import attention_sites
+from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.styleid import styleid
@@ -105,7 +105,7 @@ def test_a_result_is_what_the_functions_below_make(options: StyleIDOptions, mode
         for path in (Path(str(options.cnt)) / "a.png", Path(str(options.sty)) / "s.png")
     ]
     context = model.get_learned_conditioning([""])
-    where = attention_sites(model, "0,1")
+    where = changed_layers(model, "0,1").attention
     content, style = (invert_with_features(model, x, context, steps=STEPS, sites=where, dtype=None) for x in z)
     latent = stylise(
         model, start_noise(content.noise, [style.noise]), content, [style], context,

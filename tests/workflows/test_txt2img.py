@@ -21,7 +21,7 @@ from ldm.pictures.images import read_parameters
 from ldm.pictures.numbered import save_numbered
 from ldm.util import UserError
 from ldm.workflows.models import open_model
-from ldm.workflows.request import Txt2ImgOptions, batches, read_request
+from ldm.workflows.request import Txt2ImgOptions, read_request
 from ldm.workflows.txt2img import Made, txt2img
 from ldm.workflows.watch import Step, Watch
 from tests.helpers import ROOT
@@ -105,12 +105,12 @@ def test_no_unconditional_half_without_guidance(options: Txt2ImgOptions, model: 
     assert set(rows) == {2} and prompts == [["a red circle"]]
 
 
-def test_batches() -> None:
+def test_batches(tmp_path: Path) -> None:
     two = Txt2ImgOptions(n_iter=2, n_samples=3, seed=10)
-    assert [b.seeds for b in batches(two, ["a"], 10)] == [[10, 11, 12], [13, 14, 15]]
-    assert [b.seeds for b in batches(replace(two, fixed_code=True), ["a"], 10)] == [[10, 11, 12], [10, 11, 12]]
-    file = replace(two, from_file="prompts.txt", n_iter=1)
-    parts = list(batches(file, ["a", "b", "c", "d"], 10))
+    assert [b.seeds for b in read_request(two).batches] == [[10, 11, 12], [13, 14, 15]]
+    assert [b.seeds for b in read_request(replace(two, fixed_code=True)).batches] == [[10, 11, 12], [10, 11, 12]]
+    (tmp_path / "prompts.txt").write_text("a\nb\nc\nd\n")
+    parts = read_request(replace(two, from_file=str(tmp_path / "prompts.txt"), n_iter=1)).batches
     assert [(b.prompts, b.seeds) for b in parts] == [(["a", "b", "c"], [10, 11, 12]), (["d"], [13])]
 
 

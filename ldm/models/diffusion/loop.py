@@ -7,6 +7,7 @@ callbacks fit together whichever coordinates a paper prefers.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -172,6 +173,15 @@ def run(
                 assert state.x0 is not None, "a step rule says which clean latent it expects"
                 callback(Snapshot(index, total, here, state.x, state.x0))
     return state.x
+
+
+def beginning(noise: Tensor, level: Level) -> Tensor:
+    """Standard normal noise as a latent at the noisiest level, with the deviation of latents there.
+
+    That is the noise itself where signal^2 + noise^2 = 1, and sqrt(1 + sigma^2) times it where the signal is 1.
+    """
+    deviation = math.hypot(level.signal, level.noise)
+    return noise if math.isclose(deviation, 1) else deviation * noise
 
 
 def last_levels(levels: Sequence[Level], start: int | None) -> Sequence[Level]:

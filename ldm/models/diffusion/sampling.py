@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,9 +13,9 @@ from ldm.models.diffusion.loop import (
     Before,
     Denoiser,
     Draw,
-    Level,
     Snapshot,
     StepRule,
+    beginning,
     estimator,
     in_painting,
     last_levels,
@@ -88,6 +87,7 @@ def sample(
         UserError: an unknown sampler, a number of steps or a start that does not fit, a mask without ``x0``.
     """
     rule = step_rule(sampler, eta)
+    denoiser, cond = guided(denoiser, guidance_scale, uncond), expand_condition(cond, x_T.shape[0])
     levels = last_levels(rule.levels(denoiser.schedule, steps), start)
 
     def draw() -> Tensor:
@@ -95,18 +95,9 @@ def sample(
         return fresh.to(x_T.device)
 
     changes = [*before, *in_painting(mask, x0, draw, x_T.device)]
-    denoise = estimator(guided(denoiser, guidance_scale, uncond), expand_condition(cond, x_T.shape[0]))
+    denoise = estimator(denoiser, cond)
     x = x_T if start is not None else beginning(x_T, levels[0])
     return run(rule, levels, x, denoise, draw, before=changes, callback=callback, progress=progress)
-
-
-def beginning(noise: Tensor, level: Level) -> Tensor:
-    """Standard normal noise as a latent at the noisiest level, with the deviation of latents there.
-
-    That is the noise itself where signal^2 + noise^2 = 1, and sqrt(1 + sigma^2) times it where the signal is 1.
-    """
-    deviation = math.hypot(level.signal, level.noise)
-    return noise if math.isclose(deviation, 1) else deviation * noise
 
 
 def noised(

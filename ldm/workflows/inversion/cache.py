@@ -164,7 +164,7 @@ class InversionCache:
         path = self._path(picture, "latents")
         if path is not None:
             inversion.save(path, self._fields(picture))
-        self._keep_latents(picture, inversion.without_features())
+        self._latents[picture.sha256] = inversion.without_features()
         if isinstance(inversion.store, FeatureStore):
             self._keep_features(picture, inversion.store)
 
@@ -181,7 +181,7 @@ class InversionCache:
         except CacheError as error:
             log.warning("%s; inverted again", error)
             return False
-        self._keep_latents(picture, inversion)
+        self._latents[picture.sha256] = inversion
         self.read += 1
         return True
 
@@ -204,7 +204,7 @@ class InversionCache:
             path = self._path(picture, "latents")
             if path is not None:
                 inversion.save(path, self._fields(picture))
-            self._keep_latents(picture, inversion)
+            self._latents[picture.sha256] = inversion
             self.inverted += 1
             if isinstance(one.store, FeatureStore):
                 self._keep_features(picture, one.store if len(group) == 1 else _own(one.store))
@@ -249,11 +249,6 @@ class InversionCache:
                 ask(self.model, inversion.seen(level).to(device), level, expand_condition(self.context, 1))
         return store
 
-    def _keep_latents(self, picture: Picture, inversion: Inversion) -> None:
-        self._latents[picture.sha256] = inversion
-        while self.folder is not None and len(self._latents) > max(LATENTS_IN_MEMORY, 4 * self.batch):
-            self._latents.popitem(last=False)
-
     def _keep_features(self, picture: Picture, store: FeatureStore) -> FeatureStore:
         """Keep features in memory; or write them, and read them from there piece by piece."""
         path = self._path(picture, "features")
@@ -264,7 +259,13 @@ class InversionCache:
         return store
 
     def _make_room(self, used: set[str]) -> None:
-        """Let go of the features that were not used for the longest time, until the rest fits into ``room``."""
+        """Let go of what was not used for the longest time: features until the rest fits into ``room``, and latents.
+
+        Latents that are on the disk as well are kept up to a number.
+        """
+        spare = len(self._latents) - max(LATENTS_IN_MEMORY, 4 * self.batch) if self.folder is not None else 0
+        for key in [key for key in self._latents if key not in used][: max(0, spare)]:
+            del self._latents[key]
         others = [key for key in self._stores if key not in used]
         while others and sum(self._stores[key].nbytes for key in others) > self.room:
             del self._stores[others.pop(0)]

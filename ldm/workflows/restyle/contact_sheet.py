@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ldm.pictures.images import load_image, make_grid, save_image
+from ldm.pictures.images import make_grid, save_image
 from ldm.pictures.sizing import thumbnail
 from ldm.workflows.restyle.pairs import Pair
 
@@ -33,14 +33,14 @@ def contact_sheet(pairs: Sequence[Pair], results: Path, path: Path, side: int = 
     empty = Image.new("RGB", (1, 1), "white")
     cells, labels = [empty], [""]
     for group in groups:
-        cells.append(_row([thumbnail(load_image(style), side // len(group)) for style in group]))
+        cells.append(_row([thumbnail(style, side // len(group)) for style in group]))
         labels.append(" + ".join(style.stem for style in group))
     for content in contents:
-        cells.append(thumbnail(load_image(content), side))
+        cells.append(thumbnail(content, side))
         labels.append(content.stem)
         for group in groups:
             picture = made.get((content, group))
-            cells.append(empty if picture is None else thumbnail(load_image(picture), side))
+            cells.append(empty if picture is None else thumbnail(picture, side))
             labels.append("")
     save_image(make_grid(cells, columns=len(groups) + 1, labels=labels), path)
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,21 @@ from ldm.workflows.inversion.invert import Inversion
 from ldm.workflows.pictures import pictures_of
 from ldm.workflows.restyle.jobs import Job
 from ldm.workflows.restyle.setting import Setting
-from ldm.workflows.restyle.stylise import start_noise, stylise
+from ldm.workflows.restyle.start import start_noise
+from ldm.workflows.restyle.stylise import stylise
 from ldm.workflows.watch import Watch
+
+
+def groups(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
+    """Neighbours that can be made together, at most ``size`` of them."""
+    group: list[Job] = []
+    for job in jobs:
+        if group and (len(group) == size or not group[0].goes_with(job)):
+            yield group
+            group = []
+        group.append(job)
+    if group:
+        yield group
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,10 @@ from torch import Tensor
 from ldm.pictures.sizing import Picture, look_at, open_mask
 from ldm.util import UserError
 from ldm.workflows.record import tensor_hash
-from ldm.workflows.restyle.layers import block_numbers
 from ldm.workflows.restyle.pairs import Pair
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.recipe import Recipe
+from ldm.workflows.restyle.recipe import Recipe, Settled
 from ldm.workflows.restyle.setting import Setting
-from ldm.workflows.restyle.stylise import is_mixed
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +32,7 @@ class Job:
     content: Picture
     styles: tuple[Picture, ...]
     masks: Tensor | None  # [styles, H, W]
-    recipe: Recipe  # settled
+    recipe: Settled
     parameters: dict[str, Any]
 
     @property
@@ -44,7 +42,7 @@ class Job:
     @property
     def mixed(self) -> bool:
         """Whether attention is shared between content and styles."""
-        return is_mixed(self.styles, self.masks)
+        return self.masks is not None or len(self.styles) > 1
 
     def goes_with(self, other: Job) -> bool:
         """Whether both can be made in one batch."""
@@ -100,10 +98,9 @@ def make_job(
     masks: Tensor | None,
 ) -> Job:
     """A job with its recipe settled, and all that its result depends on for its record."""
-    mixed = is_mixed(styles, masks)
-    recipe = replace(
-        Recipe.of(options).settled(mixed), attn_layer=block_numbers(setting.sites), start_step=len(setting.timesteps)
-    )
+    mixed = masks is not None or len(styles) > 1
+    recipe = Recipe.of(options).settled(mixed)
+    recipe = replace(recipe, attn_layer=setting.blocks, start_step=len(setting.timesteps))
     parameters = {
         **recipe.parameters(),
         **setting.about(),
@@ -134,15 +131,3 @@ def in_short(problems: Sequence[str]) -> str:
     """Problems in one sentence, the first ones in full."""
     rest = len(problems) - SAID
     return "; ".join(problems[:SAID]) + (f"; and {rest} more" if rest > 0 else "")
-
-
-def groups(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
-    """Neighbours that can be made together, at most ``size`` of them."""
-    group: list[Job] = []
-    for job in jobs:
-        if group and (len(group) == size or not group[0].goes_with(job)):
-            yield group
-            group = []
-        group.append(job)
-    if group:
-        yield group

@@ -6,7 +6,7 @@ A field here is an option of ``StyleIDOptions``, a flag of the commands, and par
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ldm.util import UserError
@@ -65,7 +65,7 @@ class Recipe:
         except ValueError as error:
             raise UserError(f"--gamma_schedule takes numbers like 0.9,0.5, got '{self.gamma_schedule}'") from error
 
-    def settled(self, mixed: bool) -> Recipe:
+    def settled(self, mixed: bool) -> Settled:
         """The recipe with nothing left open but layers and steps, which depend on the model.
 
         Args:
@@ -79,7 +79,9 @@ class Recipe:
             "detail": DETAIL_MASKED if mixed else 0.0,
         }
         left = {name: value for name, value in usual.items() if getattr(self, name) is None}
-        return replace(self, gamma_schedule=self.gammas, seed=self.seed if self.ddim_eta else None, **left)
+        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        drawn = {"gamma_schedule": self.gammas, "seed": self.seed if self.ddim_eta else None}
+        return Settled(**said | drawn | left)
 
     def parameters(self) -> dict[str, Any]:
         """What is written beside a result; a record says what is done, not what is left out, and null for no detail."""
@@ -87,3 +89,15 @@ class Recipe:
         said["init_adain"] = not said.pop("without_init_adain")
         said["attn_injection"] = not said.pop("without_attn_injection")
         return said | {"detail": self.detail or None}
+
+
+@dataclass
+class Settled(Recipe):
+    """A recipe with nothing left open."""
+
+    gamma: float = GAMMA
+    T: float = T_ONE
+    gamma_schedule: tuple[float, ...] | None = None
+    pi: float = PI
+    mix: str = MIX
+    detail: float = 0.0

@@ -9,13 +9,10 @@ from typing import Any
 import torch
 
 from ldm.control import Sites
-from ldm.models.diffusion.loop import Schedule
 from ldm.pictures.sizing import USUAL_SIDE, Sizing, sizing_for
-from ldm.util import UserError
-from ldm.workflows.restyle.layers import attention_sites, detail_sites
+from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.recipe import Recipe
-from ldm.workflows.restyle.stylise import executed_timesteps
+from ldm.workflows.restyle.steps import sampled_timesteps
 from ldm.workflows.studio import Studio
 
 
@@ -25,7 +22,8 @@ class Setting:
 
     Attributes:
         fingerprint: of the weights.
-        sites, detail: the attention and the residual blocks that a recipe changes.
+        sites, blocks: the attention that a recipe changes, and the decoder blocks that it is in.
+        detail: the residual blocks that it changes.
         timesteps: what the network is told in sampling, the noisiest first.
         context: the empty prompt, of one row.
     """
@@ -33,6 +31,7 @@ class Setting:
     studio: Studio
     fingerprint: str
     sites: Sites
+    blocks: tuple[int, ...]
     detail: Sites
     timesteps: tuple[float, ...]
     sizing: Sizing
@@ -56,34 +55,17 @@ def make_setting(options: StyleIDOptions, studio: Studio) -> Setting:
     model = studio.model
     with torch.no_grad():
         context = model.condition([""])
+    layers = changed_layers(model, options.attn_layer)
     return Setting(
         studio=studio,
         fingerprint=studio.fingerprint,
-        sites=attention_sites(model, options.attn_layer),
-        detail=detail_sites(model),
+        sites=layers.attention,
+        blocks=layers.blocks,
+        detail=layers.residual,
         timesteps=tuple(sampled_timesteps(options, model.schedule)),
         sizing=sizing_for(model, options.H, options.W, options.crop, options.longest or usual_side(studio.inference)),
         context=context,
     )
-
-
-def sampled_timesteps(recipe: Recipe, schedule: Schedule) -> list[float]:
-    """The timesteps at which sampling asks the network, the noisiest first.
-
-    Raises:
-        UserError: numbers of steps that the schedule does not have, or that do not fit each other.
-    """
-    start = recipe.start_step
-    if start is not None:
-        start = min(start, len(executed_timesteps(schedule, recipe.save_feat_steps)) + 1)
-    timesteps = executed_timesteps(schedule, recipe.save_feat_steps, start)
-    visited = {level.told for level in schedule.upwards(recipe.ddim_inv_steps)[:-1]}
-    if not visited.issuperset(timesteps):
-        raise UserError(
-            f"--save_feat_steps {recipe.save_feat_steps} does not fit --ddim_inv_steps {recipe.ddim_inv_steps}: "
-            "sampling would need features of timesteps that the inversion does not visit"
-        )
-    return timesteps
 
 
 def usual_side(inference: Mapping[str, Any]) -> int:

@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 
 from ldm.util import UserError
 from ldm.workflows.memory import peak_memory
+from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.contact_sheet import contact_sheet
 from ldm.workflows.restyle.features import make_cache
-from ldm.workflows.restyle.group import restyle
-from ldm.workflows.restyle.jobs import groups, in_short, make_jobs
-from ldm.workflows.restyle.pairs import shard
-from ldm.workflows.restyle.plan import StyleIDOptions, checked, find_pairs
+from ldm.workflows.restyle.group import groups, restyle
+from ldm.workflows.restyle.jobs import in_short, make_jobs
+from ldm.workflows.restyle.plan import StyleIDOptions, find_pairs
 from ldm.workflows.restyle.results import Result, finished, save_result
 from ldm.workflows.restyle.setting import make_setting
 from ldm.workflows.studio import Studio, open_studio
@@ -49,14 +49,14 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
     started = time.perf_counter()
     watch = watch or Watch()
     options = checked(options)
-    everything = find_pairs(options)
+    everything, pairs = find_pairs(options, os.environ)
     studio = Studio.of(model, options.precision) if model is not None else open_studio(
         options.ckpt, options.model_config, device=options.device, precision=options.precision
     )  # fmt: skip
     quiet = not options.progress or os.environ.get("RANK", "0") != "0"
     with studio.lock:
         setting = make_setting(options, studio)
-        jobs, problems = make_jobs(options, setting, shard(everything, os.environ))
+        jobs, problems = make_jobs(options, setting, pairs)
         results = finished(options, jobs)
         todo = [job for job in jobs if job.pair not in results]
         cache = make_cache(options, setting, todo, watch)

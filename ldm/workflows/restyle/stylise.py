@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,76 +22,19 @@ from ldm.control import (
     Sites,
     attention_mode,
 )
-from ldm.control.inject import Gamma
 from ldm.control.seam import Mode
-from ldm.control.shares import check_masks, normalised, resized
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.loop import Draw, Level, Schedule, Snapshot, last_levels
+from ldm.models.diffusion.loop import Draw, Schedule, Snapshot
 from ldm.models.diffusion.sampling import sample
 from ldm.modules.diffusionmodules.levels import current_level
 from ldm.util import UserError
 from ldm.workflows.inversion.invert import Inversion, unet_of
-from ldm.workflows.restyle.layers import attention_sites, detail_sites
+from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.recipe import Recipe
+from ldm.workflows.restyle.start import start_noise
+from ldm.workflows.restyle.steps import executed_levels, executed_timesteps, gamma_at
 
-
-def adain(content: Tensor, style: Tensor) -> Tensor:
-    """``content`` [B, C, h, w] with the mean and deviation of each channel of ``style`` [B or 1, C, h', w'].
-
-    Chung et al. 2024, equation 7 (Huang & Belongie 2017, equation 8), for each picture by itself and without epsilon.
-    """
-    deviation, mean = torch.std_mean(content, dim=(2, 3), keepdim=True)
-    style_deviation, style_mean = torch.std_mean(style, dim=(2, 3), keepdim=True)
-    return (content - mean) / deviation * style_deviation + style_mean
-
-
-def start_noise(content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None) -> Tensor:
-    """Where sampling starts: the content's noise [B, C, h, w] with the statistics of the styles' noise.
-
-    With masks [styles, H, W] or [B, styles, H, W] the AdaIN of each style is weighted by its mask, normalised where
-    masks overlap, and outside of them the content's noise stays. Without masks styles count equally.
-
-    Raises:
-        UserError: no style, or masks that do not fit.
-    """
-    if not styles:
-        raise UserError("AdaIN needs the noise of at least one style")
-    moved = torch.stack([adain(content, style) for style in styles], dim=1)
-    if masks is None:
-        return moved.mean(dim=1)
-    height, width = content.shape[-2:]
-    raw = resized(check_masks(masks, len(styles)), (height, width)).to(content.device)
-    w, coverage = normalised(raw)
-    return (w[:, :, None] * moved).sum(dim=1) * coverage[:, None] + content * (1 - coverage[:, None])
-
-
-def executed_levels(schedule: Schedule, steps: int = 50, start_step: int | None = None) -> list[Level]:
-    """The levels at which ``stylise`` asks the network, the noisiest first.
-
-    Raises:
-        UserError: ``steps`` or ``start_step`` does not fit.
-    """
-    levels = schedule.levels(steps, "leading")
-    start_step = len(levels) - 2 if start_step is None else start_step
-    return list(last_levels(levels, start_step)[:-1])
-
-
-def executed_timesteps(schedule: Schedule, steps: int = 50, start_step: int | None = None) -> list[float]:
-    """What the network is told there; see ``executed_levels``."""
-    return [level.told for level in executed_levels(schedule, steps, start_step)]
-
-
-def gamma_by_level(values: Sequence[float], levels: Sequence[Level]) -> dict[int, float]:
-    """A gamma for each level's index: the values spread evenly in the order of sampling, straight in between.
-
-    Raises:
-        UserError: no value at all.
-    """
-    if not values:
-        raise UserError("a schedule of gamma needs at least one value, such as 0.9,0.5")
-    places = np.linspace(0, len(values) - 1, len(levels))
-    gammas = np.interp(places, np.arange(len(values)), np.asarray(values, dtype=np.float64))
-    return {level.index: float(gamma) for level, gamma in zip(levels, gammas, strict=True)}
+__all__ = ["Beside", "executed_timesteps", "start_noise", "stylise"]
 
 
 @dataclass(frozen=True)
@@ -184,46 +126,29 @@ def stylise(
     Raises:
         UserError: values, sites or masks that do not fit, or features that were not kept.
     """
-    recipe = (recipe or Recipe()).settled(mixed=is_mixed(styles, masks))
-    levels = executed_levels(model.schedule, recipe.save_feat_steps, recipe.start_step)
+    mixed = masks is not None or len(styles) > 1
+    how = (recipe or Recipe()).settled(mixed)
+    if not styles and not how.without_attn_injection:
+        raise UserError("a style is needed to take keys and values from")
     beside: list[Inversion] = []
     before: list[tuple[Inversion, FeatureStore]] = []
-    sources = _sources(start, [content, *styles], beside, before)
+    source, *others = _sources(start, [content, *styles], beside, before)
     rows = Rows(0, start.shape[0]) if beside else None
+    levels = executed_levels(model.schedule, how.save_feat_steps, how.start_step)
     modes: dict[Sites, Mode] = {}
-    if not recipe.without_attn_injection:
-        where = sites or attention_sites(model, recipe.attn_layer)
-        modes[where] = _injection(recipe, sources, masks, levels, rows, report)
-    if recipe.detail:
-        modes[residuals or detail_sites(model)] = Detail(sources[0], recipe.detail, rows=rows)
+    if not how.without_attn_injection:
+        gammas = gamma_at(how, levels)
+        modes[sites or changed_layers(model, how.attn_layer).attention] = (
+            Mix(source, others, masks, how.pi, how.mix, gammas, how.T, how.sharpen, rows=rows, report=report)
+            if mixed else Inject(source, others[0], gammas, how.T, rows=rows)
+        )  # fmt: skip
+    if how.detail:
+        modes[residuals or changed_layers(model).residual] = Detail(source, how.detail, rows=rows)
     denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
     return sample(
-        denoiser, start, context, steps=recipe.save_feat_steps, start=len(levels), eta=recipe.ddim_eta, noise=noise,
+        denoiser, start, context, steps=how.save_feat_steps, start=len(levels), eta=how.ddim_eta, noise=noise,
         callback=callback, progress=progress,
     )  # fmt: skip
-
-
-def is_mixed(styles: Sequence[Any], masks: Tensor | None) -> bool:
-    """Whether attention is shared between the content and these styles; otherwise it is StyleID's injection."""
-    return masks is not None or len(styles) > 1
-
-
-def _injection(
-    recipe: Recipe,
-    sources: Sequence[FeatureSource],
-    masks: Tensor | None,
-    levels: Sequence[Level],
-    rows: Rows | None,
-    report: Callable[[MixReport], None] | None,
-) -> Mode:
-    """What attention does: the content with the style's keys and values, or shared between all sources."""
-    content, *styles = sources
-    gamma, T, pi, mix = recipe.gamma, recipe.T, recipe.pi, recipe.mix
-    assert gamma is not None and T is not None and pi is not None and mix is not None  # the recipe is settled
-    gammas: Gamma = gamma if recipe.gammas is None else gamma_by_level(recipe.gammas, levels)
-    if is_mixed(styles, masks):
-        return Mix(content, styles, masks, pi, mix, gammas, T, recipe.sharpen, rows=rows, report=report)
-    return Inject(content, _only(styles), gammas, T, rows=rows)
 
 
 def _sources(
@@ -247,9 +172,3 @@ def _sources(
             before.append((inversion, store))
             sources.append(store)
     return sources
-
-
-def _only(styles: Sequence[FeatureSource]) -> FeatureSource:
-    if len(styles) != 1:
-        raise UserError("a style is needed to take keys and values from")
-    return styles[0]

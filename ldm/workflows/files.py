@@ -1,0 +1,41 @@
+"""The files of a model: its weights, and the YAML that describes it with the paths in it found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from ldm.checkpoint import diffusers_config
+from ldm.shipped import ROOT, TINY, here_or_shipped
+from ldm.util import UserError, find_beside, read_yaml
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.yaml"
+PARTS = ("tokenizer", "aligner")  # files that a text encoder may name
+
+
+def find_model(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path, DictConfig]:
+    """``(checkpoint, document)`` of the files given, of the configuration beside the checkpoint, or the small model's.
+
+    A diffusers folder describes itself. Files that a YAML names for its text encoder are found beside it, in this
+    folder, or among the project's own.
+
+    Raises:
+        UserError: a file is missing, no YAML, or a configuration was given without a checkpoint.
+    """
+    if ckpt is None and config is not None:
+        raise UserError(f"--config '{config}' needs the weights that go with it: add --ckpt")
+    ckpt = TINY / WEIGHTS if ckpt is None else here_or_shipped(ckpt)
+    if not ckpt.exists():
+        raise UserError(f"there is no checkpoint '{ckpt}'")
+    if config is None and ckpt.is_dir():
+        return ckpt, OmegaConf.create({"model": diffusers_config(ckpt)})
+    beside = ckpt.parent / CONFIG
+    if config is None and not beside.is_file():
+        raise UserError(f"'{ckpt}' needs its configuration: add --config, or put it beside as '{CONFIG}'")
+    config = beside if config is None else here_or_shipped(config)
+    document = read_yaml(config)
+    for part in PARTS:
+        find_beside(document, f"model.params.cond_stage_config.params.{part}", config.parent, Path.cwd(), ROOT)
+    return ckpt, document

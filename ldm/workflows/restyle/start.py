@@ -1,0 +1,41 @@
+"""The noise that restyling starts from: the content's, with the statistics of the styles'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ldm.control.shares import check_masks, normalised, resized
+from ldm.util import UserError
+
+
+def adain(content: Tensor, style: Tensor) -> Tensor:
+    """``content`` [B, C, h, w] with the mean and deviation of each channel of ``style`` [B or 1, C, h', w'].
+
+    Chung et al. 2024, equation 7 (Huang & Belongie 2017, equation 8), for each picture by itself and without epsilon.
+    """
+    deviation, mean = torch.std_mean(content, dim=(2, 3), keepdim=True)
+    style_deviation, style_mean = torch.std_mean(style, dim=(2, 3), keepdim=True)
+    return (content - mean) / deviation * style_deviation + style_mean
+
+
+def start_noise(content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None) -> Tensor:
+    """Where sampling starts: the content's noise [B, C, h, w] with the statistics of the styles' noise.
+
+    With masks [styles, H, W] or [B, styles, H, W] the AdaIN of each style is weighted by its mask, normalised where
+    masks overlap, and outside of them the content's noise stays. Without masks styles count equally.
+
+    Raises:
+        UserError: no style, or masks that do not fit.
+    """
+    if not styles:
+        raise UserError("AdaIN needs the noise of at least one style")
+    moved = torch.stack([adain(content, style) for style in styles], dim=1)
+    if masks is None:
+        return moved.mean(dim=1)
+    height, width = content.shape[-2:]
+    raw = resized(check_masks(masks, len(styles)), (height, width)).to(content.device)
+    w, coverage = normalised(raw)
+    return (w[:, :, None] * moved).sum(dim=1) * coverage[:, None] + content * (1 - coverage[:, None])
