@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ from ldm.workflows.restyle import styleid as workflow
 from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import Recipe
+from ldm.workflows.restyle.results import Result
 from ldm.workflows.restyle.styleid import styleid
 from ldm.workflows.restyle.stylise import start_noise, stylise
+from ldm.workflows.studio import Studio
+from ldm.workflows.watch import Watch
 from tests.workflows.small_model import write_small_model
 
 STEPS = 5
@@ -424,3 +428,49 @@ def test_a_fingerprint_sees_any_weight(model: Any) -> None:
         changed = record.fingerprint(model)
         weight[0] -= 1e-3
     assert before != changed
+
+
+def test_every_step_and_every_result_is_told(options: StyleIDOptions, model: Any) -> None:
+    steps: list[tuple[str, int, int]] = []
+    told: list[Result] = []
+    results = styleid(
+        one(options), model, Watch(on_step=lambda s: steps.append((s.task, s.number, s.total)), on_result=told.append)
+    )
+    inversion = [("inversion", number + 1, STEPS) for number in range(STEPS)]
+    assert steps == [*inversion, *inversion, *(("sampling", number + 1, STEPS - 1) for number in range(STEPS - 1))]
+    assert told == results and results[0].path.is_file()
+    assert styleid(one(options), model, Watch(on_result=told.append)) != told  # what was there is not told again
+    assert len(told) == 1
+
+
+def test_a_run_can_be_ended_and_goes_on_later(options: StyleIDOptions, model: Any) -> None:
+    told: list[Result] = []
+    ended = styleid(options, model, Watch(on_result=told.append, cancelled=lambda: len(told) == 2))
+    assert ended == told and [result.path.name for result in ended] == ["a_stylized_s.png", "b_stylized_s.png"]
+    assert sorted(path.suffix for path in Path(options.output_path).iterdir()) == [".json", ".json", *[".png"] * 3]
+    assert [result.skipped for result in styleid(options, model)] == [True, True, False, False]
+
+
+def test_a_studio_gives_what_its_model_gives(options: StyleIDOptions, model: Any) -> None:
+    plain = only(one(options), model)
+    studio = Studio.of(model, "full")
+    assert abs(only(one(options, output_path=f"{options.output_path}/studio"), studio) - plain).max() == 0
+
+
+def test_a_broken_weight_is_one_sentence_and_nothing_is_kept(options: StyleIDOptions, tmp_path: Path) -> None:
+    model = open_model(write_small_model(tmp_path / "broken"), device="cpu")[0]
+    model.model.diffusion_model.out[-1].weight.data.view(-1)[3] = float("nan")
+    message = r"^the weights are damaged: 'model\.diffusion_model\.out\.2\.weight' holds a value that is not finite"
+    with pytest.raises(UserError, match=message):
+        styleid(options, model)
+    assert not Path(options.output_path).exists() and not Path(options.precomputed).exists()
+
+
+def test_a_drawn_seed_is_said(options: StyleIDOptions, model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    styleid(one(options, ddim_eta=1.0, seed=-1), model)
+    (seed,) = re.findall(r"the seed is (\d+)", caplog.text)
+    about = json.loads((Path(options.output_path) / "a_stylized_s.json").read_text())
+    assert about["parameters"]["seed"] == int(seed)
+    with pytest.raises(UserError, match="a seed must lie between 0 and"):
+        styleid(one(options, ddim_eta=1.0, seed=2**64), model)

@@ -329,7 +329,8 @@ def test_one_broken_weight_is_one_sentence_and_nothing_is_saved(
         (tmp_path / file).write_text((Path(ckpt).parent / file).read_text())
     save_state_dict(state, tmp_path / "model.safetensors")
     broken = replace(options, ckpt=str(tmp_path / "model.safetensors"), n_samples=1)
-    with pytest.raises(UserError, match=f"damaged: '{re.escape(name)}' holds a value that is not finite .NaN or inf."):
+    message = f"^the weights are damaged: '{re.escape(name)}' holds a value that is not finite .NaN or inf.$"
+    with pytest.raises(UserError, match=message):
         txt2img(broken)
     assert not Path(options.outdir).exists()
 
