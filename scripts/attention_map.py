@@ -115,13 +115,13 @@ def make_course(given: argparse.Namespace, studio: Studio) -> tuple[Course, list
         sizing = sizing_for(model, given.H, given.W, given.crop, given.longest or usual_side(studio.inference))
         picture = look_at(Path(given.image), sizing)
         spots = read_spots(given.xy, picture)
-        course = course_of_picture(model, picture, given.prompt or "", given.steps, progress=True)
+        course = course_of_picture(studio, picture, given.prompt or "", given.steps, progress=True)
         return course, spots, short_name(given.image)
     usual = usual_settings(studio)
     size = (given.H or int(usual["height"]), given.W or int(usual["width"]))
     scale = float(usual["guidance_scale"]) if given.guidance_scale is None else given.guidance_scale
     course = course_of_prompt(
-        model, given.prompt, size, steps=given.steps, seed=given.seed, guidance_scale=scale, progress=True
+        studio, given.prompt, size, steps=given.steps, seed=given.seed, guidance_scale=scale, progress=True
     )
     return course, [], "_".join(given.prompt.split())[:60].replace("/", "_")
 

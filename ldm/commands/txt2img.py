@@ -33,7 +33,7 @@ def parse() -> argparse.Namespace:
     add("--W", dest="width", type=int, help="width in pixels")
     add("--C", dest="channels", type=int, help="latent channels; the model knows them, this is only checked")
     add("--f", dest="factor", type=int, help="downsampling factor; the model knows it, this is only checked")
-    add("--seed", type=int, help="of the first picture; each further one has the next (42)")
+    add("--seed", type=int, help="of the first picture; each further one has the next; -1 draws one (42)")
     add("--fixed_code", action="store_true", help="the same start noise for every batch")
     add("--n_iter", type=int, help="batches of a prompt, or passes over the file (1)")
     add("--n_samples", type=int, help="pictures in a batch (4)")

@@ -19,11 +19,13 @@ from ldm.models.diffusion.guidance import expand_condition
 from ldm.models.diffusion.loop import Level, Snapshot, ask
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
-from ldm.pictures.images import check_size, tensor_to_image
+from ldm.pictures.images import check_size
 from ldm.pictures.sizing import Picture
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import invert_with_features, unet_of
 from ldm.workflows.look.inspection import Size, Spot, cells, grid_of
+from ldm.workflows.pictures import pictures_of
+from ldm.workflows.studio import Studio
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,17 @@ class Course:
 
 @torch.no_grad()
 def course_of_picture(model: Any, picture: Picture, prompt: str, steps: int, progress: bool = False) -> Course:
-    """The DDIM inversion of a picture under a prompt, which may be empty.
+    """The DDIM inversion of a picture under a prompt, which may be empty, by a Studio or a model.
 
     Raises:
         UserError: the number of steps does not fit the schedule.
     """
-    context = model.condition([prompt])
-    z = clean_latent(model, picture.tensor())
-    inversion = invert_with_features(model, z, context, steps=steps, progress=progress)
+    studio = Studio.of(model, "full")
+    model = studio.model
+    with studio.lock:
+        context = model.condition([prompt])
+        z = clean_latent(model, picture.tensor())
+        inversion = invert_with_features(model, z, context, steps=steps, progress=progress)
     levels = {level.told: level for level in model.schedule.upwards(steps)[:-1]}
     visited = {timestep: inversion.seen(level) for timestep, level in levels.items()}
     return Course(picture.image(), visited, levels, context)
@@ -69,33 +74,38 @@ def course_of_prompt(
     """A picture made of a prompt by DDIM, of a size (height, width); what is looked at is the side with the prompt.
 
     Raises:
-        UserError: the size or the number of steps does not fit the model.
+        UserError: the size or the number of steps does not fit the model, or it gave no picture.
     """
+    studio = Studio.of(model, "full")
+    model = studio.model
     factor = int(model.first_stage_model.factor)
     check_size(size[1], size[0], factor)
-    context = model.condition([prompt])
-    uncond = model.unconditional(context) if guidance_scale != 1 else None
     start = ImageNoise([seed]).draw((model.channels, size[0] // factor, size[1] // factor)).to(model.device)
     after: dict[Level, Tensor] = {}
 
     def keep(step: Snapshot) -> None:
         after[step.level] = step.x
 
-    z = sample(
-        model, start, context, steps=steps, guidance_scale=guidance_scale, uncond=uncond, callback=keep,
-        progress=progress,
-    )  # fmt: skip
+    with studio.lock:
+        context = model.condition([prompt])
+        uncond = model.unconditional(context) if guidance_scale != 1 else None
+        z = sample(
+            model, start, context, steps=steps, guidance_scale=guidance_scale, uncond=uncond, callback=keep,
+            progress=progress,
+        )  # fmt: skip
+        (image,) = pictures_of(studio, z)
     levels = {level.told: level for level in after}
     visited = {next(iter(levels)): start} | {later.told: after[here] for here, later in itertools.pairwise(after)}
-    return Course(tensor_to_image(model.decode_first_stage(z)[0]), visited, levels, context)
+    return Course(image, visited, levels, context)
 
 
 @torch.no_grad()
 def look(model: Any, course: Course, modes: Mapping[Sites, Mode], timesteps: Sequence[float]) -> None:
-    """Ask the network again at some timesteps, under modes that keep what it does."""
-    context = expand_condition(course.context, 1)
+    """Ask the network of a Studio or a model again at some timesteps, under modes that keep what it does."""
+    studio = Studio.of(model, "full")
+    model, context = studio.model, expand_condition(course.context, 1)
     for timestep in timesteps:
-        with attention_mode(unet_of(model), dict(modes)):
+        with studio.lock, attention_mode(unet_of(model), dict(modes)):
             ask(model, course.visited[timestep].to(model.device), course.levels[timestep], context)
 
 

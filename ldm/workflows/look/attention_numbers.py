@@ -87,9 +87,10 @@ def restyle_and_look(
 
     used = FeatureStore(dtype=torch.float32, device="cpu")
     watch = {Sites((site,)): Save(used, "sim", timesteps, None, queries) for site, queries in where.items()}
-    with attention_mode(unet_of(setting.model), {} if job.mixed else watch):
-        latents = restyled_latents(setting, cache, [job], progress=progress, report=note)
-    (image,) = pictures_of(setting.studio, latents)
+    with setting.studio.lock:
+        with attention_mode(unet_of(setting.model), {} if job.mixed else watch):
+            latents = restyled_latents(setting, cache, [job], progress=progress, report=note)
+        (image,) = pictures_of(setting.studio, latents)
 
     found = []
     for site in layers:
