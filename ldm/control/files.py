@@ -82,7 +82,7 @@ def read_levels(
             names.sort(key=int)
             indices = dict(zip(names, otherwise([int(name) for name in names]), strict=True))
         return {name: (indices[name], numbers[name]) for name in names}
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CacheError(f"'{path}' does not say of which noise levels it is: {brief(sorted(names))}") from error
 
 
