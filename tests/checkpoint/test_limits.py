@@ -193,3 +193,37 @@ def test_odd_numbers_in_pictures(body: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_embedding(tmp_path / "x.png")
     assert "\n" not in str(caught.value) and "x.png" in str(caught.value)
+
+
+def test_a_flipped_bit_in_a_cache_is_seen(tmp_path: Path) -> None:
+    from ldm.control import CacheError, FeatureStore
+    from ldm.training.latents import Latents, is_made_from, read_latents, write_latents
+
+    path, generator = tmp_path / "latents.safetensors", random.Random(1)
+    moments = torch.randn(4, 8, 4, 4).half()
+    write_latents(Latents(moments, torch.arange(4), None), path, "key")
+    assert is_made_from(path, "key") and torch.equal(read_latents(path).moments, moments)
+    store = FeatureStore()
+    store.put("output_blocks.3", 0, "q", torch.randn(1, 2, 16, 8), 981.0)
+    store.save(tmp_path / "features.safetensors")
+    FeatureStore.load(tmp_path / "features.safetensors")
+    for name in ("latents.safetensors", "features.safetensors"):
+        whole = (tmp_path / name).read_bytes()
+        start = 8 + struct.unpack("<Q", whole[:8])[0]
+        for _ in range(20):
+            changed = bytearray(whole)
+            changed[generator.randrange(start, len(whole))] ^= 1 << generator.randrange(8)
+            (tmp_path / name).write_bytes(changed)
+            if name.startswith("latents"):
+                assert not is_made_from(path, "key")
+            else:
+                with pytest.raises(CacheError, match="not those that were written"):
+                    FeatureStore.load(tmp_path / name)
+
+
+def test_caches_of_earlier_versions_have_no_checksum_and_are_read(tmp_path: Path) -> None:
+    from ldm.checkpoint import save_state_dict
+    from ldm.training.latents import is_made_from
+
+    save_state_dict({"moments": torch.ones(2)}, tmp_path / "x.safetensors", {"made_from": "key"})
+    assert is_made_from(tmp_path / "x.safetensors", "key")
