@@ -34,7 +34,7 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Work = Callable[[], Tensor]
 
 
-def random_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+def random_weights(model: Any, dtype: torch.dtype) -> dict[str, Tensor]:
     """Weights of a meta model that keep activations near unit size."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
@@ -46,10 +46,10 @@ def random_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     return weights
 
 
-def build_unets(dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+def build_unets(dtype: torch.dtype) -> tuple[Any, Any]:
     """(this project's, diffusers') UNet of Stable Diffusion v1 with the same weights."""
     with torch.device("meta"):
-        theirs = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        theirs: Any = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
         ours = instantiate_from_config(OmegaConf.load(CONFIG).model.params.unet_config)
     weights = random_weights(theirs, dtype)
     theirs.load_state_dict(weights, assign=True)
@@ -57,10 +57,10 @@ def build_unets(dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
     return ours.eval(), theirs.eval()
 
 
-def build_autoencoders(dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+def build_autoencoders(dtype: torch.dtype) -> tuple[Any, Any]:
     """(this project's, diffusers') autoencoder of Stable Diffusion v1 with the same weights."""
     with torch.device("meta"):
-        theirs = AutoencoderKL(
+        theirs: Any = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         )  # fmt: skip
@@ -71,7 +71,7 @@ def build_autoencoders(dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
     return ours.eval(), theirs.eval()
 
 
-def ready(ours: nn.Module, theirs: nn.Module, device: str) -> None:
+def ready(ours: Any, theirs: Any, device: str) -> None:
     """Both as a user would run them on the device."""
     theirs.to(device, memory_format=torch.channels_last)
     if device == "cpu":
@@ -159,7 +159,7 @@ def step_rows(dtype: torch.dtype, device: str, repeats: int, size: int) -> list[
     denoiser = Denoiser(ours, dtype, device)
     start = noise(1, 4, size, size, dtype=torch.float32, device=device)
     cond, uncond = (noise(1, 77, 768, dtype=dtype, device=device) * s for s in (1.0, 0.5))
-    scheduler = DDIMScheduler(
+    scheduler: Any = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=False, steps_offset=1,
     )  # fmt: skip

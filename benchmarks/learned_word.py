@@ -240,7 +240,8 @@ def main() -> None:
     add("--ckpt", help="the model; the small one of this repository if not given")
     add("--outdir", type=Path, default=Path("outputs/learned_word"))
     add("--debug", action="store_true", help="show tracebacks")
-    options, options.changes = parser.parse_known_args()
+    options, changes = parser.parse_known_args()
+    options.changes = changes
     concept = parse_concept(options.concept)
     results = []
     for seed in options.seeds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ class Words:
     def __init__(self, encoder: Any) -> None:
         self.encoder, self.width = encoder, encoder.width
 
-    def tokenize(self, text: Any) -> Tensor:
+    def tokenize(self, text: str | Sequence[str], placeholders: Sequence[str] = ()) -> Tensor:
         raise NotImplementedError
+
+    def placeholder_id(self, word: str) -> int:
+        return PLACEHOLDER
 
     def token_of(self, word: str) -> int:
         return PLACEHOLDER

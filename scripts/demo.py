@@ -111,14 +111,16 @@ def show_training(out: Path) -> Path:
     return sheet(before + after, labels, out / "training.png", columns=len(before), zoom=3)
 
 
-def draw(prompts: list[str], outdir: Path, **model: str) -> list[Image.Image]:
+def draw(prompts: list[str], outdir: Path, ckpt: str | None = None, config: str | None = None) -> list[Image.Image]:
     """A picture for each prompt, as `txt2img.py --from-file` makes them."""
     outdir.mkdir(parents=True, exist_ok=True)
     listing = outdir / "prompts.txt"
     listing.write_text("\n".join(prompts) + "\n", encoding="utf-8")
     together = len(prompts)
     return txt2img(
-        Txt2ImgOptions(from_file=str(listing), n_samples=together, outdir=str(outdir), skip_grid=True, **model)
+        Txt2ImgOptions(
+            from_file=str(listing), n_samples=together, outdir=str(outdir), skip_grid=True, ckpt=ckpt, config=config
+        )
     )
 
 
@@ -126,7 +128,7 @@ def render_sunsets(folder: Path, size: int = 64) -> None:
     """Shapes before a sky that the rendered world does not have, with a caption in a text file beside each."""
     folder.mkdir(parents=True, exist_ok=True)
     height = np.linspace(0.0, 1.0, size, dtype=np.float32)[:, None, None]
-    top, bottom = np.float32([-0.6, -0.5, 0.3]), np.float32([1.0, 0.1, -0.7])
+    top, bottom = np.array([[-0.6, -0.5, 0.3], [1.0, 0.1, -0.7]], dtype=np.float32)
     sky = np.broadcast_to((1 - height) * top + height * bottom, (size, size, 3))
     for shape, colour in itertools.product(SHAPES, ("white", "black", "green", "yellow")):
         on_red, on_blue = (

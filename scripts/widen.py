@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the new file (safetensors)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args()
-    node = without_checkpoints(OmegaConf.load(options.config).model)  # type: ignore[union-attr]
+    node = without_checkpoints(OmegaConf.load(options.config).model)
     node["params"].pop("ema_decay", None)
     torch.manual_seed(0)  # for layers that the older network does not have
     state = widened(instantiate_from_config(node), read_state_dict(options.weights))

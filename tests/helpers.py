@@ -42,12 +42,20 @@ class GoldenCase:
         )
 
 
+def noted(seen: list[Any], value: Any) -> bool:
+    """Append ``value`` to what was seen; true, so that a stand-in can go on with ``and``."""
+    seen.append(value)
+    return True
+
+
 def golden_case(name: str) -> GoldenCase:
     """Read the golden case ``name`` from tests/golden; inputs are clones, free to be changed."""
     about = json.loads((GOLDEN / f"{name}.json").read_text())
     tensors = load_file(GOLDEN / about["io"])
+    config = OmegaConf.load(GOLDEN / about["config"])
+    assert isinstance(config, DictConfig)
     return GoldenCase(
-        config=OmegaConf.load(GOLDEN / about["config"]),
+        config=config,
         weights=load_file(GOLDEN / about["weights"]),
         inputs={k[3:]: v for k, v in tensors.items() if k.startswith("in.")},
         expected={k[4:]: v for k, v in tensors.items() if k.startswith("out.")},

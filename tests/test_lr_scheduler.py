@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from ldm.lr_scheduler import LambdaLinearScheduler, LambdaWarmUpCosineScheduler, LambdaWarmUpCosineScheduler2
 from ldm.util import UserError
 
-CYCLES = {"warm_up_steps": [10, 0], "f_min": [0.1, 0.0], "f_max": [1.0, 0.5], "f_start": [0.0, 0.0],
+CYCLES: dict[str, Any] = {"warm_up_steps": [10, 0], "f_min": [0.1, 0.0], "f_max": [1.0, 0.5], "f_start": [0.0, 0.0],
           "cycle_lengths": [110, 50]}  # fmt: skip
 
 

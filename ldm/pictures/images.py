@@ -234,7 +234,7 @@ def read_parameters(path: StrPath) -> dict[str, Any] | str | None:
         return None
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
+    except json.JSONDecodeError:
         return text
     return value if isinstance(value, dict) else text
 

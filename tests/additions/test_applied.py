@@ -176,8 +176,9 @@ def test_both_kinds_of_files_for_layers_are_known_in_any_format(model: Any, tmp_
         for kind in (LayeredEmbeddingManager, TimedEmbeddingManager):
             path = words_file(tmp_path / f"a{suffix}", model.cond_stage_model, "*", kind)
             (found,) = read_additions(model, path)
-            assert type(found) is kind and found.placeholders == ("*",)
+            assert isinstance(found, EmbeddingManager) and type(found) is kind and found.placeholders == ("*",)
             (renamed,) = read_additions(model, f"{path}=@")
+            assert isinstance(renamed, EmbeddingManager)
             assert renamed.placeholders == ("@",) and renamed.files == {"@": tmp_path / f"a{suffix}"}
             with pytest.raises(UserError, match=r"no placeholder 'x'|say which to rename"):
                 read_additions(model, f"{path}=x:@")

@@ -38,7 +38,7 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(BasicTransformerBlock(8, 1, 8, context_dim=16) for _ in range(count))
         self.contexts: list[Tensor] = []
         for block in self.blocks:
-            block.attn2.register_forward_pre_hook(lambda _, args: self.contexts.append(args[1]))
+            block.get_submodule("attn2").register_forward_pre_hook(lambda _, args: self.contexts.append(args[1]))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         for block in self.blocks:
@@ -77,7 +77,8 @@ def test_before_training_they_are_plain_words(bert: BERTEmbedder, kind: Any) -> 
 
 def test_a_mapper_tells_timesteps_and_layers_apart_row_by_row(bert: BERTEmbedder) -> None:
     manager = TimedEmbeddingManager(bert, LAYERS, placeholder_strings=["*"], initializer_words=["cat"])
-    nn.init.normal_(manager.mappers[0].net[-1].weight)
+    last: Any = manager.mappers[0].net
+    nn.init.normal_(last[-1].weight)
     tokens = manager.condition(bert.encode, ["a *", "a *", "dog", "dog"])
     assert tokens.dtype is torch.long
     both = manager.at_timestep(bert.encode, tokens, torch.tensor([3, 900, 3, 900]))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import nn
 
 from benchmarks import inference
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, unet_weights
@@ -16,8 +16,8 @@ from ldm.models.autoencoder import AutoencoderKL as OurAutoencoder
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 
-def small_unets(dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
-    theirs = UNet2DConditionModel(
+def small_unets(dtype: torch.dtype) -> tuple[Any, Any]:
+    theirs: Any = UNet2DConditionModel(
         sample_size=8, cross_attention_dim=768, attention_head_dim=2, block_out_channels=(32, 64), layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
@@ -31,8 +31,8 @@ def small_unets(dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
     return ours.eval(), theirs.eval()
 
 
-def small_autoencoders(dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
-    theirs = AutoencoderKL(
+def small_autoencoders(dtype: torch.dtype) -> tuple[Any, Any]:
+    theirs: Any = AutoencoderKL(
         block_out_channels=(32, 32, 32, 32), layers_per_block=2, latent_channels=4,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def waves(angle: float, tint: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> T
 
 
 @pytest.mark.parametrize("distance", [*STYLE.values(), *CONTENT.values()])
-def test_a_picture_has_no_distance_to_itself(distance) -> None:
+def test_a_picture_has_no_distance_to_itself(distance: Any) -> None:
     assert distance(waves(20), waves(20)) == pytest.approx(0, abs=1e-5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_both_sides_have_one_network() -> None:
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        theirs = UNet2DConditionModel(
+        theirs: Any = UNet2DConditionModel(
             sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(32, 64, 128, 128)
         )
         ours = instantiate_from_config(our_config(SIZES["small"]).params.unet_config)
@@ -44,7 +45,7 @@ def test_both_sides_have_one_network() -> None:
 class Recorded:
     """A side that has run."""
 
-    calls, total, blocks = styleid.Side.calls, styleid.Side.total, ()
+    calls, total = styleid.Side.calls, styleid.Side.total
 
     def __init__(self, *blocks: Block) -> None:
         self.blocks = blocks

@@ -18,11 +18,11 @@ from ldm.checkpoint.diffusers_keys import autoencoder_weights, clip_text_weights
 from ldm.util import UserError
 from tests.helpers import GOLDEN
 
-SMALL_UNET = {
+SMALL_UNET: dict[str, Any] = {
     "block_out_channels": (32, 64), "layers_per_block": 1, "sample_size": 8, "norm_num_groups": 32,
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }  # fmt: skip
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "sd_v1": {"cross_attention_dim": 16, "attention_head_dim": 4},
     "sd_v2": {"cross_attention_dim": 16, "attention_head_dim": [2, 4], "use_linear_projection": True},
     "ldm": {
@@ -30,21 +30,23 @@ SHAPES = {
         "down_block_types": ("CrossAttnDownBlock2D",) * 3, "up_block_types": ("CrossAttnUpBlock2D",) * 3,
     },
 }  # fmt: skip
-SMALL_TEXT = {
+SMALL_TEXT: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50,
     "max_position_embeddings": 77,
 }  # fmt: skip
 
 
-def small_unet(kind: str) -> UNet2DConditionModel:
+def small_unet(kind: str) -> Any:
     torch.manual_seed(0)
-    return UNet2DConditionModel(**{**SMALL_UNET, **SHAPES[kind]}).eval()
+    model: Any = UNet2DConditionModel(**{**SMALL_UNET, **SHAPES[kind]})
+    return model.eval()
 
 
-def small_vae() -> AutoencoderKL:
+def small_vae() -> Any:
     torch.manual_seed(1)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    return AutoencoderKL(**blocks, block_out_channels=(32, 64), layers_per_block=1, sample_size=16).eval()
+    model: Any = AutoencoderKL(**blocks, block_out_channels=(32, 64), layers_per_block=1, sample_size=16)
+    return model.eval()
 
 
 def small_text(kind: str) -> CLIPTextModel:
@@ -59,7 +61,8 @@ def save_pipeline(folder: Path, kind: str, prediction: str = "v_prediction") -> 
     small_vae().save_pretrained(folder / "vae")
     small_text(kind).save_pretrained(folder / "text_encoder")
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    DDIMScheduler(**betas, prediction_type=prediction).save_pretrained(folder / "scheduler")
+    scheduler: Any = DDIMScheduler(**betas, prediction_type=prediction)
+    scheduler.save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     return folder
 
@@ -123,7 +126,7 @@ def assert_same_tensors(actual: dict[str, torch.Tensor], expected: dict[str, tor
         assert torch.equal(actual[key], value), key
 
 
-FULL = {
+FULL: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
     "sd_v1": ({"cross_attention_dim": 768, "attention_head_dim": 8}, {"hidden_act": "quick_gelu", "hidden_size": 768,
               "intermediate_size": 3072, "num_hidden_layers": 12}, clip_text_weights),
     "sd_v2": ({"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
@@ -137,8 +140,8 @@ def test_full_size_names_and_shapes_are_those_of_released_checkpoints(family: st
     unet_config, text_config, text_weights = FULL[family]
     vae_blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**unet_config)
-        vae = AutoencoderKL(**vae_blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2)
+        unet: Any = UNet2DConditionModel(**unet_config)
+        vae: Any = AutoencoderKL(**vae_blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2)
         text = CLIPTextModel(CLIPTextConfig(**text_config, vocab_size=49408))
         translated = {
             **{f"model.diffusion_model.{k}": v for k, v in unet_weights(unet.state_dict(), [2] * 4).items()},
@@ -163,7 +166,7 @@ def test_pipeline_configuration(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sd_v1", "sd_v2"])
 def test_whole_pipeline_computes_what_its_parts_compute(kind: str, tmp_path: Path) -> None:
-    model = load_model(None, save_pipeline(tmp_path, kind))
+    model: Any = load_model(None, save_pipeline(tmp_path, kind))
     generator = torch.Generator().manual_seed(4)
     tokens = torch.randint(0, 50, (1, 77), generator=generator)
     latent, t = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([501])
@@ -181,7 +184,7 @@ def test_whole_pipeline_computes_what_its_parts_compute(kind: str, tmp_path: Pat
 def test_autoencoder_computes_what_diffusers_computes(tmp_path: Path) -> None:
     reference = small_vae()
     reference.save_pretrained(tmp_path)
-    autoencoder = load_model(None, tmp_path)
+    autoencoder: Any = load_model(None, tmp_path)
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
     with torch.no_grad():
         expected = reference.encode(image).latent_dist.mean
@@ -251,8 +254,9 @@ def test_a_unet_that_needs_more_than_the_folder_makes_is_refused(
 
 def test_an_in_painting_folder_is_an_in_painting_model(pipeline: Path) -> None:
     torch.manual_seed(0)
-    UNet2DConditionModel(**{**SMALL_UNET, **SHAPES["sd_v1"], "in_channels": 9}).save_pretrained(pipeline / "unet")
-    model = load_model(None, pipeline)
+    unet: Any = UNet2DConditionModel(**{**SMALL_UNET, **SHAPES["sd_v1"], "in_channels": 9})
+    unet.save_pretrained(pipeline / "unet")
+    model: Any = load_model(None, pipeline)
     assert [need.name for need in model.needs.required] == ["image", "mask"]
     picture, mask = torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16)
     tokens = torch.randint(0, 50, (1, 77), generator=torch.Generator().manual_seed(4))

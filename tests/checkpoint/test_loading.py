@@ -45,13 +45,13 @@ class Model(nn.Module):
         self.register_buffer("table", torch.linspace(0, 1, 3, device="cpu"), persistent=False)
 
 
-def on_meta(**options: Any) -> Model:
+def on_meta(**options: Any) -> Any:
     with torch.device("meta"):
         return Model(**options)
 
 
 @pytest.fixture
-def reference() -> Model:
+def reference() -> Any:
     torch.manual_seed(0)
     return Model()
 
@@ -63,7 +63,7 @@ def assert_equal(module: nn.Module, expected: dict[str, Tensor]) -> None:
         assert torch.equal(actual[key].to(value.dtype), value), key
 
 
-def test_meta_module_takes_everything(reference: Model, tmp_path: Path) -> None:
+def test_meta_module_takes_everything(reference: Any, tmp_path: Path) -> None:
     save_state_dict(reference.state_dict(), tmp_path / "x.ckpt")
     module = on_meta()
     assert load_weights(module, tmp_path / "x.ckpt", strict=True) == LoadReport([], [])
@@ -76,8 +76,8 @@ def test_meta_module_takes_everything(reference: Model, tmp_path: Path) -> None:
     assert torch.equal(module.cond_stage_model.text_model.weight, reference.cond_stage_model.text_model.weight - 1)
 
 
-def test_real_module_keeps_its_tensors(reference: Model) -> None:
-    module = Model()
+def test_real_module_keeps_its_tensors(reference: Any) -> None:
+    module: Any = Model()
     before = module.first_stage_model.linear.bias
     load_weights(module, reference.state_dict())
     assert module.first_stage_model.linear.bias is before
@@ -87,7 +87,7 @@ def test_real_module_keeps_its_tensors(reference: Model) -> None:
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("asked", [None, torch.float32, torch.bfloat16])
 def test_types_are_those_of_the_constructor_or_those_asked_for(
-    stored: torch.dtype, asked: torch.dtype | None, reference: Model, tmp_path: Path
+    stored: torch.dtype, asked: torch.dtype | None, reference: Any, tmp_path: Path
 ) -> None:
     weights = {k: v.to(stored) if v.is_floating_point() else v for k, v in reference.state_dict().items()}
     save_state_dict(weights, tmp_path / "x.safetensors")
@@ -100,7 +100,7 @@ def test_types_are_those_of_the_constructor_or_those_asked_for(
     assert_equal(module, {k: v.to(stored).to(asked or torch.float32) for k, v in parameters.items()})
 
 
-def test_optional_keys_are_no_news_and_others_are(reference: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_optional_keys_are_no_news_and_others_are(reference: Any, caplog: pytest.LogCaptureFixture) -> None:
     weights = reference.state_dict()
     del weights["cond_stage_model.position_ids"], weights["betas"]
     extra = {"model_ema.decay", "model_ema.diffusion_modellinearbias", "first_stage_model.loss.logvar", "logvar",
@@ -117,7 +117,7 @@ def test_optional_keys_are_no_news_and_others_are(reference: Model, caplog: pyte
         load_weights(on_meta(), weights, strict=True)
 
 
-def test_missing_parameters(reference: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_parameters(reference: Any, caplog: pytest.LogCaptureFixture) -> None:
     weights = {k: v for k, v in reference.state_dict().items() if not k.startswith("first_stage_model.")}
     with pytest.raises(UserError, match=r"2 of 6 keys are missing \(first_stage_model.linear.weight, "):
         load_weights(on_meta(), weights)
@@ -131,7 +131,7 @@ def test_missing_parameters(reference: Model, caplog: pytest.LogCaptureFixture) 
         load_weights(Model(), {"betas": torch.zeros(3)})
 
 
-def test_prefix_and_ignored_keys(reference: Model) -> None:
+def test_prefix_and_ignored_keys(reference: Any) -> None:
     part = Inner()
     report = load_weights(part, reference.state_dict(), prefix="first_stage_model.", strict=True)
     assert report == ([], [])
@@ -145,7 +145,7 @@ def test_prefix_and_ignored_keys(reference: Model) -> None:
     assert torch.equal(other.linear.weight, reference.first_stage_model.linear.weight)
 
 
-def test_text_model_level_may_be_there_or_not(reference: Model) -> None:
+def test_text_model_level_may_be_there_or_not(reference: Any) -> None:
     weights = reference.state_dict()
     weights["cond_stage_model.weight"] = weights.pop("cond_stage_model.text_model.weight")
     module = on_meta()
@@ -156,7 +156,7 @@ def test_text_model_level_may_be_there_or_not(reference: Model) -> None:
                                 plain.encoder.state_dict().items()}, strict=True) == ([], [])  # fmt: skip
 
 
-def test_averages_that_the_file_lacks_start_as_the_weights(reference: Model) -> None:
+def test_averages_that_the_file_lacks_start_as_the_weights(reference: Any) -> None:
     module = on_meta()
     module.model_ema = nn.Module()
     module.model_ema.register_buffer("diffusion_modellinearbias", torch.empty(4, device="meta"))
@@ -165,7 +165,7 @@ def test_averages_that_the_file_lacks_start_as_the_weights(reference: Model) -> 
     assert module.model_ema.diffusion_modellinearbias.data_ptr() != module.model.diffusion_model.linear.bias.data_ptr()
 
 
-def test_a_buffer_that_nobody_computes_is_the_constructors_fault(reference: Model) -> None:
+def test_a_buffer_that_nobody_computes_is_the_constructors_fault(reference: Any) -> None:
     module = on_meta()
     module.register_buffer("forgotten", torch.empty(2, device="meta"), persistent=False)
     with pytest.raises(RuntimeError, match="'forgotten' has no values"):
@@ -227,7 +227,7 @@ def config(**params: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("as_omegaconf", [False, True])
-def test_load_model_reads_no_other_file(as_omegaconf: bool, reference: Model, tmp_path: Path) -> None:
+def test_load_model_reads_no_other_file(as_omegaconf: bool, reference: Any, tmp_path: Path) -> None:
     save_state_dict(reference.state_dict(), tmp_path / "x.safetensors")
     first = {"target": "x", "params": {"ckpt_path": "models/absent.ckpt"}}
     document: Any = {"model": config(first=first, ckpt_path="models/absent.ckpt")}
@@ -240,20 +240,20 @@ def test_load_model_reads_no_other_file(as_omegaconf: bool, reference: Model, tm
     assert document["model"]["params"]["ckpt_path"] == "models/absent.ckpt", "the caller's configuration is untouched"
 
 
-def test_load_model_with_ema(reference: Model, tmp_path: Path) -> None:
+def test_load_model_with_ema(reference: Any, tmp_path: Path) -> None:
     average = {"model_ema.diffusion_modellinearbias": torch.full((4,), 9.0)}
     save_state_dict({**reference.state_dict(), **average}, tmp_path / "x.ckpt")
-    plain = load_model(config(), tmp_path / "x.ckpt")
+    plain: Any = load_model(config(), tmp_path / "x.ckpt")
     assert torch.equal(plain.model.diffusion_model.linear.bias, reference.model.diffusion_model.linear.bias)
-    averaged = load_model(config(), tmp_path / "x.ckpt", ema=True)
+    averaged: Any = load_model(config(), tmp_path / "x.ckpt", ema=True)
     assert torch.equal(averaged.model.diffusion_model.linear.bias, torch.full((4,), 9.0))
 
 
-def test_configurations_without_a_model(reference: Model, tmp_path: Path) -> None:
+def test_configurations_without_a_model(reference: Any, tmp_path: Path) -> None:
     save_state_dict(reference.state_dict(), tmp_path / "x.ckpt")
     with pytest.raises(ConfigError, match=r"no section 'model' with a 'target'; it has: data, lightning"):
         load_model({"data": {}, "lightning": {}}, tmp_path / "x.ckpt")
-    with pytest.raises(ConfigError, match="belongs to Python itself"):
+    with pytest.raises(ConfigError, match="makes a OrderedDict, not a model"):
         load_model({"target": "collections.OrderedDict"}, tmp_path / "x.ckpt")
     with pytest.raises(ConfigError, match="needs a configuration"):
         load_model(None, tmp_path / "x.ckpt")
@@ -301,5 +301,5 @@ def test_memory_stays_at_the_size_of_the_file(kind: str, tmp_path: Path) -> None
         load_weights(module, path, strict=True, dtype=dtype)
         if kind != "old" and dtype is None:
             assert peak_memory() - before < 0.1 * size, "nothing was read before it was needed"
-        assert sum(float(layer.weight.detach().sum()) for layer in module) == COUNT * WIDTH * WIDTH
+        assert sum(float(weight.detach().sum()) for weight in module.parameters()) == COUNT * WIDTH * WIDTH
         assert peak_memory() - before < 1.1 * size, dtype

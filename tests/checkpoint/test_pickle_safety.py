@@ -75,7 +75,7 @@ class Callback:
         raise AssertionError("ran")
 
 
-class Settings(dict):  # type: ignore[type-arg]
+class Settings(dict):
     """A dictionary of a foreign class, as Lightning stores hyperparameters."""
 
 

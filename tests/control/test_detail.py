@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -64,7 +66,7 @@ def test_in_a_network(name: str) -> None:
 def test_residual_is_what_is_added_to_the_skip() -> None:
     unet, _ = network("unet_sd1")
     where, store, seen = sites(unet, "output_blocks.2", kind="residual"), FeatureStore(dtype=None), []
-    block = unet.get_submodule(where.names[0])
+    block: Any = unet.get_submodule(where.names[0])
     hook = block.register_forward_hook(lambda module, args, out: seen.append((args[0], out)))
     with attention_mode(unet, {where: SaveResidual(store)}):
         output("unet_sd1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,7 +119,8 @@ def test_a_choice_of_timesteps_heads_and_queries() -> None:
     assert torch.equal(some.get(site, 21, "q"), q[:, [3, 1]][:, :, [0, 7]])
     assert torch.equal(some.get(site, 21, "k"), k[:, [3, 1]])
     torch.testing.assert_close(some.get(site, 21, "sim"), sim[:, [3, 1]][:, :, [0, 7]])
-    for option, what in (({"heads": [4]}, "no head 4"), ({"queries": [-1]}, "no query -1")):
+    wrong: list[tuple[dict[str, Any], str]] = [({"heads": [4]}, "no head 4"), ({"queries": [-1]}, "no query -1")]
+    for option, what in wrong:
         with pytest.raises(UserError, match=what), attention_mode(unet, {where: Save(some, "q", **option)}):
             output("unet_sd1")
     with pytest.raises(UserError, match="cannot save 'w'"):

@@ -50,6 +50,7 @@ def test_gradient_of_a_map() -> None:
     with attention_mode(unet, {where: Observe(maps)}):
         unet(x, torch.tensor([5, 5]), context=case.inputs["context"])
     maps.heat(3)[:, 4:8, 4:8].mean().backward()
+    assert x.grad is not None
     gradient = x.grad.clone()
     assert float(gradient.abs().max()) > 0
 

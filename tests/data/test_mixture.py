@@ -42,9 +42,9 @@ def test_every_batch_is_of_one_kind_and_the_shares_hold() -> None:
         type(part)(Sizes(size), part.batch_size, part.share)
         for part, size in zip(mixture.parts, (4, 2), strict=True)
     ]
-    kinds = Counter()
+    kinds: Counter[int] = Counter()
     for i in range(400):
-        batch = mixture[i]
+        batch: Any = mixture[i]
         assert len(set(batch.tolist())) == 1 and len(batch) == batch[0]
         kinds[int(batch[0])] += 1
     assert 0.68 < kinds[4] / 400 < 0.82

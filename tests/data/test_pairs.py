@@ -83,7 +83,7 @@ def test_pairs_keep_the_split(tmp_path: Path) -> None:
     held = heldout_triples()
     for split in ("train", "heldout"):
         seen = 0
-        for pair in world_pairs(600, split):  # type: ignore[arg-type]
+        for pair in world_pairs(600, split):
             try:
                 said = parse(pair.english, "en")
             except UserError:

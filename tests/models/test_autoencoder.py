@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from ldm.models.autoencoder import AutoencoderKL, IdentityFirstStage, VQModel, VQModelInterface
 from ldm.util import ConfigError, instantiate_from_config
@@ -22,7 +21,7 @@ SMALL: dict[str, Any] = {
 
 def built(name: str, target: str | None = None) -> tuple[Any, Any]:
     case = golden_case(name)
-    config = OmegaConf.merge(case.config, {"target": target or case.config.target})
+    config = {"target": target or case.config.target, "params": case.config.params}
     model = instantiate_from_config(config).eval()
     model.load_state_dict(case.weights, strict=True)
     return case, model

@@ -57,13 +57,13 @@ def vq(loss: dict[str, Any], **options: Any) -> VQModel:
 
 def train(model: Any, tmp_path: Path, steps: int = 12, rate: float = 1e-3) -> tuple[Record, pl.Trainer]:
     record = Record()
-    batch = {"image": pictures()}
+    batches: Any = [{"image": pictures()}] * steps  # the Trainer takes any list
     model.learning_rate = rate
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[record], default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.fit(model, DataLoader([batch] * steps, batch_size=None), DataLoader([batch], batch_size=None))
+    trainer.fit(model, DataLoader(batches, batch_size=None), DataLoader(batches[:1], batch_size=None))
     return record, trainer
 
 

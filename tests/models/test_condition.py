@@ -11,6 +11,7 @@ from torch import Tensor
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.models.diffusion.sampling import sample
 from ldm.util import UserError, instantiate_from_config
+from tests.helpers import noted
 from tests.models.stand_ins import LetterEncoder, PooledFirstStage
 from tests.models.test_variants import CONFIGS, SCALE, batch, build, config, randomise
 
@@ -113,7 +114,7 @@ def test_prompts_that_are_alike_are_encoded_once_but_not_in_training(monkeypatch
     model = open_kind("text")
     seen: list[int] = []
     encode = LetterEncoder.encode
-    monkeypatch.setattr(LetterEncoder, "encode", lambda self, p: seen.append(len(p)) or encode(self, p))
+    monkeypatch.setattr(LetterEncoder, "encode", lambda self, p: noted(seen, len(p)) and encode(self, p))
     model.unconditional(model.condition(["a cat"] * 4), "ugly")
     model.condition(["a cat", "a dog"])
     model.train().condition(["a cat"] * 4)

@@ -12,12 +12,12 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
-from ldm.models.diffusion.ddpm import DDPM, LatentDiffusion
+from ldm.models.diffusion.ddpm import DDPM
 from ldm.models.diffusion.lightning import with_empty_conditions
 from ldm.util import ConfigError, instantiate_from_config
 from tests.helpers import GOLDEN
 
-UNET = {
+UNET: dict[str, Any] = {
     "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
     "params": {
         "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": 1, "channel_mult": [1, 1],
@@ -26,10 +26,10 @@ UNET = {
 }  # fmt: skip
 
 
-def latent_diffusion(**params: Any) -> LatentDiffusion:
+def latent_diffusion(**params: Any) -> Any:
     """The reference model of ``ldm_v``, changed; its context comes as it is."""
     torch.manual_seed(0)
-    node = OmegaConf.to_container(OmegaConf.load(GOLDEN / "ldm_v.yaml").model, resolve=True)
+    node: Any = OmegaConf.to_container(OmegaConf.load(GOLDEN / "ldm_v.yaml").model, resolve=True)
     node["params"] |= {"unet_config": copy.deepcopy(UNET), **params}
     model = instantiate_from_config(node)
     for parameter in model.model.parameters():  # zero-initialised layers would hide the rest
@@ -53,9 +53,10 @@ class Pictures(Dataset):
 
 
 def fit(model: pl.LightningModule, **trainer: Any) -> None:
-    options = {"max_steps": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | trainer
+    options: dict[str, Any] = {"max_steps": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
     warnings.filterwarnings("ignore", ".*(no logger configured|in eval mode|does not have many workers)")
-    pl.Trainer(enable_progress_bar=False, enable_model_summary=False, **options).fit(model, DataLoader(Pictures(), 2))
+    made = pl.Trainer(enable_progress_bar=False, enable_model_summary=False, **options | trainer)
+    made.fit(model, DataLoader(Pictures(), 2))
 
 
 @pytest.mark.parametrize("kind", ["eps", "v", "x0"])
@@ -146,7 +147,7 @@ def test_scale_of_the_latents_is_taken_from_the_first_batch() -> None:
 
 
 def test_cached_moments_stand_for_the_picture() -> None:
-    node = OmegaConf.to_container(OmegaConf.load(GOLDEN / "ldm_full.yaml").model, resolve=True)
+    node: Any = OmegaConf.to_container(OmegaConf.load(GOLDEN / "ldm_full.yaml").model, resolve=True)
     model = instantiate_from_config(node)
     image = torch.randn(2, 16, 16, 3)
     moments = model.encode_first_stage(image.permute(0, 3, 1, 2)).parameters

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ldm.util import instantiate_from_config
 from tests.models.test_variants import HERE, config
 
 WORDS = {"target": f"{HERE}.Words", "params": {"placeholder_strings": ["*"]}}
 
 
-def build(**more: object) -> object:
+def build(**more: Any) -> Any:
     return instantiate_from_config(config("LatentDiffusion", 4, "crossattn", personalization_config=WORDS, **more))
 
 

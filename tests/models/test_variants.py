@@ -23,7 +23,9 @@ HERE = "tests.models.stand_ins"
 SCALE = 0.5
 
 
-def config(name: str, in_channels: int, conditioning_key: str, unet: dict[str, Any] | None = None, **more: Any) -> Any:
+def config(
+    name: str, in_channels: int, conditioning_key: str | None, unet: dict[str, Any] | None = None, **more: Any
+) -> Any:
     """A variant at a size that runs in no time; pictures 16x16, latents 4x8x8."""
     return {
         "target": f"ldm.models.diffusion.ddpm.{name}",

@@ -30,6 +30,7 @@ def test_half_precision_gradients_are_those_of_the_formula() -> None:
     exact = [t.detach().double().requires_grad_() for t in (q, k, v)]
     (explicit(*exact) * weight.double()).sum().backward()
     for half, full in zip((q, k, v), exact, strict=True):
+        assert half.grad is not None
         torch.testing.assert_close(half.grad.double(), full.grad, rtol=0.05, atol=0.02)
 
 

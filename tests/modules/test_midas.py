@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -42,7 +44,8 @@ def test_names_go_there_and_back(depth_net: MiDaSInference) -> None:
 
 def test_released_weights_land_where_they_belong() -> None:
     with torch.device("meta"):
-        wrapped = nn.ModuleDict({"depth_model": MiDaSInference()})
+        network: Any = MiDaSInference()
+        wrapped = nn.ModuleDict({"depth_model": network})
     marked = {
         key: torch.zeros_like(value, device="cpu")
         for key, value in wrapped.state_dict().items()
@@ -53,8 +56,8 @@ def test_released_weights_land_where_they_belong() -> None:
     marked["depth_model.model.scratch.refinenet1.out_conv.bias"].fill_(2)
     missing, unexpected = wrapped.load_state_dict(marked, strict=False, assign=True)
     assert not unexpected
-    assert len(missing) == len(wrapped["depth_model"].model.state_dict()) - len(to_transformers(marked)) - 2 * 2
-    net = wrapped["depth_model"].model
+    assert len(missing) == len(network.model.state_dict()) - len(to_transformers(marked)) - 2 * 2
+    net = network.model
     attention = net.dpt.encoder.layer[7].attention.attention
     assert attention.key.bias.eq(1).all() and attention.query.bias.eq(0).all() and attention.value.bias.eq(0).all()
     assert net.neck.fusion_stage.layers[3].projection.bias.eq(2).all()

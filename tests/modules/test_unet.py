@@ -27,7 +27,7 @@ def test_golden(name: str) -> None:
     case = golden_case(name)
     unet = build(case)
     middle = []
-    unet.middle_block.register_forward_hook(lambda module, args, output: middle.append(output))
+    unet.get_submodule("middle_block").register_forward_hook(lambda module, args, output: middle.append(output))
     with torch.no_grad():
         eps = unet(case.inputs["x"], case.inputs["t"], context=case.inputs.get("context"), y=case.inputs.get("y"))
     case.assert_close("t_emb", timestep_embedding(case.inputs["t"], case.args["model_channels"]))

@@ -15,7 +15,7 @@ def test_any_size_goes_through_three_levels(size: tuple[int, int]) -> None:
         in_channels=4, out_channels=4, model_channels=32, num_res_blocks=1, channel_mult=[1, 1, 1],
         attention_resolutions=[2], num_head_channels=16, use_spatial_transformer=True, context_dim=8,
     ).eval()  # fmt: skip
-    torch.nn.init.normal_(unet.out[-1].weight, std=0.1)
+    torch.nn.init.normal_(unet.out.get_parameter("2.weight"), std=0.1)
     x, t, context = torch.randn(1, 4, *size), torch.tensor([10]), torch.randn(1, 3, 8)
     with torch.no_grad():
         plain, moved = unet(x, t, context), x.clone()

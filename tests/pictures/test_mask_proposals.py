@@ -86,8 +86,8 @@ def sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     model = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder))
     model.save_pretrained(folder)
-    sizes = {"size": {"longest_edge": 64}, "pad_size": {"height": 64, "width": 64}}
-    SamProcessor(SamImageProcessor(**sizes)).save_pretrained(folder)
+    images = SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
+    SamProcessor(images).save_pretrained(folder)
     return folder
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -58,7 +60,8 @@ def test_the_first_channels_of_the_wider_latent_are_the_old_one() -> None:
 
 @torch.no_grad()
 def test_a_unet_does_what_it_did_in_the_old_channels() -> None:
-    old, new = Unet(4), Unet(6)
+    old: Any = Unet(4)
+    new: Any = Unet(6)
     old.load_state_dict(trained(old))
     state = widened(new, {**old.state_dict(), "cond_stage_model.other": torch.zeros(1)})
     assert set(state) == {key for key in new.state_dict() if key.startswith("model.diffusion_model.")}

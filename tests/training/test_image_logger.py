@@ -27,10 +27,11 @@ def test_every_submodule_gets_its_mode_back() -> None:
 
 
 def test_prompts_stand_below_the_pictures_that_they_belong_to() -> None:
-    drawn = {"conditioning": ["a star", "a moon", "a heart"], "samples": torch.zeros(3, 3, 8, 8)}
-    assert labels_of(drawn, drawn["samples"], 2) == ["a star", "a moon"]
+    samples = torch.zeros(3, 3, 8, 8)
+    drawn = {"conditioning": ["a star", "a moon", "a heart"], "samples": samples}
+    assert labels_of(drawn, samples, 2) == ["a star", "a moon"]
     assert labels_of(drawn, torch.zeros(12, 3, 8, 8), 12) is None
-    assert labels_of({"conditioning": torch.zeros(3, 3, 8, 8)}, drawn["samples"], 3) is None
+    assert labels_of({"conditioning": torch.zeros(3, 3, 8, 8)}, samples, 3) is None
 
 
 def test_values_become_pixels() -> None:

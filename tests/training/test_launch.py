@@ -117,11 +117,11 @@ def test_the_learning_rate_is_scaled_as_of_old(scale: str, rate: float) -> None:
     assert launch.learning_rate(parse(["--scale_lr", scale])[0], config, trainer) == pytest.approx(rate)
 
 
-def trainer_of(lightning: dict[str, Any], tmp_path: Path) -> pl.Trainer:
+def trainer_of(lightning: dict[str, Any], tmp_path: Path) -> Any:
     folder = RunFolder(tmp_path / "run", "now")
     config = OmegaConf.create({"model": {}, "data": {}})
-    lightning = OmegaConf.create({**lightning, "trainer": {"accelerator": "cpu", **lightning.get("trainer", {})}})
-    return launch.make_trainer(parse([])[0], folder, config, lightning)
+    section = OmegaConf.create({**lightning, "trainer": {"accelerator": "cpu", **lightning.get("trainer", {})}})
+    return launch.make_trainer(parse([])[0], folder, config, section)
 
 
 def test_an_old_lightning_section_works(tmp_path: Path) -> None:
@@ -232,7 +232,8 @@ def test_channels_last_and_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
     model = nn.ModuleDict({"encoder": nn.Conv2d(8, 8, 3), "other": nn.Conv2d(8, 8, 3)})
     launch.change_memory(model, OmegaConf.create({"channels_last": True, "compile": True}))
-    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in model.values())
+    weights = [model.get_parameter(f"{name}.weight") for name in model]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
     assert compiled == [model["encoder"]]
     launch.change_memory(model, OmegaConf.create({"compile": "other"}))
     assert compiled[1:] == [model["other"]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,21 +81,26 @@ def test_a_data_set_that_reads_batches_is_asked_for_batches() -> None:
     assert batch[0] != batch[1]
 
 
+def shown(loader: Iterable[Any]) -> list[torch.Tensor]:
+    """Which items each batch holds."""
+    return [batch["index"] for batch in loader]
+
+
 def test_the_data_module_builds_what_is_there() -> None:
     data = DataModuleFromConfig(4, train=TOY, test=TOY, num_workers=0)
     data.setup()
     assert len(data.train_dataloader()) == 6
     assert data.val_dataloader() == [] == data.predict_dataloader()
-    test = torch.cat([batch["index"] for batch in data.test_dataloader()])
+    test = torch.cat(shown(data.test_dataloader()))
     assert test.tolist() == list(range(22))
 
 
 def test_the_data_module_shuffles_validation_when_asked() -> None:
     data = DataModuleFromConfig(4, validation=TOY, num_workers=0, shuffle_val_dataloader=True, wrap=True)
     data.setup()
-    order = torch.cat([batch["index"] for batch in data.val_dataloader()]).tolist()
+    order = torch.cat(shown(data.val_dataloader())).tolist()
     assert order != list(range(22)) and sorted(order) == list(range(22))
-    assert order == torch.cat([batch["index"] for batch in data.val_dataloader()]).tolist()
+    assert order == torch.cat(shown(data.val_dataloader())).tolist()
 
 
 def test_wrong_data_is_one_sentence() -> None:

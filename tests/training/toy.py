@@ -90,7 +90,7 @@ class ToyModel(pl.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.average.mul_(0.9).add_(self.net[0].bias.detach()[:3], alpha=0.1)
+        self.average.mul_(0.9).add_(self.net.get_parameter("0.bias").detach()[:3], alpha=0.1)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.learning_rate)

@@ -70,7 +70,7 @@ def saved(kind: str, folder: Path) -> Path:
 def test_one_sentence_and_exit_code_2(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = Txt2ImgOptions(ckpt=str(saved(kind, tmp_path / "model")), outdir=str(tmp_path / "out"), progress=False)
     with pytest.raises(SystemExit) as ended:
-        run_command(lambda: txt2img(options) and None, debug=False)
+        run_command(lambda: txt2img(options), debug=False)
     error = capsys.readouterr().err
     assert ended.value.code == 2
     assert error.startswith("error: this model needs ") and error.count("\n") == 1

@@ -119,6 +119,6 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
     assert alone.returncode == 0, alone.stderr
     made = sorted((tmp_path / "alone").glob("*_stylized_*.png"))
     assert [path.stem for path in made] == ["a_stylized_t", "b_stylized_s", "c_stylized_t"]
-    assert all(np.array_equal(Image.open(path), Image.open(out / path.name)) for path in made)
+    assert all(np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(out / path.name))) for path in made)
     record = json.loads((out / made[0].with_suffix(".json").name).read_text())
     assert record["parameters"]["ddim_inv_steps"] == 2

@@ -70,12 +70,18 @@ def test_inversion(pair: Pair) -> None:
     pair.case.assert_close("one_reverse_step", pair.content.after(pair.levels[49]))
 
 
+def features_of(inversion: Inversion) -> FeatureStore:
+    """What an inversion kept, which it must have."""
+    assert isinstance(inversion.store, FeatureStore)
+    return inversion.store
+
+
 def test_features(pair: Pair) -> None:
     for index in pair.case.args["feature_indices"]:
         for site, layer in zip(pair.sites, pair.case.args["attn_layer"], strict=True):
             for name, inversion, features in (("cnt", pair.content, "q"), ("sty", pair.style, "kv")):
                 for feature in features:
-                    saved = inversion.store.get(site, index, feature)
+                    saved = features_of(inversion).get(site, index, feature)
                     pair.case.assert_close(f"feat{index}.{name}_layer{layer}_{feature}", saved[0])
 
 
@@ -129,7 +135,8 @@ class Quick:
         self.model.load_state_dict(case.weights, strict=True)
         generator = torch.Generator().manual_seed(1)
         shape = (self.model.channels, 8, 8)
-        self.context = torch.randn(1, 8, unet_of(self.model).context_dim, generator=generator)
+        unet: Any = unet_of(self.model)
+        self.context = torch.randn(1, 8, unet.context_dim, generator=generator)
         self.latents = torch.randn(4, *shape, generator=generator)
         self.wide = torch.randn(1, shape[0], 8, 12, generator=generator)
         self.sites = sites(unet_of(self.model), "output_blocks")
@@ -168,7 +175,7 @@ def test_memory_disk_and_replay_agree(quick: Quick, options: dict[str, Any], tmp
 
     for name, inversion in (("content", content), ("style", style)):
         inversion.save(tmp_path / f"{name}.safetensors", {"steps": STEPS})
-        inversion.store.save(tmp_path / f"{name}.features.safetensors", {"steps": STEPS})
+        features_of(inversion).save(tmp_path / f"{name}.features.safetensors", {"steps": STEPS})
     content, style = (
         replace(
             Inversion.load(tmp_path / f"{name}.safetensors", {"steps": STEPS}),
@@ -189,7 +196,8 @@ def test_half_precision_features_are_good_enough(quick: Quick) -> None:
     for dtype in (None, torch.float16):
         content, style = (quick.invert(quick.latents[i : i + 1], "qkv", dtype=dtype) for i in (0, 1))
         results.append(quick.stylised(content, [style]))
-    assert content.store.nbytes == 2 * sum(content.store.get(*key).numel() for key in content.store)
+    store = features_of(content)
+    assert store.nbytes == 2 * sum(store.get(*key).numel() for key in store)
     torch.testing.assert_close(*results, rtol=0.02, atol=0.02)
 
 

@@ -24,7 +24,7 @@ from ldm.workflows.models import open_model
 from ldm.workflows.request import Txt2ImgOptions, read_request
 from ldm.workflows.txt2img import Made, txt2img
 from ldm.workflows.watch import Step, Watch
-from tests.helpers import ROOT
+from tests.helpers import ROOT, noted
 from tests.workflows.small_model import write_small_model
 
 
@@ -99,8 +99,8 @@ def test_no_unconditional_half_without_guidance(options: Txt2ImgOptions, model: 
     prompts: list[list[str]] = []
     with pytest.MonkeyPatch.context() as patch:
         predict, encode = model.predict, model.get_learned_conditioning
-        patch.setattr(model, "predict", lambda x, t, c: rows.append(len(x)) or predict(x, t, c))
-        patch.setattr(model, "get_learned_conditioning", lambda c: prompts.append(c) or encode(c))
+        patch.setattr(model, "predict", lambda x, t, c: noted(rows, len(x)) and predict(x, t, c))
+        patch.setattr(model, "get_learned_conditioning", lambda c: noted(prompts, c) and encode(c))
         txt2img(replace(options, skip_save=True, skip_grid=True, n_samples=2, guidance_scale=1.0), model)
     assert set(rows) == {2} and prompts == [["a red circle"]]
 

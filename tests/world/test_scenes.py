@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_shapes_textures_and_colours_can_be_told_apart() -> None:
 
 def test_the_distance_of_a_polygon_is_that_of_a_square() -> None:
     x, y = np.meshgrid(*2 * [np.linspace(-1.4, 1.4, 29, dtype=np.float32)])
-    corners = np.float32([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)])
+    corners = np.array([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)], dtype=np.float32)
     beyond = np.maximum(np.abs(x) - 0.8, 0), np.maximum(np.abs(y) - 0.8, 0)
     inside = np.minimum(np.maximum(np.abs(x), np.abs(y)) - 0.8, 0)
     for order in (corners, corners[::-1]):
@@ -170,7 +171,7 @@ def test_shares_are_kept_and_everything_is_drawn() -> None:
 
 
 def test_an_item_depends_on_seed_and_index_only() -> None:
-    options = {"length": 300, "language": "mixed", "caption_dropout": 0.2, "figures": 0.2, "size": 32}
+    options: dict[str, Any] = {"length": 300, "language": "mixed", "caption_dropout": 0.2, "figures": 0.2, "size": 32}
     first, second, other = SceneWorld(**options), SceneWorld(**options), SceneWorld(**options, seed=1)
     batch = first.__getitems__(range(100, 130))
     for i, item in zip(range(100, 130), batch, strict=True):
@@ -208,7 +209,7 @@ def test_figures_fill_the_space_between_the_named_things() -> None:
         (lambda: Scene("red", ()), "one thing or two, not 0"),
         (lambda: paint([Scene("red", (Thing("cat", "small"),))]), "leaves something open"),
         (lambda: paint([one()], 72), "multiple of 16"),
-        (lambda: SceneWorld("test"), "no split 'test'"),
+        (lambda: SceneWorld(cast(Any, "test")), "no split 'test'"),
         (lambda: SceneWorld(two=2.0), "two is a share between 0 and 1"),
         (lambda: SceneWorld(objects=500), "the world has 125 objects"),
         (lambda: SceneWorld(language="fr"), "no language 'fr'"),

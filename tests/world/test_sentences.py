@@ -61,7 +61,7 @@ def test_a_sentence_says_all_that_it_is_to_say(language: str) -> None:
 
 
 def test_an_english_sentence_says_nothing_else() -> None:
-    names = {name: thing.forms["en"] for name, thing in objects().items()} | english.SHAPES
+    names = {name: thing.forms["en"] for name, thing in objects().items()} | dict(english.SHAPES)
     sized = [word for words in english.SIZES.values() for word in words]
     for wish, text in said("en"):
         rest = text.replace("a small picture of", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,9 @@ def test_draws_are_even_independent_and_random_access() -> None:
 
 
 def test_an_item_depends_on_seed_and_index_only() -> None:
-    options = {"language": "mixed", "photos_share": 0.2, "jitter": 0.1, "caption_dropout": 0.2, "length": 500}
+    options: dict[str, Any] = {
+        "language": "mixed", "photos_share": 0.2, "jitter": 0.1, "caption_dropout": 0.2, "length": 500,
+    }  # fmt: skip
     first, second, other = ShapesWorld(**options), ShapesWorld(**options), ShapesWorld(**options, seed=1)
     batch = first.__getitems__(range(100, 140))
     for i, item in zip(range(100, 140), batch, strict=True):

@@ -45,7 +45,7 @@ def test_a_combination_that_cannot_be_seen_or_does_not_exist_is_refused() -> Non
     with pytest.raises(UserError, match="no shape 'dodecahedron'; it has: circle"):
         Attributes("dodecahedron", "red", "blue")
     with pytest.raises(UserError, match="no split 'test'"):
-        combinations("test")  # type: ignore[arg-type]
+        combinations("test")
 
 
 def test_agreement_leaves_the_size_open() -> None:

@@ -17,10 +17,9 @@ from ldm.modules.encoders.base import EmbeddingChange
 from ldm.modules.encoders.bert import TransformerEmbedder
 from ldm.modules.encoders.multilingual import ForeignReader
 from ldm.modules.encoders.pre_BERT import MultilingualTextEmbedder
-from ldm.util import ConfigError, UserError, parse_sizes, whole_number
+from ldm.util import ConfigError, UserError
 
 KIND = "text adapters"
-SIZES = ("adapter_dim", "post_layers", "post_dim", "post_heads", "adapter_scale")  # what a file says of itself
 
 
 class AdapterBERTEmbedder(MultilingualTextEmbedder):
@@ -67,7 +66,13 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         if not 0 <= adapter_drop < 1:
             raise ConfigError(f"adapter_drop is a share from 0 to below 1, got {adapter_drop}")
         super().__init__(**bert)
-        self.sizes = dict(zip(SIZES, (adapter_dim, post_layers, post_dim, post_heads, adapter_scale), strict=True))
+        self.sizes = {
+            "adapter_dim": adapter_dim,
+            "post_layers": post_layers,
+            "post_dim": post_dim,
+            "post_heads": post_heads,
+            "adapter_scale": adapter_scale,
+        }
         adapter: nn.Module = nn.Identity()
         post: nn.Module = nn.Identity()
         if adapter_dim:
@@ -212,5 +217,4 @@ def sizes_in(path: str | os.PathLike[str]) -> tuple[int, dict[str, Any]]:
     about = read_metadata(path)
     if about.get("kind") != KIND:
         raise UserError(f"'{path}' holds no adapters of a text encoder")
-    sizes = parse_sizes(about.get("sizes", ""), f"what '{path}' says of its sizes", SIZES)
-    return whole_number(about.get("width", ""), f"the width in '{path}'"), sizes
+    return int(about["width"]), json.loads(about["sizes"])

@@ -19,7 +19,7 @@ def test_every_stored_latent(picture: str) -> None:
     case.assert_close("uc", context)
 
     steps = case.args["steps"]
-    after: dict[int, torch.Tensor] = {}
+    after: dict[float, torch.Tensor] = {}
     z_T = invert(
         model, case.inputs[f"{picture}_z0"], context, steps=steps, callback=lambda s: after.update({s.t: s.x.clone()})
     )

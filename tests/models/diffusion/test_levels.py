@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_steps_are_those_of_the_papers_in_sigma() -> None:
         before = D
     for name, expected in x.items():
         stream = iter(noise)
-        ours = sample(SigmaDenoiser(), start(), None, steps=8, sampler=name, noise=lambda s=stream: next(s))
+        ours = sample(SigmaDenoiser(), start(), None, steps=8, sampler=name, noise=partial(next, stream))
         torch.testing.assert_close(ours, expected.float(), rtol=1e-4, atol=1e-4)
 
 

@@ -7,6 +7,7 @@ import gc
 import pickle
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_gradients_of_the_input_are_those_of_the_plain_network() -> None:
 def test_attention_modes_and_hooks_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
     unet = small_unet()
     seen = []
-    unet.input_blocks[0][0].register_forward_hook(lambda module, args, output: seen.append("hook"))
+    unet.get_submodule("input_blocks.0.0").register_forward_hook(lambda module, args, output: seen.append("hook"))
     packed = pack_for_inference(unet)
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float | None = None) -> torch.Tensor:
@@ -181,6 +182,7 @@ def test_a_gradient_for_the_input_is_that_of_the_plain_network() -> None:
     for network in (packed, unet):
         leaf = context.clone().requires_grad_(True)
         network(x, t, leaf).square().sum().backward()
+        assert leaf.grad is not None
         gradients.append(leaf.grad)
     assert_close(gradients[0], gradients[1], 1e-4)
 
@@ -217,64 +219,64 @@ class Doubled(nn.Module):
         return 2 * weight
 
 
-def _by_assignment(layer: nn.Module) -> None:
+def _by_assignment(layer: Any) -> None:
     layer.weight = nn.Parameter(2 * layer.weight)
 
 
-def _by_data(layer: nn.Module) -> None:
+def _by_data(layer: Any) -> None:
     layer.weight.data = 2 * layer.weight.data
 
 
-def _in_place(layer: nn.Module) -> None:
+def _in_place(layer: Any) -> None:
     with torch.no_grad():
         layer.weight.mul_(2)
 
 
-def _in_place_of_data(layer: nn.Module) -> None:
+def _in_place_of_data(layer: Any) -> None:
     layer.weight.data *= 2
 
 
-def _through_a_view(layer: nn.Module) -> None:
+def _through_a_view(layer: Any) -> None:
     half = len(layer.weight) // 2
     layer.weight.data[:half] *= 2
     layer.weight.detach()[half:].mul_(2)
 
 
-def _by_loading(layer: nn.Module) -> None:
+def _by_loading(layer: Any) -> None:
     layer.load_state_dict({**layer.state_dict(), "weight": 2 * layer.state_dict()["weight"]})
 
 
-def _by_loading_and_assigning(layer: nn.Module) -> None:
+def _by_loading_and_assigning(layer: Any) -> None:
     layer.load_state_dict({**layer.state_dict(), "weight": 2 * layer.state_dict()["weight"]}, assign=True)
 
 
-def _in_the_state_dict(layer: nn.Module) -> None:
+def _in_the_state_dict(layer: Any) -> None:
     layer.state_dict()["weight"].mul_(2)
 
 
-def _by_a_parametrisation(layer: nn.Module) -> None:
+def _by_a_parametrisation(layer: Any) -> None:
     nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
 
 
-def _as_an_optimiser_does(layer: nn.Module) -> None:
+def _as_an_optimiser_does(layer: Any) -> None:
     weight = dict(layer.named_parameters())["weight"]
     torch._foreach_add_([weight], [weight.detach().clone()])
 
 
-def _with_an_out_argument(layer: nn.Module) -> None:
+def _with_an_out_argument(layer: Any) -> None:
     torch.add(layer.weight.detach(), layer.weight.detach(), out=layer.weight)
 
 
-def _by_copying(layer: nn.Module) -> None:
+def _by_copying(layer: Any) -> None:
     nn.utils.vector_to_parameters(2 * layer.weight.flatten(), [layer.weight])
 
 
-def _by_a_hook(layer: nn.Module) -> None:
+def _by_a_hook(layer: Any) -> None:
     """What some adapters do, which leave the weight alone."""
     layer.register_forward_hook(lambda layer, args, out: 2 * out - _shaped(layer.bias, out))
 
 
-def _by_another_forward(layer: nn.Module) -> None:
+def _by_another_forward(layer: Any) -> None:
     before = layer.forward
     layer.forward = lambda x: 2 * before(x) - _shaped(layer.bias, before(x))
 
@@ -322,17 +324,18 @@ def test_an_edited_weight_is_used(kind: str, edit: Callable[[nn.Module], None]) 
 def test_what_was_taken_before_the_first_call_or_between_two_still_changes_it(kind: str) -> None:
     plain, name, x = editable()[kind]
     packed = pack_for_inference(copy.deepcopy(plain))
+    of_plain = plain.get_parameter(f"{name}.weight")
     held = dict(packed.named_parameters())[name + ".weight"]
-    view = packed.get_submodule(name).weight.data
+    view = held.data
     packed(x)
     view.mul_(2)
-    plain.get_submodule(name).weight.mul_(2)
+    of_plain.mul_(2)
     assert_close(packed(x), plain(x), 1e-5)
     del view
     packed(x)
     assert type(held) is PackedWeight, "packed again when nobody holds a view"
     held.mul_(2)
-    plain.get_submodule(name).weight.mul_(2)
+    of_plain.mul_(2)
     assert_close(packed(x), plain(x), 1e-5)
     packed(x)
     assert held is dict(packed.named_parameters())[name + ".weight"] and type(held) is PackedWeight
@@ -343,13 +346,14 @@ def test_looking_at_a_packed_weight() -> None:
     plain, name, x = editable()["geglu"]
     packed = pack_for_inference(copy.deepcopy(plain))
     packed(x)
-    weight, expected = packed.get_submodule(name).weight, plain.get_submodule(name).weight
+    weight: Any = packed.get_parameter(f"{name}.weight")
+    expected = plain.get_parameter(f"{name}.weight")
     weight.remark = "kept"
     about = (weight.shape, weight.dtype, weight.device, weight.numel(), weight.requires_grad, weight.dim())
     assert about == (expected.shape, expected.dtype, expected.device, expected.numel(), False, 2)
     assert type(weight) is PackedWeight, "none of these needs the values"
     assert isinstance(weight, nn.Parameter) and torch.equal(weight, expected) and type(weight) is nn.Parameter
-    assert weight.remark == "kept"
+    assert vars(weight)["remark"] == "kept"
     for copied in (copy.deepcopy, copy.copy, lambda network: pickle.loads(pickle.dumps(network))):
         packed(x)
         assert type(weight) is PackedWeight
@@ -365,14 +369,16 @@ def test_a_weight_that_is_to_learn_is_not_packed() -> None:
     packed.requires_grad_(True)
     packed(x).square().sum().backward()
     plain(x).square().sum().backward()
-    torch.testing.assert_close(packed.get_submodule(name).weight.grad, plain.get_submodule(name).weight.grad)
+    of_packed, of_plain = (network.get_parameter(f"{name}.weight").grad for network in (packed, plain))
+    assert of_packed is not None
+    torch.testing.assert_close(of_packed, of_plain)
 
 
 @torch.no_grad()
 def test_packing_saves_the_plain_values() -> None:
     plain, name, x = editable()["geglu"]
     packed = pack_for_inference(plain)
-    storage = weakref.ref(packed.get_submodule(name).weight.untyped_storage())
+    storage = weakref.ref(packed.get_parameter(f"{name}.weight").untyped_storage())
     packed(x)
     gc.collect()
     assert storage() is None

@@ -18,7 +18,7 @@ from ldm.training import launch
 from ldm.training.adapter_files import AdapterFiles
 from ldm.training.additions import AdditionFiles
 from ldm.training.launch import build
-from ldm.util import ConfigError, UserError, instantiate_from_config
+from ldm.util import ConfigError, UserError, instantiate_from_config, read_yaml
 from tests.helpers import golden_case
 from tests.models.small_words import small_model
 from tests.workflows.small_model import write_small_model
@@ -114,7 +114,7 @@ def test_a_word_learns_from_the_prompts_without_them_alone() -> None:
     assert 0 < aside.sum() < 12
     with_adapters = found[~aside].square().sum()
     assert not torch.autograd.grad(with_adapters, word, retain_graph=True)[0].any()
-    grads = torch.autograd.grad(with_adapters, adapted.text_adapters.parameters(), retain_graph=True)
+    grads = torch.autograd.grad(with_adapters, list(adapted.text_adapters.parameters()), retain_graph=True)
     assert all(grad.any() for grad in grads)
     (of_word,) = torch.autograd.grad(found[aside].square().sum(), word)
     torch.testing.assert_close(of_word, torch.autograd.grad(plain[aside].square().sum(), word)[0])
@@ -243,7 +243,7 @@ def test_with_the_whole_model_learning_nothing_is_trained_twice(tmp_path: Path) 
 
 def test_a_run_leaves_small_files(tmp_path: Path) -> None:
     write_small_model(tmp_path / "model")
-    config = OmegaConf.load(tmp_path / "model/config.yaml")
+    config = read_yaml(tmp_path / "model/config.yaml")
     del config["inference"]
     params = config.model.params
     config.model.base_learning_rate = 1e-3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from ldm.util import ConfigError, UserError, instantiate_from_config
 from tests.helpers import GOLDEN, GoldenCase, golden_case
 from tests.modules.encoders.vocabularies import bpe_size, write_bpe
 
-SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64}
+SMALL: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64,
+}  # fmt: skip
 POSITION_IDS = "transformer.text_model.embeddings.position_ids"
 
 
@@ -154,12 +157,14 @@ def test_sizes_that_do_not_fit() -> None:
 
 
 def test_frozen_for_good() -> None:
-    model = torch.nn.Sequential(FrozenCLIPEmbedder(version="tiny", config=SMALL))
+    embedder = FrozenCLIPEmbedder(version="tiny", config=SMALL)
+    model = torch.nn.Sequential(embedder)
     model.train()
-    assert model.training and not model[0].training and not model[0].transformer.text_model.training
+    assert model.training and not embedder.training and not embedder.transformer.text_model.training
     assert not any(p.requires_grad for p in model.parameters())
     free = FrozenCLIPEmbedder(version="tiny", config=SMALL, freeze=False)
-    assert free.train().transformer.training and all(p.requires_grad for p in free.parameters())
+    free.train()
+    assert free.transformer.training and all(p.requires_grad for p in free.parameters())
 
 
 TEXTS = ["a red cat", "A  RED\tdog!", "cat" * 30, "", "photo dogs", "cat <|endoftext|> dog", "cats&dogs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,19 +66,20 @@ def test_spatial_rescaler() -> None:
     torch.testing.assert_close(SpatialRescaler().encode(x), expected)
     model = SpatialRescaler(n_stages=2, in_channels=5, out_channels=3)
     assert {k: tuple(v.shape) for k, v in model.state_dict().items()} == {"channel_mapper.weight": (3, 5, 1, 1)}
-    mapped = torch.einsum("oc,bchw->bohw", model.channel_mapper.weight[..., 0, 0], F.avg_pool2d(x, 4))
+    weight = model.get_parameter("channel_mapper.weight")
+    mapped = torch.einsum("oc,bchw->bohw", weight[..., 0, 0], F.avg_pool2d(x, 4))
     torch.testing.assert_close(model.encode(x), mapped)
     assert SpatialRescaler(multiplier=2.0, method="nearest")(x).shape == (2, 5, 32, 16)
     with pytest.raises(ConfigError, match="lanczos"):
         SpatialRescaler(method="lanczos")
 
 
-def augmentation(dim: int = 8, **more: object) -> CLIPEmbeddingNoiseAugmentation:
+def augmentation(dim: int = 8, **more: Any) -> CLIPEmbeddingNoiseAugmentation:
     return CLIPEmbeddingNoiseAugmentation(noise_schedule_config=COSINE, timestep_dim=dim, **more)
 
 
 def test_noise_augmentation_follows_diffusers_schedule() -> None:
-    scheduler = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
+    scheduler: Any = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
     model = augmentation()
     torch.testing.assert_close(model.alphas_cumprod, scheduler.alphas_cumprod, rtol=1e-4, atol=1e-6)
     x, level = torch.randn(3, 8), torch.tensor([0, 500, 999])

@@ -258,6 +258,6 @@ def test_clip_reads_other_languages_too(tmp_path: Path, folder: Path) -> None:
     positions = base.transformer.text_model.embeddings.position_embedding.weight
     seen: list[Tensor] = []
     layer = both.transformer.text_model.encoder.layers[0]
-    layer.register_forward_pre_hook(lambda _, args, kwargs: seen.append(args[0]) or None, with_kwargs=True)
+    layer.register_forward_pre_hook(lambda _, args, kwargs: seen.append(args[0]), with_kwargs=True)
     both.encode(KOREAN)
     torch.testing.assert_close(seen[0], vectors + positions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -224,7 +225,7 @@ IMAGE_EMBEDDERS = [
 
 
 @pytest.mark.parametrize("build, act", IMAGE_EMBEDDERS)
-def test_image_embeddings_are_those_of_transformers(build: object, act: str) -> None:
+def test_image_embeddings_are_those_of_transformers(build: Any, act: str) -> None:
     reference, weights = vision_pair(act)
     text_half = {
         "model.positional_embedding": torch.zeros(3),

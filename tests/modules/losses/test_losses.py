@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from typing import Any
 
 import pytest
 import torch
@@ -14,18 +15,19 @@ from ldm.modules.losses import DummyLoss, LPIPSWithDiscriminator, Reconstruction
 from ldm.modules.losses.vqperceptual import codebook_use
 from ldm.util import ConfigError, MissingPartError, instantiate_from_config
 
-SMALL = {"perceptual_weight": 0.0, "disc_ndf": 8, "disc_num_layers": 1}
+Example = tuple[torch.Tensor, nn.Conv2d, torch.Tensor, DiagonalGaussianDistribution]
+SMALL: dict[str, Any] = {"perceptual_weight": 0.0, "disc_ndf": 8, "disc_num_layers": 1}
 
 
 @pytest.fixture
-def example() -> tuple[torch.Tensor, nn.Conv2d, torch.Tensor, DiagonalGaussianDistribution]:
+def example() -> Example:
     torch.manual_seed(0)
     x = torch.rand(2, 3, 16, 16) * 2 - 1
     last = nn.Conv2d(3, 3, 3, padding=1)
     return x, last, last(x), DiagonalGaussianDistribution(torch.randn(2, 8, 4, 4))
 
 
-def test_kl_loss_is_likelihood_plus_kl_before_the_discriminator(example) -> None:
+def test_kl_loss_is_likelihood_plus_kl_before_the_discriminator(example: Example) -> None:
     x, last, y, posterior = example
     loss = LPIPSWithDiscriminator(disc_start=10, logvar_init=0.5, kl_weight=0.1, **SMALL)
     total, log = loss(x, y, posterior, 0, 9, last_layer=last.weight, split="val")
@@ -36,7 +38,7 @@ def test_kl_loss_is_likelihood_plus_kl_before_the_discriminator(example) -> None
     assert log["val/disc_factor"] == 0 and not any(value.requires_grad for value in log.values())
 
 
-def test_the_discriminator_pulls_as_hard_as_the_likelihood(example) -> None:
+def test_the_discriminator_pulls_as_hard_as_the_likelihood(example: Example) -> None:
     x, last, y, posterior = example
     loss = LPIPSWithDiscriminator(disc_start=0, kl_weight=0.0, disc_weight=0.5, **SMALL)
     total, log = loss(x, y, posterior, 0, 0, last_layer=last.weight)
@@ -47,7 +49,7 @@ def test_the_discriminator_pulls_as_hard_as_the_likelihood(example) -> None:
     assert log["train/d_weight"] > 0
 
 
-def test_the_discriminators_loss_leaves_the_autoencoder_alone(example) -> None:
+def test_the_discriminators_loss_leaves_the_autoencoder_alone(example: Example) -> None:
     x, last, y, posterior = example
     loss = LPIPSWithDiscriminator(disc_start=5, **SMALL)
     late, log = loss(x, y, posterior, 1, 5, last_layer=last.weight)
@@ -70,7 +72,7 @@ def test_discriminator_losses_are_tamings(name: str) -> None:
     assert DISCRIMINATOR_LOSSES[name](real, fake).item() == pytest.approx(expected[name], rel=1e-5)
 
 
-def test_vq_loss_adds_the_codebooks_and_logs_its_use(example) -> None:
+def test_vq_loss_adds_the_codebooks_and_logs_its_use(example: Example) -> None:
     x, last, y, _ = example
     loss = VQLPIPSWithDiscriminator(disc_start=5, codebook_weight=2.0, n_classes=4, pixel_loss="l2", **SMALL)
     indices = torch.tensor([0, 1, 0, 1])
@@ -86,7 +88,7 @@ def test_reconstruction_loss_terms() -> None:
     posterior = DiagonalGaussianDistribution(torch.randn(2, 8, 4, 4))
     nothing = {"l1_weight": 0.0, "kl_weight": 0.0}
 
-    def value(**weights: float) -> float:
+    def value(**weights: Any) -> float:
         return ReconstructionLoss(**{**nothing, **weights})(x, y, posterior)[0].item()
 
     assert value(l1_weight=1.0) == pytest.approx(0.5)
@@ -100,7 +102,9 @@ def test_reconstruction_loss_terms() -> None:
     assert with_codes.item() == pytest.approx(1.5)
 
 
-def test_perceptual_distance_is_asked_for_only_when_it_counts(example, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perceptual_distance_is_asked_for_only_when_it_counts(
+    example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, last, y, posterior = example
     monkeypatch.setitem(sys.modules, "lpips", None)
     loss = LPIPSWithDiscriminator(disc_start=10, disc_ndf=8)
@@ -116,11 +120,11 @@ def test_perceptual_distance_is_asked_for_only_when_it_counts(example, monkeypat
             return self.weight * (a - b).square().mean(dim=(1, 2, 3), keepdim=True)
 
     monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=Distance))
-    loss = VQLPIPSWithDiscriminator(disc_start=10, disc_ndf=8, perceptual_weight=0.5)
-    total, log = loss(x, y, torch.tensor(0.0), 0, 0, last_layer=last.weight)
+    vq_loss = VQLPIPSWithDiscriminator(disc_start=10, disc_ndf=8, perceptual_weight=0.5)
+    total, log = vq_loss(x, y, torch.tensor(0.0), 0, 0, last_layer=last.weight)
     torch.testing.assert_close(total, (x - y).abs().mean() + 0.5 * (x - y).square().mean())
     torch.testing.assert_close(log["train/p_loss"], (x - y).square().mean())
-    assert not any("perceptual" in name for name, _ in loss.named_parameters())
+    assert not any("perceptual" in name for name, _ in vq_loss.named_parameters())
 
 
 @pytest.mark.parametrize(
