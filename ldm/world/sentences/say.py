@@ -12,7 +12,7 @@ from types import ModuleType
 
 from ldm.util import UserError
 from ldm.world.objects import objects
-from ldm.world.scene import Scene, Thing
+from ldm.world.scene import PAIRS, Scene, Thing
 from ldm.world.sentences import chinese, english, korean
 from ldm.world.sentences.voice import Named, Voice, Wish
 
@@ -53,6 +53,15 @@ def wish_for(scene: Scene, rng: random.Random | None = None) -> Wish:
         things = tuple(_said(thing, voice, pair=True) for thing in scene.things)
         return Wish(things, ground, scene.relation, scene.relation == "left of" and voice.chance(ASIDE))
     return Wish((_said(scene.things[0], voice, pair=False),), ground)
+
+
+def asked(wish: Wish) -> Scene:
+    """The scene that a wish asks for, with None where it leaves something open; two things 'side by side' have no
+    places."""
+    things = tuple(named.thing for named in wish.named)
+    if wish.relation and not wish.aside:
+        things = tuple(replace(thing, place=place) for thing, place in zip(things, PAIRS[wish.relation], strict=True))
+    return Scene(wish.ground, things)
 
 
 def _said(thing: Thing, voice: Voice, pair: bool) -> Named:
