@@ -59,12 +59,12 @@ def world_pairs(n: int, split: Split = "train", seed: int = 0) -> Iterator[Pair]
         rng = random.Random(seed * 1_000_003 + number)
         language = rng.choices(list(SHARES), list(SHARES.values()))[0]
         if rng.random() < PHOTOGRAPHS:
-            yield _photograph(rng, language)
+            yield photograph_pair(rng, language)
         else:
             yield _about(rng, language, rng.choice(known))
 
 
-def _photograph(rng: random.Random, language: str) -> Pair:
+def photograph_pair(rng: random.Random, language: str) -> Pair:
     """A photograph's caption, or that of something that only a slot names."""
     speech = rng.choice(("ko", "zh")) if language == "mixed" else language
     template = rng.randrange(3)

@@ -169,7 +169,7 @@ def _ground_fields(ground: str | None, voice: Voice) -> dict[str, str]:
 
 def measure(named: Named) -> str:
     """The measure word of a thing."""
-    if named.figure:
+    if named.figure or named.slot:
         return "个"
     name = named.thing.name
     return MEASURES.get(name, "个") if named.thing.is_shape else objects()[name].measure
@@ -193,7 +193,7 @@ def noun(named: Named, voice: Voice) -> str:
     if thing.texture:
         words.append(voice.pick(TEXTURES[thing.texture]))
     forms = SHAPES[thing.name] if thing.is_shape else objects()[thing.name].forms["zh"]
-    form = voice.pick(forms)
+    form = named.slot or voice.pick(forms)
     if words and words[-1] == "大" and form.startswith("大"):
         form = form[1:]
     if words and words[-1] == "小" and form.startswith("小"):

@@ -213,7 +213,7 @@ def noun(named: Named, voice: Voice) -> str:
         at = len(words) - 1 if thing.colour and voice.chance(0.4) else len(words)
         words.insert(at, voice.pick(TEXTURES[thing.texture]))
     forms = SHAPES[thing.name] if thing.is_shape else objects()[thing.name].forms["en"]
-    form = voice.pick(forms)
+    form = named.slot or voice.pick(forms)
     many = "+" if form.startswith("+") else ""
     return many + " ".join([*words, form.removeprefix("+")])
 

@@ -196,7 +196,7 @@ def noun(named: Named, voice: Voice) -> str:
     if thing.texture:
         words.append(voice.pick(TEXTURES[thing.texture]))
     forms = SHAPES[thing.name] if thing.is_shape else objects()[thing.name].forms["ko"]
-    return " ".join([*words, voice.pick(forms)])
+    return " ".join([*words, named.slot or voice.pick(forms)])
 
 
 def finish(text: str, voice: Voice) -> str:

@@ -40,6 +40,7 @@ class Named:
     own_colour: str | None = None
     tones: tuple[str, str] | None = None  # two colours of a figure without a name
     figure: str | None = None  # its kind: 'polygon', ...
+    slot: str | None = None  # stands for its name: a word that is learned later
 
 
 @dataclass(frozen=True)

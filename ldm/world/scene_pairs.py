@@ -1,0 +1,54 @@
+"""Sentences about scenes with the plainest English of the same, for an aligner to learn from.
+
+The English side says what the other says and nothing else, in the words and the order that the text-to-image model
+knows best. A slot, "*" or "@", stands in both sentences for a word that is learned later.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ldm.world.attributes import Split
+from ldm.world.scene import Scene
+from ldm.world.scenes import SceneWorld
+from ldm.world.sentences import speak, wish_for
+from ldm.world.sentences.voice import Wish
+from ldm.world.translations import SLOTS, Pair, photograph_pair
+
+SHARES = {"ko": 0.42, "zh": 0.42, "en": 0.16}
+SLOTTED, PHOTOGRAPHS = 0.3, 0.06
+TOGETHER = 256  # scenes that are drawn at once
+
+
+def scene_pairs(n: int, split: Split = "train", seed: int = 0) -> Iterator[Pair]:
+    """``n`` pairs about the scenes of a split, each a function of (seed, its number)."""
+    world = SceneWorld(split, length=max(n, 1), seed=seed, figures=0.0)
+    for first in range(0, n, TOGETHER):
+        numbers = range(first, min(first + TOGETHER, n))
+        for number, scene in zip(numbers, world.contents(numbers), strict=True):
+            rng = random.Random(seed * 1_000_003 + number)
+            language = rng.choices(list(SHARES), list(SHARES.values()))[0]
+            if rng.random() < PHOTOGRAPHS:
+                yield photograph_pair(rng, language)
+            elif isinstance(scene, Scene):
+                yield _about(scene, language, rng)
+
+
+def _about(scene: Scene, language: str, rng: random.Random) -> Pair:
+    wish = wish_for(scene, rng)
+    if rng.random() < SLOTTED:
+        wish = _with_slot(wish, rng)
+    return Pair(language, speak(wish, language, rng), speak(wish, "en"))
+
+
+def _with_slot(wish: Wish, rng: random.Random) -> Wish:
+    """A slot in place of one thing's name, and of some of what is said about it."""
+    chosen = rng.randrange(len(wish.named))
+    named = wish.named[chosen]
+    thing = named.thing
+    if rng.random() < 0.6:
+        thing = replace(thing, colour=None, texture=None)
+    slotted = replace(named, thing=thing, own_colour=None, slot=rng.choice(SLOTS))
+    return replace(wish, named=(*wish.named[:chosen], slotted, *wish.named[chosen + 1 :]))

@@ -1,0 +1,55 @@
+"""Pairs of sentences about scenes: the English side says the same, plainly, with the same slots."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+from ldm.data.sentence_pairs import SentencePairs
+from ldm.world.objects import objects
+from ldm.world.scene_pairs import PHOTOGRAPHS, SHARES, SLOTTED, scene_pairs
+from ldm.world.translations import SLOTS
+from scripts.world_pairs import write_pairs
+
+PAIRS = list(scene_pairs(1500, seed=2))
+
+
+def test_pairs_repeat_and_keep_their_shares() -> None:
+    assert list(scene_pairs(300, seed=2)) == PAIRS[:300] and PAIRS[:50] != list(scene_pairs(50, seed=3))
+    counts = Counter(pair.language for pair in PAIRS)
+    assert all(abs(counts[language] / 1500 - share) < 0.04 for language, share in SHARES.items())
+    slotted = sum(any(slot in pair.source for slot in SLOTS) for pair in PAIRS) / 1500
+    assert abs(slotted - (1 - PHOTOGRAPHS) * SLOTTED - 0.3 * PHOTOGRAPHS) < 0.04
+
+
+def test_slots_are_in_both_sentences() -> None:
+    for pair in PAIRS:
+        assert all((slot in pair.source) == (slot in pair.english) for slot in SLOTS), pair
+
+
+def test_what_one_names_the_other_names() -> None:
+    names = objects()
+    checked = 0
+    for pair in PAIRS:
+        if pair.language != "ko" or "사진" in pair.source:
+            continue
+        for name in ("turtle", "flamingo", "cactus", "backpack", "helicopter", "penguin", "octopus"):
+            said = any(form in pair.source for form in names[name].forms["ko"])
+            assert said == (names[name].forms["en"][0] in pair.english), pair
+            checked += said
+    assert checked > 15
+
+
+def test_english_is_plain() -> None:
+    plain = [pair.english for pair in PAIRS if "photo" not in pair.english]
+    assert all(text == text.lower() or "T恤" in text for text in plain)
+    assert sum(" on " in text or " in " in text or " at " in text for text in plain) > 0.8 * len(plain)
+
+
+def test_the_file_is_one_that_an_aligner_reads(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    write_pairs(path, 60, world="scenes")
+    with path.open(encoding="utf-8", newline="") as file:
+        assert next(csv.reader(file)) == ["lang", "source", "en"]
+    assert len(SentencePairs(str(path))) == 60
