@@ -1,4 +1,4 @@
-"""Pictures made ready for a model: upright, at a size that it takes, with a fingerprint of their content."""
+"""Pictures made ready for a model: upright, at a size that it takes, with a hash of their content."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def cache_latents(
 
     if cache_file is None:
         return CachedItems(data, encode(), model.first_stage_key)
-    path, key = Path(cache_file), fingerprint(data, model.first_stage_model)
+    path, key = Path(cache_file), ingredients(data, model.first_stage_model)
     if trainer.is_global_zero and not is_made_from(path, key):
         write_latents(encode(), path, key)
     trainer.strategy.barrier("latents")
@@ -149,7 +149,7 @@ def _encode(pictures: Tensor, model: Any, precision: str) -> Tensor:
     return posterior.parameters.to("cpu", torch.float16)
 
 
-def fingerprint(data: Any, first_stage: nn.Module) -> str:
+def ingredients(data: Any, first_stage: nn.Module) -> str:
     """Changes when the data set's settings or any weight of the autoencoder change."""
     digest = hashlib.blake2b(digest_size=16)
     settings = {key: value for key, value in vars(data).items() if isinstance(value, (*PLAIN, list, tuple))}
@@ -161,7 +161,7 @@ def fingerprint(data: Any, first_stage: nn.Module) -> str:
 
 
 def is_made_from(path: Path, key: str) -> bool:
-    """Whether the file exists and was made from what the fingerprint stands for."""
+    """Whether the file exists and was made from those ingredients."""
     if not path.is_file():
         return False
     same = read_metadata(path).get("made_from") == key
