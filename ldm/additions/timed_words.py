@@ -91,6 +91,7 @@ class TimedEmbeddingManager(LayeredEmbeddingManager):
         return self.vectors(placeholder)
 
     def at(self, layer: int = 0, t: Tensor | None = None) -> dict[str, Tensor]:
+        """Placeholder -> v + mapper(t, layer), [B, n, D], for timesteps t [B]; without timesteps v alone, [n, D]."""
         vectors = super().at(layer)
         if t is None:
             return vectors

@@ -265,6 +265,7 @@ class SeveralWords(Words):
         return [parameter for words in self._each for parameter in words.learned()]
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Raises UserError, always: each set goes into a file of its own."""
         raise UserError(f"words of several files are not written into one, '{path}'")
 
     @contextlib.contextmanager

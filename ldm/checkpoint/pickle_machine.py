@@ -82,7 +82,11 @@ class Vocabulary:
     set_state: Callable[[Any, Any], None]
 
     def look_up(self, name: Name) -> Any:
-        """The value behind a name: data for a few of torch's and numpy's, otherwise the name itself."""
+        """The value behind a name: data for a few of torch's and numpy's, otherwise the name itself.
+
+        Raises:
+            ForbiddenCallError: a function of the standard library that is not on the list.
+        """
         text = str(name)
         if text in self.values:
             return self.values[text]
@@ -92,7 +96,12 @@ class Vocabulary:
         return name
 
     def call(self, target: Any, args: Any) -> Any:
-        """What REDUCE stands for, for callables of the list; classes of strangers become stand-ins."""
+        """What REDUCE stands for, for callables of the list; classes of strangers become stand-ins.
+
+        Raises:
+            ForbiddenCallError: any other callable.
+            DamagedFileError: the arguments are no tuple.
+        """
         if not isinstance(target, Name):
             raise ForbiddenCallError(f"a value of type {type(target).__name__}")
         if not isinstance(args, tuple):
@@ -104,7 +113,11 @@ class Vocabulary:
         raise ForbiddenCallError(str(target))
 
     def create(self, target: Any, args: Any) -> Any:
-        """What NEWOBJ stands for: an object without running its constructor."""
+        """What NEWOBJ stands for: an object without running its constructor.
+
+        Raises:
+            ForbiddenCallError: what is to be made is not named, or its arguments are no tuple.
+        """
         if not isinstance(target, Name) or not isinstance(args, tuple):
             raise ForbiddenCallError(f"a value of type {type(target).__name__}")
         if str(target) in self.calls:
@@ -117,7 +130,13 @@ _FLAT_KEYS = (str, bytes, int, float, bool, type(None), Name, StandIn, torch.dty
 
 
 def check_key(key: Any) -> None:
-    """Let only flat values be keys or members of a set: hashing deeply shared tuples would take for ever."""
+    """Let only flat and small values be keys or members of a set.
+
+    Hashing deeply shared tuples would take for ever, and so would a dictionary whose keys all have the same hash.
+
+    Raises:
+        DamagedFileError: any other.
+    """
     if not all(isinstance(part, _FLAT_KEYS) for part in (key if isinstance(key, tuple) else (key,))):
         raise DamagedFileError(f"a dictionary key is of type {type(key).__name__}")
 

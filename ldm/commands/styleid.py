@@ -22,6 +22,7 @@ def parse() -> argparse.Namespace:
 
 
 def what_to_restyle(group: argparse._ArgumentGroup) -> None:
+    """The options that say which pictures are restyled, after which, and how they are cut."""
     add = group.add_argument
     add("--cnt", metavar="PATH", help="content: a picture or a folder (bundled samples)")
     add("--sty", metavar="PATH", help="style: a picture or a folder (bundled samples)")
@@ -35,6 +36,7 @@ def what_to_restyle(group: argparse._ArgumentGroup) -> None:
 
 
 def what_with(group: argparse._ArgumentGroup) -> None:
+    """The options that say with what it is done, on what, and where results go."""
     add = group.add_argument
     add("--ckpt", metavar="FILE", help="weights in any format (the small model)")
     add("--model_config", metavar="FILE", help="the model's YAML (config.yaml beside the weights)")
@@ -52,6 +54,11 @@ def what_with(group: argparse._ArgumentGroup) -> None:
 
 
 def main() -> None:
+    """Restyle what the command line asks for, and print how many pictures there are and where.
+
+    Raises:
+        UserError: as ``ldm.workflows.restyle.styleid.styleid``.
+    """
     given = vars(parse())
     for ignored in ("debug", "channels", "factor"):  # the model knows its channels and its factor
         given.pop(ignored, None)
@@ -68,4 +75,5 @@ def main() -> None:
 
 
 def run() -> None:
+    """The console command: ``main`` with exit codes, see ``run_command``."""
     run_command(main)

@@ -7,4 +7,5 @@ from ldm.util import run_command
 
 
 def run() -> None:
+    """The console command: ``main`` with exit codes, see ``run_command``."""
     run_command(main)

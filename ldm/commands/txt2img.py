@@ -45,6 +45,11 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Make what the command line asks for, and print how many pictures there are and where.
+
+    Raises:
+        UserError: as ``ldm.workflows.txt2img.txt2img``.
+    """
     given = vars(parse())
     given.pop("debug", None)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -58,4 +63,5 @@ def main() -> None:
 
 
 def run() -> None:
+    """The console command: ``main`` with exit codes, see ``run_command``."""
     run_command(main)

@@ -79,6 +79,9 @@ class FeatureStore:
         """As a source: what was kept for the call's site and level.
 
         Features of a walk in other steps, or of single calls, are those of the level that tells the same.
+
+        Raises:
+            UserError: nothing was kept there.
         """
         index = index_among(self.told, call.index, call.timestep)
         if index is None:

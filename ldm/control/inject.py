@@ -53,7 +53,7 @@ def gamma_at(gamma: Gamma, call: Call) -> float:
 
 
 def blended(q: Tensor, content: Tensor, gamma: float) -> Tensor:
-    """gamma q_c + (1 - gamma) q."""
+    """gamma q_c + (1 - gamma) q, of queries [b h n d]."""
     return torch.lerp(q, content, gamma)
 
 

@@ -101,6 +101,11 @@ class Mix(RowMode):
         self.share_map = ShareMap(masks, len(self.styles), pi)
 
     def attend(self, batch: ActingRows) -> Tensor:
+        """The output [rows h n d] of the acting rows; ``report`` hears of the shares on the way.
+
+        Raises:
+            UserError: masks of several pictures, but not of as many as there are rows.
+        """
         parts = self._parts(batch)
         grid = batch.call.grid(batch.q.shape[2])
         wanted = self.share_map.shares(grid, batch.q.device)

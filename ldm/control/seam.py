@@ -41,7 +41,11 @@ class Clock:
 
     @property
     def index(self) -> int:
-        """The index of the level."""
+        """The index of the level.
+
+        Raises:
+            UserError: the network was called outside of a walk, so that its level is not known.
+        """
         index, told = self._read()
         if index is None:
             raise UserError(

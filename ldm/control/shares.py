@@ -64,7 +64,7 @@ class ShareMap:
         return self._at("masks", grid, device)
 
     def queries(self, source: int, grid: Grid, device: torch.device) -> Tensor | slice:
-        """The positions at which a source has any share: their indices, or a slice that is all of them."""
+        """The positions at which a source has any share: their indices [k], or a slice that is all of them."""
         key = (f"queries {source}", grid, device)
         if key not in self._kept:
             self._kept[key] = self.shares(grid, device)[:, source].amax(dim=0).nonzero().flatten()

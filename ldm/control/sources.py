@@ -32,7 +32,7 @@ class Rows:
     stop: int
 
     def read(self, call: Call, name: str, own: Tensor) -> Tensor:
-        """Those rows of ``own``.
+        """Those rows of ``own`` [B, ...].
 
         Raises:
             UserError: the batch is smaller.
@@ -42,7 +42,7 @@ class Rows:
         return own[self.start : self.stop]
 
     def write(self, own: Tensor, changed: Tensor) -> Tensor:
-        """``own`` with those rows replaced."""
+        """``own`` [B, ...] with those rows replaced by ``changed`` [stop - start, ...]."""
         return torch.cat([own[: self.start], changed, own[self.stop :]])
 
     def __len__(self) -> int:

@@ -46,7 +46,11 @@ class SentencePairs(Dataset[dict[str, str]]):
 
 
 def read_pairs(path: Path) -> list[dict[str, str]]:
-    """All pairs of a file, in its order; see `SentencePairs`."""
+    """All pairs of a file, in its order; see `SentencePairs`.
+
+    Raises:
+        UserError: the file cannot be read, is not UTF-8, or a column or cell of it does not fit.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -34,6 +34,7 @@ class FrozenModel:
     diffusion: LatentModel | None  # only where its response is part of the loss
 
     def to(self, device: torch.device) -> None:
+        """Move both models, in place."""
         self.english.to(device)
         if self.diffusion is not None:
             self.diffusion.to(device)
@@ -164,7 +165,11 @@ class AlignerTraining(pl.LightningModule):
     # ---- loss -------------------------------------------------------------------------------------------------------
 
     def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The parts of the loss of a batch of pairs."""
+        """The parts of the loss of a batch of pairs, each a number, unweighted: vectors, context, and what else counts.
+
+        Args:
+            batch: ``source`` and ``target``, lists of as many sentences.
+        """
         reading = self.read_pairs(batch)
         table = self.frozen.english.token_embedding.weight.float()
         wanted, free = table[reading.tokens], ~reading.is_slot.any(dim=0)
@@ -192,7 +197,10 @@ class AlignerTraining(pl.LightningModule):
         return parts
 
     def response(self, context: Tensor, meant: Tensor) -> Tensor:
-        """Mean squared difference of the UNet's outputs under two contexts, relative to those under other sentences."""
+        """Mean squared difference of the UNet's outputs under two contexts, relative to those under other sentences.
+
+        Shapes: both contexts [B, N, D] -> a number.
+        """
         model = self.frozen.diffusion
         assert model is not None
         context, meant = context[: self.response_size], meant[: self.response_size]

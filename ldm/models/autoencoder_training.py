@@ -75,11 +75,11 @@ class TrainedAutoencoder(Hooked):
             load_weights(self, path, ignore=tuple(ignore_keys))
 
     def reconstruct(self, x: torch.Tensor) -> tuple[torch.Tensor, Any, dict[str, Any]]:
-        """Pictures -> reconstructions, what the loss regularises, further keywords for the loss."""
+        """Pictures [B, C, H, W] -> reconstructions, what the loss regularises, further keywords for the loss."""
         raise NotImplementedError
 
     def resized(self, x: torch.Tensor) -> torch.Tensor:
-        """A training batch at the size to train on."""
+        """A training batch [B, C, H, W] at the size to train on."""
         return x
 
     def get_last_layer(self) -> torch.Tensor:
@@ -217,14 +217,17 @@ class TrainedAutoencoder(Hooked):
         return {name: self.to_rgb(image.float()) for name, image in images.items()}
 
     def more_images(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What else to show for pictures ``x``."""
+        """What else to show for pictures ``x`` [B, C, H, W]: name -> [B, C, H, W]."""
         if self.model_ema is None:
             return {}
         with self.ema_scope():
             return {"reconstructions_ema": self.reconstruct(x)[0]}
 
     def to_rgb(self, x: torch.Tensor) -> torch.Tensor:
-        """Pictures of any number of channels as RGB: by the random colours of ``colorize_nlabels`` if there are any."""
+        """Pictures [B, C, H, W] as [B, 3, H, W]: in the random colours of ``colorize_nlabels``, if there are any.
+
+        Those lie in [-1, 1]. Without them the first three channels are taken; one or three stay as they are.
+        """
         colours = self._buffers.get("colorize")
         if colours is None or x.shape[1] == 3:
             return x if x.shape[1] in (1, 3) else x[:, :3]

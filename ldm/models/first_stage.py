@@ -71,7 +71,7 @@ class KLAutoencoder(TrainedAutoencoder):
     def forward(
         self, x: torch.Tensor, sample_posterior: bool = True
     ) -> tuple[torch.Tensor, DiagonalGaussianDistribution]:
-        """Pictures -> reconstructions from a sample of the posterior (or its mean), and the posterior."""
+        """Pictures [B, C, H, W] -> reconstructions of a sample of the posterior (or its mean), and the posterior."""
         posterior = self.encode(x)
         return self.decode(posterior.sample() if sample_posterior else posterior.mode()), posterior
 
@@ -148,7 +148,7 @@ class VQAutoencoder(TrainedAutoencoder):
         return self.decode(self.quantize.get_codebook_entry(indices.flatten(), (*indices.shape, self.embed_dim)))
 
     def forward(self, x: torch.Tensor, return_pred_indices: bool = False) -> tuple[torch.Tensor, ...]:
-        """Pictures -> reconstructions, codebook loss and, if asked for, indices."""
+        """Pictures [B, C, H, W] -> reconstructions, codebook loss (a number) and, if asked for, indices."""
         quant, loss, (_, _, indices) = self.quantize(self.encode_to_prequant(x))
         decoded = self.decode(quant)
         return (decoded, loss, indices) if return_pred_indices else (decoded, loss)
@@ -161,7 +161,10 @@ class VQAutoencoder(TrainedAutoencoder):
         return [*super().trained_parameters(), *self.quantize.parameters()]
 
     def resized(self, x: torch.Tensor) -> torch.Tensor:
-        """A training batch at a random size of ``batch_resize_range``; first the largest: memory should fail early."""
+        """A training batch [B, C, H, W] as squares of a random size of ``batch_resize_range``, in steps of 16.
+
+        The first batches are of the largest size: memory should fail early.
+        """
         if self.batch_resize_range is None:
             return x
         low, high = self.batch_resize_range

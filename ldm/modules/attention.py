@@ -79,7 +79,10 @@ class CrossAttention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """Linear layer with a GELU gate (Shazeer 2020, equation 6): the first half is the value, the second the gate."""
+    """Linear layer with a GELU gate (Shazeer 2020, equation 6): the first half is the value, the second the gate.
+
+    Shapes: [..., dim_in] -> [..., dim_out].
+    """
 
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()

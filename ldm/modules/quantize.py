@@ -71,7 +71,10 @@ class VectorQuantizer(nn.Module):
         return straight.movedim(-1, 1), first + self.beta * second, (None, None, indices)
 
     def remap_to_used(self, indices: torch.Tensor) -> torch.Tensor:
-        """Indices into the codebook -> indices into the codes in use."""
+        """Indices into the codebook, of any shape, -> indices into the codes in use.
+
+        Those of other codes become ``unknown_index``, or random ones.
+        """
         matches = indices[..., None] == self.used
         found, known = matches.long().argmax(dim=-1), matches.any(dim=-1)
         if self.unknown_index == "random":
@@ -81,7 +84,7 @@ class VectorQuantizer(nn.Module):
         return torch.where(known, found, other)
 
     def unmap_to_all(self, indices: torch.Tensor) -> torch.Tensor:
-        """Indices into the codes in use -> indices into the codebook; the extra index becomes the first code."""
+        """Indices into the codes in use, of any shape, -> into the codebook; the extra index becomes the first code."""
         within = torch.where(indices >= len(self.used), torch.zeros_like(indices), indices)
         return self.used[within]
 

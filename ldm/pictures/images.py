@@ -114,7 +114,11 @@ def image_to_tensor(image: Image.Image) -> torch.Tensor:
 
 
 def tensor_to_image(tensor: torch.Tensor) -> Image.Image:
-    """The picture of a [3, H, W] tensor in [-1, 1]; values beyond are clipped, NaN becomes grey."""
+    """The picture of a [3, H, W] tensor in [-1, 1]; values beyond are clipped, NaN becomes grey.
+
+    Raises:
+        ValueError: another shape.
+    """
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise ValueError(f"a picture is [3, H, W], got {list(tensor.shape)}")
     values = torch.nan_to_num(tensor.detach().float().cpu(), nan=0.0).clamp(-1, 1)

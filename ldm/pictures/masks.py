@@ -108,7 +108,7 @@ def write_mask(mask: Tensor, path: StrPath) -> None:
 
 
 def fit_mask(mask: Tensor, size: tuple[int, int], centre_crop: bool = False) -> Tensor:
-    """A mask at another size (height, width): the same cut and scaling that its content went through, by area.
+    """A mask [H, W] at another size (height, width): the cut and scaling that its content went through, by area.
 
     Raises:
         UserError: nothing of it is left: all that it marks lies in the part that is cut off.

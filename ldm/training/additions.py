@@ -41,6 +41,9 @@ class AdditionFiles(pl.Callback):
         every_n_steps: optimizer steps between two files; 0 for none but the last.
         base_model: what was learned on, for the files' metadata.
         only: names of the additions that are written; None for all.
+
+    Raises:
+        ConfigError: ``every_n_steps`` is negative.
     """
 
     def __init__(

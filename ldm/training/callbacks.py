@@ -100,6 +100,11 @@ class StopOnSignal(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Do what the signals since the last optimiser step ask for, after an optimiser step.
+
+        Raises:
+            StopRequestedError: the run is to stop; ``last.ckpt`` has been written.
+        """
         if not between_updates(trainer):
             return
         stop, save = self._agreed(trainer, self._stop), self._agreed(trainer, self._save)

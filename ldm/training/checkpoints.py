@@ -21,9 +21,19 @@ class AtomicCheckpointIO(CheckpointIO):
     """Saves beside the old file and renames, so that a crash while saving leaves the old checkpoint whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write it in one piece; ``storage_options`` has no meaning here.
+
+        Raises:
+            UserError: a full disk or an unwritable folder; the old file survives.
+        """
         write_file(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
+        """What was saved, on the CPU; ``map_location`` and ``weights_only`` mean nothing: no code in the file is run.
+
+        Raises:
+            UserError: as ``ldm.checkpoint.read_file``.
+        """
         return read_file(path)
 
     def remove_checkpoint(self, path: Any) -> None:

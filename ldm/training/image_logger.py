@@ -45,7 +45,7 @@ def pictures_of(images: Tensor, rescale: bool = True) -> list[Image.Image]:
 
 
 def labels_of(drawn: dict[str, Any], images: Tensor, shown: int) -> list[str] | None:
-    """The prompts among what was drawn, for pictures of which each belongs to one."""
+    """The prompts among what was drawn, for pictures [B, C, H, W] of which each belongs to one; None without any."""
     prompts = drawn.get("conditioning")
     if not isinstance(prompts, list) or len(prompts) != len(images) or not all(isinstance(p, str) for p in prompts):
         return None

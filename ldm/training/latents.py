@@ -41,14 +41,18 @@ class Posterior(Protocol):
 class LatentModel(Protocol):
     """A model that trains on an autoencoder's latents; it has a ``first_stage_model`` and a ``first_stage_key`` too."""
 
-    def encode_first_stage(self, x: Tensor) -> Any: ...
+    def encode_first_stage(self, x: Tensor) -> Any:
+        """Pictures [B, 3, H, W] in [-1, 1] -> the posterior over their latents."""
+        ...
 
 
 @runtime_checkable
 class Labelled(Protocol):
     """A data set whose items have something that changes from visit to visit, besides the picture."""
 
-    def labels(self, index: int) -> dict[str, Any]: ...
+    def labels(self, index: int) -> dict[str, Any]:
+        """What the item has besides the picture, without reading the picture."""
+        ...
 
 
 @dataclass

@@ -109,7 +109,11 @@ def is_no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, run: RunFolder) -> None:
-    """Train; when asked to stop, leave with a checkpoint, a hint and exit code 130 (0 in helper processes)."""
+    """Train; when asked to stop, leave with a checkpoint, a hint and exit code 130 (0 in helper processes).
+
+    Raises:
+        ConfigError: Lightning finds that the trainer's options do not fit together.
+    """
     try:
         trainer.fit(model, data, ckpt_path=run.checkpoint)
     except StopRequestedError as stop:
@@ -226,7 +230,11 @@ def make_loggers(options: argparse.Namespace, run: RunFolder, lightning: DictCon
 
 
 def change_memory(model: nn.Module, lightning: DictConfig) -> None:
-    """``lightning.channels_last`` and ``lightning.compile``: the same numbers, sooner (True, or a submodule's name)."""
+    """``lightning.channels_last`` and ``lightning.compile``: the same numbers, sooner (True, or a submodule's name).
+
+    Raises:
+        ConfigError: there is no such submodule.
+    """
     if lightning.get("channels_last"):
         for child in model.children():  # LightningModule.to itself does not know memory formats
             child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -260,7 +268,11 @@ def convert_frozen(model: nn.Module, lightning: DictConfig) -> None:
 
 
 def build(node: dict[str, Any]) -> Any:
-    """A callback from its node, under the name that its class has here."""
+    """A callback from its node, under the name that its class has here.
+
+    Raises:
+        ConfigError: no node with a ``target``, or a target that is no callback or does not take these parameters.
+    """
     return instantiate_from_config({**node, "target": legacy.TARGETS.get(node["target"], node["target"])})
 
 

@@ -129,7 +129,7 @@ class ScorerJudge:
         return torch.cat([logits[name].float().softmax(dim=-1) for name in CONCEPT], dim=-1)
 
     def seen(self, pictures: Tensor) -> list[dict[str, str]]:
-        """The value of each attribute on each picture."""
+        """The value of each attribute on each picture of [B, 3, H, W]."""
         judged, names = self.scorer.judge(pictures), labels()
         return [{a: names[a][int(values[i])] for a, (values, _) in judged.items()} for i in range(len(pictures))]
 
@@ -150,7 +150,11 @@ class ScorerJudge:
         return found
 
     def measures(self, references: Tensor, pictures: Tensor, prompts: Sequence[str], word: str) -> dict[str, Tensor]:
-        """``image to image``, the share that shows each part of the concept and all of it, and what prompts ask."""
+        """``image to image``, the share that shows each part of the concept and all of it, and what prompts ask.
+
+        Raises:
+            UserError: as ``concept``.
+        """
         concept, seen = self.concept(references), self.seen(pictures)
         asked = [asked_around(prompt, word) for prompt in prompts]
         right = {

@@ -65,6 +65,8 @@ def coarse_patches(images: Tensor, amounts: Tensor, generator: torch.Generator) 
     """Lose the fine part of each 8x8 patch's cosine transform and disturb the rest, as an f = 8 latent does.
 
     An amount of 1 leaves about 12 of 64 coefficients of the brightness and 3 of 64 of each colour difference.
+
+    Shapes: images [B, 3, H, W] in [-1, 1], sides that 8 divides, amounts [B] in [0, 1] -> as the images.
     """
     b, _, h, w = images.shape
     basis = _cosines()

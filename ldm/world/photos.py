@@ -129,6 +129,9 @@ class BundledPhotos(Dataset[dict[str, Any]]):
             photographs, and an autoencoder should not learn their colours by heart.
         language: 'en', 'ko', 'zh' or 'mixed'.
         captioned: False leaves every caption empty.
+
+    Raises:
+        UserError: a length below 1, crops that cannot be, or an unknown language.
     """
 
     def __init__(

@@ -27,6 +27,7 @@ class Row:
 
     @property
     def share(self) -> float:
+        """Between 0 and 1; NaN where nothing was asked for."""
         return self.right / self.asked if self.asked else math.nan
 
 

@@ -155,6 +155,11 @@ class LatentModel(ConditionedModel):
     # ---- training -------------------------------------------------------------------------------------------------
 
     def shared_step(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch and its parts, as in the base, with two further terms where they are asked for.
+
+        In training, a batch of empty prompts has the loss of ``invertible_loss`` (``inversion_weight``). Learned words
+        add how far they have come from their start (``embedding_reg_weight``), as ``loss_emb_reg``.
+        """
         if self.training and self.inversion_weight > 0 and not any(batch[self.cond_stage_key]):
             loss, parts = invertible_loss(
                 self, *self.get_input(batch), weight=self.inversion_weight, stride=self.inversion_stride

@@ -176,7 +176,7 @@ def run(
 
 
 def beginning(noise: Tensor, level: Level) -> Tensor:
-    """Standard normal noise as a latent at the noisiest level, with the deviation of latents there.
+    """Standard normal noise [B, C, h, w] as a latent at the noisiest level, with the deviation of latents there.
 
     That is the noise itself where signal^2 + noise^2 = 1, and sqrt(1 + sigma^2) times it where the signal is 1.
     """

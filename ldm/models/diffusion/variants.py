@@ -65,11 +65,22 @@ class PictureConditioned(LatentModel):
         raise NotImplementedError
 
     def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
-        """The parts ``c_concat`` and ``c_adm`` for ``rows`` latents of height and width ``size``, of what was given."""
+        """The parts ``c_concat`` and ``c_adm`` for ``rows`` latents of height and width ``size``, of what was given.
+
+        Args:
+            given: what ``needs`` names, as tensors on the model's device, [rows, ...] or [1, ...].
+
+        Raises:
+            UserError: ``size`` is None where it counts, or what was given does not fit the latents.
+        """
         raise NotImplementedError
 
     def pictures_of(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """What :meth:`picture_parts` is given for a batch."""
+        """What :meth:`picture_parts` is given for a batch: by the names of ``needs``, pictures [B, C, H, W].
+
+        Raises:
+            UserError: the batch lacks an entry.
+        """
         raise NotImplementedError
 
     def _parts(self, prompts: Sequence[str] | Tensor, size: tuple[int, int] | None, given: Mapping[str, Any]) -> Parts:
@@ -231,7 +242,7 @@ def entry_of(batch: Mapping[str, Any], key: str) -> Any:
     """What a batch holds under ``key``.
 
     Raises:
-        UserError: nothing.
+        UserError: it has no such key.
     """
     if key not in batch:
         raise UserError(f"the batch has no '{key}', which this model is conditioned on; it has: {', '.join(batch)}")

@@ -121,7 +121,10 @@ def sum_of_neighbourhoods(around: Tensor) -> Tensor:
 
 
 class LeanGEGLU(nn.Module):
-    """The gated layer, which keeps what it is computed from and computes the gate's activation twice."""
+    """The gated layer, which keeps what it is computed from and computes the gate's activation twice.
+
+    Shapes: [..., dim_in] -> [..., dim_out], as in :class:`GEGLU`.
+    """
 
     def __init__(self, layer: GEGLU) -> None:
         super().__init__()

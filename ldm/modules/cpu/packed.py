@@ -174,7 +174,10 @@ class PackedUpsample(_AroundPlain):
 
 
 class PackedGEGLU(_AroundPlain):
-    """The gated layer with its activation and its product computed inside the matrix products."""
+    """The gated layer with its activation and its product computed inside the matrix products.
+
+    Shapes: [..., dim_in] -> [..., dim_out], as in :class:`GEGLU`.
+    """
 
     kind = nn.Linear
 

@@ -78,7 +78,10 @@ class Schedule(Protocol):
         """What the network is told, [B] for the rows of ``x``, on its device."""
 
     def estimate(self, out: Tensor, x: Tensor, level: Level) -> Estimate:
-        """What the network's output ``out`` for the latent ``x`` (before ``enter``) at a level says."""
+        """What the network's output ``out`` for the latent ``x`` (before ``enter``) at a level says.
+
+        Shapes: both [B, C, h, w].
+        """
 
 
 def numbered(levels: Sequence[Level]) -> list[Level]:

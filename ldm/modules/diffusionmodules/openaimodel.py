@@ -16,7 +16,10 @@ from ldm.util import ConfigError
 
 
 class TimestepEmbedSequential(nn.Sequential):
-    """Layers in a row, each given what it takes: a ResBlock the timestep, a transformer the context."""
+    """Layers in a row, each given what it takes: a ResBlock the timestep, a transformer the context.
+
+    Shapes: x [B, C, H, W], emb [B, emb_channels], context [B, N, context_dim] or one per transformer block.
+    """
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | list[Tensor] | None = None) -> Tensor:  # type: ignore[override]
         for layer in self:
@@ -169,6 +172,11 @@ class UNetModel(nn.Module):
         context: Tensor | list[Tensor] | None = None,
         y: Tensor | None = None,
     ) -> Tensor:
+        """Shapes are those of the class.
+
+        Raises:
+            ValueError: ``y`` is given or missing, as in ``embed_conditions``.
+        """
         emb = self.embed_conditions(timesteps, y)
         if isinstance(context, Tensor):
             context = context.to(self.dtype)
@@ -188,13 +196,21 @@ class UNetModel(nn.Module):
 
 
 def embedding_mlp(dim_in: int, dim_out: int) -> nn.Sequential:
+    """Linear, SiLU, linear: [B, dim_in] -> [B, dim_out]."""
     return nn.Sequential(nn.Linear(dim_in, dim_out), nn.SiLU(), nn.Linear(dim_out, dim_out))
 
 
 def label_embedding(
     num_classes: int | str, adm_in_channels: int | None, model_channels: int, emb_channels: int
 ) -> nn.Module:
-    """What turns y into something to add to the timestep's embedding: by a table, or an MLP for vectors (SDXL)."""
+    """What turns y into something to add to the timestep's embedding: by a table, or an MLP for vectors (SDXL).
+
+    Shapes: y [B] of classes (a number of them) or timesteps ("timestep"), [B, 1] ("continuous") or
+    [B, adm_in_channels] ("sequential") -> [B, emb_channels].
+
+    Raises:
+        ConfigError: ``num_classes`` is none of these, or "sequential" without ``adm_in_channels``.
+    """
     if isinstance(num_classes, int):
         return nn.Embedding(num_classes, emb_channels)
     if num_classes == "continuous":

@@ -9,7 +9,10 @@ from ldm.modules.diffusionmodules.util import checkpointed, group_norm, zero_mod
 
 
 class Upsample(nn.Module):
-    """Double height and width by nearest neighbours, then optionally a 3x3 convolution."""
+    """Double height and width by nearest neighbours, then optionally a 3x3 convolution.
+
+    Shapes: [B, channels, H, W] -> [B, out_channels, 2H, 2W].
+    """
 
     def __init__(self, channels: int, use_conv: bool, out_channels: int | None = None, padding: int = 1) -> None:
         super().__init__()
@@ -21,7 +24,10 @@ class Upsample(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width: a strided 3x3 convolution padded on every side, or the mean of 2x2."""
+    """Halve height and width: a strided 3x3 convolution padded on every side, or the mean of 2x2.
+
+    Shapes: [B, channels, H, W] -> [B, out_channels, H', W']; the convolution rounds odd sizes up, the mean down.
+    """
 
     def __init__(self, channels: int, use_conv: bool, out_channels: int | None = None, padding: int = 1) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ def make_beta_schedule(
 
 
 def make_ddim_timesteps(method: str, S: int, T: int, verbose: bool = False) -> np.ndarray:
-    """The timesteps that DDIM visits, ascending, int64 (Song et al. 2021, section 4.2).
+    """The timesteps that DDIM visits, ascending, int64 [number of steps] (Song et al. 2021, section 4.2).
 
     "uniform" takes every (T // S)-th step, so that an S which does not divide T gives more than S steps; "quad" takes S
     steps spaced as squares up to 0.8 T. Both are shifted up by one.
@@ -130,7 +130,10 @@ Factor = Tensor | float
 
 
 def output_to_eps(out: Tensor, x: Tensor, signal: Factor, noise: Factor, parameterization: str) -> Tensor:
-    """The noise in ``x = signal x0 + noise e`` that the network output ``out`` stands for; float32."""
+    """The noise in ``x = signal x0 + noise e`` that the network output ``out`` stands for; float32.
+
+    Shapes: ``out`` and ``x`` [B, C, h, w]; factors are numbers or broadcast against them.
+    """
     if parameterization == "eps":
         return out.float()
     if parameterization == "v":
@@ -139,7 +142,10 @@ def output_to_eps(out: Tensor, x: Tensor, signal: Factor, noise: Factor, paramet
 
 
 def output_to_x0(out: Tensor, x: Tensor, signal: Factor, noise: Factor, parameterization: str) -> Tensor:
-    """The clean latent in ``x = signal x0 + noise e`` that the network output ``out`` stands for; float32."""
+    """The clean latent in ``x = signal x0 + noise e`` that the network output ``out`` stands for; float32.
+
+    Shapes: as in :func:`output_to_eps`.
+    """
     if parameterization == "x0":
         return out.float()
     if parameterization == "v":

@@ -77,12 +77,20 @@ class LayerFactory:
         return per_level(blocks, self.levels, "num_attention_blocks")[level]
 
     def resblock(self, channels: int, out_channels: int, up: bool = False, down: bool = False) -> ResBlock:
+        """Feature maps [B, channels, H, W] -> [B, out_channels, H', W'], as large, twice as large or half as large."""
         return ResBlock(
             channels, self.emb_channels, self.dropout, out_channels,
             use_scale_shift_norm=self.use_scale_shift_norm, use_checkpoint=self.use_checkpoint, up=up, down=down,
         )  # fmt: skip
 
     def attention(self, channels: int, heads: int, depth: int, disable_self_attn: bool) -> nn.Module:
+        """Attention over the positions of [B, channels, H, W], which keeps the shape.
+
+        Args:
+            heads: how many, unless the options give the channels of a head.
+            depth: blocks of the transformer; without ``use_spatial_transformer`` there is one self-attention instead.
+            disable_self_attn: both attentions of a block look at the context.
+        """
         options = self.options
         heads, width = attention_heads(channels, heads, options.num_head_channels)
         if not options.use_spatial_transformer:
@@ -110,11 +118,13 @@ class LayerFactory:
         return [self.resblock(channels, channels), self.attention(*attention), self.resblock(channels, channels)]
 
     def down(self, channels: int) -> nn.Module:
+        """[B, channels, H, W] -> [B, channels, H / 2, W / 2]."""
         if self.resblock_updown:
             return self.resblock(channels, channels, down=True)
         return Downsample(channels, self.conv_resample)
 
     def up(self, channels: int) -> nn.Module:
+        """[B, channels, H, W] -> [B, channels, 2H, 2W]."""
         if self.resblock_updown:
             return self.resblock(channels, channels, up=True)
         return Upsample(channels, self.conv_resample)

@@ -55,10 +55,19 @@ class AbstractLowScaleModel(nn.Module):
     def forward(
         self, x: Tensor, noise_level: Tensor | None = None, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The condition ``x`` [B, ...] as the network is to see it, and its noise levels [B]."""
+        """The condition ``x`` [B, ...] as the network is to see it, and its noise levels [B].
+
+        Args:
+            noise_level: [B], whole numbers; None for random ones.
+            noise: standard normal, of the shape of ``x``; None for random noise.
+
+        Raises:
+            UserError: a level that the schedule does not have.
+        """
         raise NotImplementedError
 
     def decode(self, x: Tensor) -> Tensor:
+        """The picture that the condition ``x`` stands for: here itself."""
         return x
 
 

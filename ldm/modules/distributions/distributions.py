@@ -40,7 +40,7 @@ class DiagonalGaussianDistribution:
         return normal_kl(self.mean, self.logvar, mean, logvar).sum(dim=(1, 2, 3))
 
     def nll(self, sample: torch.Tensor, dims: Sequence[int] = (1, 2, 3)) -> torch.Tensor:
-        """Negative log-likelihood of ``sample``, in nats, summed over ``dims``."""
+        """Negative log-likelihood of ``sample`` [B, C, h, w], in nats, summed over ``dims``: [B] as a rule."""
         if self.deterministic:
             return self.mean.new_zeros(len(self.mean))
         squared = (sample - self.mean) ** 2 / self.var

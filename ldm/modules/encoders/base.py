@@ -140,6 +140,11 @@ class TextEncoder(AbstractEncoder):
 
     @property
     def max_length(self) -> int:
+        """N, the number of tokens in a prompt.
+
+        Raises:
+            UserError: there is no tokenizer, which knows it.
+        """
         return self._need_tokenizer().max_length
 
     def forward(self, text: str | Sequence[str] | Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:

@@ -85,7 +85,7 @@ class QuickGELU(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Self-attention whose q, k and v are one matrix, with biases."""
+    """Self-attention whose q, k and v are one matrix, with biases; [B, N, width] -> the same."""
 
     def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
@@ -104,6 +104,8 @@ class FusedAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """Two linear layers with an activation between them; [B, N, width] -> the same."""
+
     def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, hidden)
@@ -115,7 +117,7 @@ class FeedForward(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); [B, N, width] -> the same."""
 
     def __init__(self, width: int, heads: int, hidden: int, causal: bool, activation: nn.Module) -> None:
         super().__init__()
@@ -130,7 +132,7 @@ class ResidualBlock(nn.Module):
 
 
 class Blocks(nn.Module):
-    """A stack of residual blocks, of which the last few may be left out."""
+    """A stack of residual blocks, of which the last few may be left out; [B, N, width] -> the same."""
 
     def __init__(self, layers: int, width: int, heads: int, hidden: int, causal: bool, quick_gelu: bool) -> None:
         super().__init__()
@@ -208,7 +210,7 @@ class VisionTower(nn.Module):
 
 
 class VisionOnly(nn.Module):
-    """The image half of a whole CLIP file; its text half is passed over when loading."""
+    """The image half of a whole CLIP file; its text half is passed over when loading. Shapes: see ``VisionTower``."""
 
     def __init__(self, sizes: VisionSizes, quick_gelu: bool = False) -> None:
         super().__init__()

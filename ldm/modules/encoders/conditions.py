@@ -76,6 +76,9 @@ class SpatialRescaler(AbstractEncoder):
         method: how ``torch.nn.functional.interpolate`` resizes.
         multiplier: the factor of each stage.
         out_channels: channels after a learned 1x1 convolution; None for none.
+
+    Raises:
+        ConfigError: an unknown ``method``, or a negative ``n_stages``.
     """
 
     takes = Need("map", "maps [B, C, H, W], such as a segmentation, one channel a class")

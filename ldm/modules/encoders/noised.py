@@ -55,9 +55,11 @@ class LowScaleEncoder(AbstractLowScaleModel):
         return z, noise_level.to(z.device)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures [B, 3, H, W] in [-1, 1] -> noisy latents and their random levels [B], as ``forward``."""
         return self(x)
 
     def decode(self, x: Tensor) -> Tensor:
+        """Scaled latents [B, C, h, w] -> pictures [B, 3, H, W] in [-1, 1]."""
         return self.model.decode(x / self.scale_factor)
 
 

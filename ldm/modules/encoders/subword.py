@@ -75,6 +75,11 @@ class SubwordTokenizer:
 
     @property
     def unknown(self) -> int | None:
+        """The id that stands for text outside the vocabulary; None where the vocabulary has no such token.
+
+        Raises:
+            UserError: as ``backend``.
+        """
         return self.backend.token_to_id(self._markers.unknown)
 
     def __call__(self, text: str | Sequence[str]) -> Tensor:

@@ -19,12 +19,12 @@ MAX_ADAPTIVE_WEIGHT = 1e4
 
 
 def hinge_d_loss(logits_real: torch.Tensor, logits_fake: torch.Tensor) -> torch.Tensor:
-    """Hinge loss of the discriminator: real above 1, fake below -1."""
+    """Hinge loss of the discriminator: real above 1, fake below -1; logits of any shape -> a number."""
     return 0.5 * (F.relu(1.0 - logits_real).mean() + F.relu(1.0 + logits_fake).mean())
 
 
 def vanilla_d_loss(logits_real: torch.Tensor, logits_fake: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the discriminator."""
+    """Cross-entropy of the discriminator; logits of any shape -> a number."""
     return 0.5 * (F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean())
 
 
@@ -109,6 +109,15 @@ class AdversarialLoss(nn.Module):
         """What the autoencoder pays for being recognised, weighted so that it pulls as hard as ``fidelity``.
 
         The discriminator is not run while it does not count.
+
+        Args:
+            reconstructions: [B, C, H, W].
+            fidelity: the rest of the loss, a number.
+            global_step: counts batches.
+            last_layer: the decoder's weight at which the pulls are compared.
+
+        Returns:
+            A number, and what is logged.
         """
         zero = fidelity.new_zeros(())
         factor = self.factor(global_step)
@@ -132,7 +141,7 @@ class AdversarialLoss(nn.Module):
     def discriminator_term(
         self, inputs: torch.Tensor, reconstructions: torch.Tensor, global_step: int, split: str
     ) -> tuple[torch.Tensor, Log]:
-        """The discriminator's own loss; the autoencoder gets no gradient from it."""
+        """The discriminator's own loss for pictures [B, C, H, W]; the autoencoder gets no gradient from it."""
         real = self.discriminator(inputs.detach())
         fake = self.discriminator(reconstructions.detach())
         loss = self.factor(global_step) * self.disc_loss(real, fake)

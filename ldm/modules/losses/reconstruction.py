@@ -68,7 +68,7 @@ class ReconstructionLoss(nn.Module):
         return loss, with_split(split, {"total_loss": loss, "rec_loss": distance, "psnr": psnr, name: extra})
 
     def distance(self, difference: torch.Tensor) -> torch.Tensor:
-        """The weighted distance at one scale."""
+        """The weighted distance at one scale, a number, for a difference [B, C, H, W]."""
         total = self.l1_weight * difference.abs().mean() + self.l2_weight * difference.square().mean()
         if self.gradient_weight:
             slopes = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()

@@ -55,6 +55,11 @@ class VQLPIPSWithDiscriminator(AdversarialLoss):
 
 
 def codebook_use(indices: torch.Tensor, size: int) -> Log:
-    """How many codes are as good as in use (exp of the entropy), and how many occur at all."""
+    """How many codes are as good as in use (exp of the entropy), and how many occur at all.
+
+    Args:
+        indices: of any shape, int64.
+        size: of the codebook.
+    """
     share = F.one_hot(indices.flatten(), size).float().mean(dim=0)
     return {"perplexity": torch.special.entr(share).sum().exp(), "cluster_usage": (share > 0).sum().float()}

@@ -50,6 +50,7 @@ class Needs:
 
     @property
     def names(self) -> set[str]:
+        """Those that a store has them under: of "q", "k", "v" and "residual"."""
         return {*self.attention, *(["residual"] if self.residual else [])}
 
 
@@ -63,6 +64,7 @@ class Capture:
     dtype: torch.dtype | None = torch.float16  # None: as they come
 
     def modes(self, store: FeatureStore, needs: Needs) -> dict[Sites, Mode]:
+        """Modes that write what is needed into ``store`` during a walk, by the sites where they act."""
         modes: dict[Sites, Mode] = {}
         if needs.attention:
             modes[self.sites] = Save(store, needs.attention, self.timesteps)

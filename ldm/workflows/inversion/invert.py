@@ -77,7 +77,11 @@ class Inversion:
         return replace(self, store=None)
 
     def picture(self, index: int) -> Inversion:
-        """One picture of the batch, as a batch of one."""
+        """One picture of the batch, as a batch of one.
+
+        Raises:
+            UserError: its features are in a store that cannot be taken apart.
+        """
         one = slice(index, index + 1)
         store = self.store.picture(index) if isinstance(self.store, FeatureStore) else None
         if self.store is not None and store is None:

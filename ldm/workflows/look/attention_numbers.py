@@ -48,6 +48,7 @@ class Looks:
     after: dict[str, Tensor]
 
     def sides(self) -> dict[str, dict[str, Tensor]]:
+        """Both as side -> source -> logits [heads, queries, keys]; before there is the content alone."""
         return {"before": {"content": self.before}, "after": self.after}
 
 

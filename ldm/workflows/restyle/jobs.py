@@ -37,6 +37,7 @@ class Job:
 
     @property
     def pictures(self) -> list[Picture]:
+        """The content first, then its styles."""
         return [self.content, *self.styles]
 
     @property

@@ -29,6 +29,7 @@ class Voice:
         return ways[0] if self.rng is None else self.rng.choice(ways)
 
     def chance(self, share: float) -> bool:
+        """True in this share of calls, between 0 and 1; never without a generator."""
         return self.rng is not None and self.rng.random() < share
 
 

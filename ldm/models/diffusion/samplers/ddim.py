@@ -31,7 +31,10 @@ from ldm.util import UserError
 
 
 def transfer(estimate: Estimate, there: Level, spread: float = 0.0, draw: Draw | None = None) -> Tensor:
-    """The latent at ``there`` made of an estimate, with ``spread`` of its noise fresh (Song et al. 2021, eq. 12)."""
+    """The latent [B, C, h, w] at ``there`` made of an estimate, with ``spread`` of its noise fresh.
+
+    signal' x0 + sqrt(noise'^2 - spread^2) eps + spread z (Song et al. 2021, equation 12), z from ``draw``.
+    """
     kept = max(there.noise**2 - spread**2, 0.0) ** 0.5
     x = there.signal * estimate.x0 + kept * estimate.eps
     return x if draw is None or spread == 0 else x + spread * draw()
@@ -47,6 +50,7 @@ class DDIM:
         return schedule.levels(steps, "leading")
 
     def step(self, state: State, here: Level, there: Level, denoise: Denoise, draw: Draw) -> State:
+        """Equation 12, with ``eta`` times the posterior's deviation (equation 16) as fresh noise; see ``StepRule``."""
         estimate = denoise(state.x, here)
         spread = 0.0
         if self.eta:

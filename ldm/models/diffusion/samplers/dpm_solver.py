@@ -23,6 +23,10 @@ class DPMSolver2M:
         return schedule.levels(steps, "half_open")
 
     def step(self, state: State, here: Level, there: Level, denoise: Denoise, draw: Draw) -> State:
+        """x' = (noise' / noise) x + signal' (1 - exp(-h)) D, D = x0 + (x0 - x0_before) / (2 r); see ``StepRule``.
+
+        h is the step in lambda = log(signal / noise), r the step before in units of h.
+        """
         x0 = denoise(state.x, here).x0
         decay = (there.noise * here.signal) / (here.noise * there.signal)  # exp(-h), 0 when the noise ends
         target = x0
@@ -38,6 +42,11 @@ class DPMSolverSampler(ClassicSampler):
     """DPM-Solver++(2M) under the class name of old scripts."""
 
     def rule(self, eta: float) -> StepRule:
+        """DPM-Solver++(2M).
+
+        Raises:
+            ValueError: ``eta`` is not 0.
+        """
         if eta != 0:
             raise ValueError("DPM-Solver++(2M) is deterministic: ddim_eta must be 0")
         return DPMSolver2M()

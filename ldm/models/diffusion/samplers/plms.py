@@ -29,6 +29,7 @@ class PLMS:
         return [*levels[:-1], replace(levels[-1], told=levels[-2].told)]
 
     def step(self, state: State, here: Level, there: Level, denoise: Denoise, draw: Draw) -> State:
+        """Equation 12 once three older estimates are there, fewer of them before that; see ``StepRule``."""
         estimate = denoise(state.x, here)
         older = state.memory
         if older:
@@ -46,6 +47,11 @@ class PLMSSampler(ClassicSampler):
     """The PLMS sampler of old scripts."""
 
     def rule(self, eta: float) -> StepRule:
+        """PLMS.
+
+        Raises:
+            ValueError: ``eta`` is not 0.
+        """
         if eta != 0:
             raise ValueError("PLMS is deterministic: ddim_eta must be 0")
         return PLMS()
