@@ -17,7 +17,7 @@ from torch import Tensor
 from ldm.checkpoint import read_metadata
 from ldm.modules.scorer import AttributeScorer
 from ldm.pictures.images import image_to_tensor, list_images, load_image, read_parameters
-from ldm.util import UserError, atomic_write, run_command
+from ldm.util import UserError, atomic_write, parse_json, run_command
 from ldm.world.attributes import Attributes
 from ldm.world.captions import parse
 from ldm.world.scoring import Judgement, Row, as_json, compare, labels, mistakes, table
@@ -31,7 +31,7 @@ def load_scorer(path: Path = WEIGHTS) -> AttributeScorer:
     Raises:
         UserError: no such file, or one whose classes are not this world's.
     """
-    known = json.loads(read_metadata(path).get("labels", "{}"))
+    known = parse_json(read_metadata(path).get("labels", "{}"), f"what '{path}' says of its labels")
     if known != {name: list(values) for name, values in labels().items()}:
         raise UserError(f"'{path}' was trained on another world; train it anew with python -m scripts.train_scorer")
     return AttributeScorer({name: len(values) for name, values in labels().items()}, ckpt_path=path).float().eval()

@@ -20,7 +20,7 @@ from ldm.checkpoint import read_state_dict, save_state_dict
 from ldm.checkpoint.embeddings import PER_TIMESTEP, read_about
 from ldm.modules.diffusionmodules.util import timestep_embedding
 from ldm.modules.encoders.base import TokenSpace
-from ldm.util import UserError
+from ldm.util import UserError, parse_json, whole_number
 
 PARTS = ("string_to_param_dict", "initial_embeddings")
 FEATURES = 64
@@ -148,11 +148,18 @@ class TimedEmbeddingManager(LayeredEmbeddingManager):
         missing = next((old for old in names if old not in words), None)
         if missing is not None or ("" in (rename or {}) and len(words) > 1):
             raise UserError(f"'{path}' holds {', '.join(map(repr, words))}; say which to rename: '{path}=<old>:<new>'")
-        width = read_state_dict(path)[f"{PARTS[0]}.{VectorDict.attribute_of(words[0])}"].shape[-1]
+        first = read_state_dict(path).get(f"{PARTS[0]}.{VectorDict.attribute_of(words[0])}")
+        if first is None:
+            raise UserError(f"'{path}' is damaged: it has no vectors of '{words[0]}'")
+        width = first.shape[-1]
         if width != embedder.width:
             raise UserError(f"'{path}' was made for width {width}, but the loaded model is of width {embedder.width}")
+        layers, hidden, count = (
+            whole_number(about.get(name, ""), f"what '{path}' says of its {name}")
+            for name in ("layers", "hidden", "vectors")
+        )
         manager = cls(
-            embedder, int(about["layers"]), int(about["hidden"]), num_vectors_per_token=int(about["vectors"]),
+            embedder, layers, hidden, num_vectors_per_token=count,
             placeholder_strings=[f"word {number}" for number in range(len(words))],  # until the file has named them
         )  # fmt: skip
         manager.load(path, names)
@@ -166,7 +173,12 @@ class TimedEmbeddingManager(LayeredEmbeddingManager):
 
 def _words_in(about: Mapping[str, str]) -> list[str]:
     """The placeholders of a file, in the order of its mappers."""
-    return json.loads(about["words"]) if "words" in about else about.get("trigger", "").split(" ")
+    if "words" not in about:
+        return about.get("trigger", "").split(" ")
+    words = parse_json(about["words"], "the list of words in the file")
+    if not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
+        raise UserError("the list of words in the file must be a list of texts")
+    return words
 
 
 def _renamed(key: str, names: Mapping[str, str]) -> str:

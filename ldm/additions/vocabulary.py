@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ldm.additions.base import Addition, Undo, replace_module
-from ldm.additions.placeholders import fill
+from ldm.additions.placeholders import expansion, fill
 from ldm.modules.attention import BasicTransformerBlock
 from ldm.modules.encoders.base import TextEncoder, TokenSpace
 from ldm.modules.encoders.multilingual import Multilingual
@@ -113,6 +113,14 @@ class Words(Addition, nn.Module):
         if not self.timed or not isinstance(condition, Tensor) or condition.is_floating_point():
             return condition
         return self._encoded(encode, condition, t)
+
+    def row_of(self, prompt: str) -> list[int]:
+        """The ids of a prompt as the encoder sees it: each learned word takes as many places as it has vectors."""
+        tokens = self.embedder.tokenize(prompt, self.placeholders)
+        with self.paused():
+            counts = {self.token(name): value.shape[-2] for name, value in self.at().items()}
+        source, _ = expansion(tokens, counts)
+        return tokens.gather(1, source)[0].tolist()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -1,5 +1,7 @@
 """The only place that opens or writes a weight file."""
 
+from ldm.checkpoint.checksums import FIELD as CHECKSUM
+from ldm.checkpoint.checksums import checksum, is_whole
 from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folder
 from ldm.checkpoint.embedding_sources import merge_embeddings, read_embeddings
 from ldm.checkpoint.embeddings import EmbeddingFile, read_embedding, write_embedding
@@ -11,15 +13,18 @@ from ldm.checkpoint.reading import is_lightning_checkpoint, read_file, read_meta
 from ldm.checkpoint.saving import save_state_dict, write_file
 
 __all__ = [
+    "CHECKSUM",
     "EmbeddingFile",
     "HasOrigin",
     "LoadReport",
     "Name",
     "Origin",
     "StandIn",
+    "checksum",
     "diffusers_config",
     "is_diffusers_folder",
     "is_lightning_checkpoint",
+    "is_whole",
     "load_model",
     "load_weights",
     "merge_embeddings",

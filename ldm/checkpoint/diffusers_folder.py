@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, clip_text_weights, open_clip_weights, unet_weights
 from ldm.checkpoint.formats import open_file
 from ldm.checkpoint.source import MappedTensors
-from ldm.util import UserError
+from ldm.util import UserError, parse_json_object
 
 _UNET = "ldm.modules.diffusionmodules.openaimodel.UNetModel"
 _AUTOENCODER = "ldm.models.autoencoder.AutoencoderKL"
@@ -51,7 +51,11 @@ def read_diffusers_folder(path: str | os.PathLike[str]) -> MappedTensors:
     Raises:
         UserError: a part is missing, damaged or of a class that has no counterpart here.
     """
-    path = Path(path)
+    with _understood(path):
+        return _read_parts(Path(path))
+
+
+def _read_parts(path: Path) -> MappedTensors:
     if not (path / "model_index.json").is_file():
         return _read_part(path)
     _refuse_others(path)
@@ -120,14 +124,25 @@ def _weight_files(folder: Path) -> Iterator[Path]:
     raise UserError(f"'{folder}' has a config.json and no weights (diffusion_pytorch_model.safetensors or the like)")
 
 
+@contextlib.contextmanager
+def _understood(path: str | os.PathLike[str]) -> Iterator[None]:
+    """In the block, a value of another type than the format has is a sentence about the folder."""
+    try:
+        yield
+    except (TypeError, LookupError, ValueError, AttributeError, ArithmeticError) as error:
+        what = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"a configuration (JSON) in the diffusers folder '{os.fspath(path)}' is damaged or of a kind that is not "
+            f"known: {type(error).__name__}, {what}"
+        ) from error
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read '{path}' as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"'{path}' should hold a JSON object")
-    return value
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
+    return parse_json_object(text, f"'{path}'")
 
 
 def _blocks(config: dict[str, Any]) -> list[int]:
@@ -146,7 +161,11 @@ def diffusers_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: a configuration is missing, or describes something that is not built here.
     """
-    path = Path(path)
+    with _understood(path):
+        return _whole_config(Path(path))
+
+
+def _whole_config(path: Path) -> dict[str, Any]:
     if not (path / "model_index.json").is_file():
         return _part_config(path)
     _refuse_others(path)

@@ -30,8 +30,8 @@ from ldm.util import UserError, atomic_write
 
 FIELD = "sd-ti-embedding"
 _TENSOR = "TORCHTENSOR"
-_MOST_BYTES = 1 << 26  # of JSON: 64 MiB are some 4000 vectors
-_MOST_PIXELS = 1 << 26
+_MOST_BYTES = 1 << 24  # of JSON: 16 MiB are some 1000 vectors
+_MOST_PIXELS = 1 << 24
 _CARD = (256, 512)  # width, height of the picture that is drawn when an embedding is written as one
 Bytes = NDArray[np.uint8]
 
@@ -65,7 +65,7 @@ def read_picture(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"'{path}' is a picture without an embedding in it, or it was scaled or compressed again")
     try:
         fields = json.loads(data, object_hook=_tensors)
-    except (ValueError, RecursionError, TypeError) as error:
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise UserError(f"'{path}' is damaged: the embedding in the picture cannot be read") from error
     return fields if isinstance(fields, dict) else {}
 
@@ -75,6 +75,8 @@ def _tensors(value: dict[str, Any]) -> Any:
 
 
 def _from_text(text: str) -> bytes | None:
+    if len(text) > 2 * _MOST_BYTES:
+        return None
     try:
         return base64.b64decode(text)
     except (binascii.Error, ValueError):
@@ -92,7 +94,7 @@ def _from_pixels(pixels: Bytes) -> bytes | None:
     if len(black) < 2:
         return None
     low, high = low_bits[:, : black[0]], low_bits[:, black[-1] + 1 :]
-    if low.shape != high.shape or low.size == 0:
+    if low.shape != high.shape or not 0 < low.size <= _MOST_BYTES:
         return None
     noise = _noise(low.size).reshape(low.shape)
     joined = ((high ^ noise) << 4) | (low ^ noise)

@@ -35,15 +35,21 @@ class Contents:
     source: MappedFile
 
 
-def open_file(path: str | os.PathLike[str]) -> Contents:
+def open_file(path: str | os.PathLike[str], verify: bool = True) -> Contents:
     """Read any weight file by its content; tensors stay mapped, and nothing that a pickle names is run.
+
+    Args:
+        path: the file.
+        verify: compare the checksums of a torch file, which reads all of it once; a look at its keys needs none.
 
     Raises:
         UserError: the file is missing, cut short, of another kind, or asks for something to be called.
     """
-    source = MappedFile(here_or_shipped(path))
     try:
+        source = MappedFile(here_or_shipped(path), verify)
         return _read(source)
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
     except ForbiddenCallError as error:
         raise UserError(
             f"'{path}' asks to call {error}, which no weight file needs; nothing of it was run: "
@@ -81,8 +87,10 @@ def _read_zip(source: MappedFile) -> Any:
     try:
         with zipfile.ZipFile(source.path) as archive:
             entries = {info.filename: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error, OverflowError) as error:
         raise DamagedFileError("it begins as a torch file and has no end") from error
+    if not any(info.CRC for info in entries.values()):
+        source.verify = False  # torch was told to compute no checksums
     pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise UserError(f"'{source.path}' is a zip archive without torch weights; unpack it if it holds a model")
@@ -100,7 +108,7 @@ def _read_zip(source: MappedFile) -> Any:
             raise DamagedFileError(f"storage {key[:40]} is missing")
         return _record(source, entries[prefix + "data/" + key])
 
-    machine = PickleMachine(make_vocabulary(_refuse_nested), _StorageTable(source, find))
+    machine = PickleMachine(make_vocabulary(_refuse_nested, source.size), _StorageTable(source, find))
     return machine.run(io.BytesIO(_record(source, data).numpy().tobytes()))
 
 
@@ -112,7 +120,10 @@ def _record(source: MappedFile, info: zipfile.ZipInfo) -> Tensor:
     if local[:4] != b"PK\x03\x04":
         raise DamagedFileError("its zip directory points nowhere")
     name, extra = struct.unpack("<HH", local[26:30])
-    return source.bytes_at(info.header_offset + 30 + name + extra, info.file_size)
+    start = info.header_offset + 30 + name + extra
+    if source.verify and source.checksum(start, info.file_size) != info.CRC:
+        raise DamagedFileError(f"the checksum of '{info.filename[-40:]}' in it is wrong")
+    return source.bytes_at(start, info.file_size)
 
 
 class _StorageTable:
@@ -123,6 +134,7 @@ class _StorageTable:
         self.find = find
         self.kinds: dict[str, tuple[torch.dtype, int]] = {}
         self._known: dict[str, Storage] = {}
+        self._total = 0
 
     def __call__(self, identity: Any) -> Any:
         if isinstance(identity, tuple) and identity[:1] == ("module",) and len(identity) > 1:
@@ -130,7 +142,7 @@ class _StorageTable:
         if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
             raise DamagedFileError("a storage without a description")
         kind, key, count = identity[1], identity[2], identity[4]
-        if not (isinstance(kind, Name) and isinstance(key, str) and isinstance(count, int) and count >= 0):
+        if not (isinstance(kind, Name) and isinstance(key, str) and type(count) is int and count >= 0):
             raise DamagedFileError("a storage has no proper type, name or size")
         dtype = torch.uint8 if str(kind) in UNTYPED_STORAGES else STORAGE_DTYPES.get(str(kind))
         if dtype is None:
@@ -148,6 +160,9 @@ class _StorageTable:
         need = count * dtype.itemsize
         if data.numel() < need:
             raise DamagedFileError(f"storage {key[:40]} has {data.numel()} bytes of {need}")
+        self._total += need
+        if self.source is not None and self._total > self.source.size:
+            raise DamagedFileError(f"its storages have {self._total} bytes together, the file {self.source.size}")
         data = data[:need]
         return data.view(dtype) if self.source is None else self.source.aligned(data, dtype)
 
@@ -155,7 +170,7 @@ class _StorageTable:
     def _window(storage: Storage, view: Any) -> Storage:
         """A part of another storage, as torch before 0.4 wrote shared ones: ``(key, offset, count)``."""
         _, offset, count = view
-        if not (isinstance(offset, int) and isinstance(count, int) and 0 <= offset <= offset + count):
+        if not (type(offset) is int and type(count) is int and 0 <= offset <= offset + count):
             raise DamagedFileError("a storage view has no proper place")
         return Storage(storage.data[offset : offset + count])
 
@@ -180,7 +195,7 @@ def _read_legacy(source: MappedFile) -> Any:
     begin = stream.tell()
     nothing = torch.empty(0, device="meta")
     dry = _StorageTable(None, lambda key: nothing)
-    PickleMachine(make_vocabulary(_refuse_nested), dry).run(stream)
+    PickleMachine(make_vocabulary(_refuse_nested, source.size), dry).run(stream)
     keys = _machine().run(stream)
     places: dict[str, Tensor] = {}
     at = stream.tell()
@@ -196,11 +211,11 @@ def _read_legacy(source: MappedFile) -> Any:
         return places[key]
 
     stream.seek(begin)
-    return PickleMachine(make_vocabulary(_refuse_nested), _StorageTable(source, find)).run(stream)
+    return PickleMachine(make_vocabulary(_refuse_nested, source.size), _StorageTable(source, find)).run(stream)
 
 
 def _machine() -> PickleMachine:
-    return PickleMachine(make_vocabulary(_refuse_nested), _StorageTable(None, _no_storage))
+    return PickleMachine(make_vocabulary(_refuse_nested, 0), _StorageTable(None, _no_storage))
 
 
 def _plain_machine(source: MappedFile) -> PickleMachine:
@@ -209,9 +224,11 @@ def _plain_machine(source: MappedFile) -> PickleMachine:
     def load_from_bytes(data: Any) -> Any:
         if not isinstance(data, bytes) or not data:
             raise DamagedFileError("a nested torch file is not bytes")
+        if source.is_inner:
+            raise DamagedFileError("a torch file inside a torch file inside another")
         return _read(MappedFile.from_bytes(data, source.path)).value
 
-    return PickleMachine(make_vocabulary(load_from_bytes), _StorageTable(None, _no_storage))
+    return PickleMachine(make_vocabulary(load_from_bytes, source.size), _StorageTable(None, _no_storage))
 
 
 def _no_storage(key: str) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
+from ldm.building.kinds import MODULE
 from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folder
 from ldm.checkpoint.fit import LoadReport, check_fit, keep_precise_schedule, make_report, match_text_model
 from ldm.checkpoint.materialise import materialise
@@ -143,7 +144,7 @@ def load_model(
         config = diffusers_config(ckpt)
     node = without_checkpoints(model_node(config))
     with torch.device("meta"):
-        module = instantiate_from_config(node)
+        module = instantiate_from_config(node, MODULE)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"target '{node['target']}' makes a {type(module).__name__}, not a model")
     load_weights(module, ckpt, ema=ema, ignore=ignore, dtype=dtype, device=device)

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from omegaconf import OmegaConf
-
-from ldm.util import ConfigError
+from ldm.building.inference import inference_defaults
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,6 @@ def origin_of(config: Mapping[str, Any], ckpt: str | os.PathLike[str]) -> Origin
     """What a configuration (a document, or only its ``model:`` node) and a checkpoint say of a model.
 
     Raises:
-        ConfigError: the section ``inference:`` is no section.
+        ConfigError: the section ``inference:`` is no section, or a value in it has the wrong type.
     """
-    section = config.get("inference") or {}
-    plain = OmegaConf.to_container(section) if OmegaConf.is_config(section) else section
-    if not isinstance(plain, Mapping):
-        raise ConfigError(f"the section 'inference' must hold settings such as 'steps: 50', got '{plain}'")
-    return Origin("/".join(Path(ckpt).parts[-2:]), {str(key): value for key, value in plain.items()})
+    return Origin("/".join(Path(ckpt).parts[-2:]), inference_defaults(config))

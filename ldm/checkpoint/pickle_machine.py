@@ -7,7 +7,7 @@ import mmap
 import pickletools
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,50 @@ class ParameterMapping(dict[Any, Any]):
             self.update(parameters)
 
 
+class Budget:
+    """What a pickle may make out of what it holds: each call of it copies its arguments, which may be large and shared.
+
+    Args:
+        size: bytes of the file.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.copied = 0
+        self.tensors = 0
+
+    def spend(self, args: Any) -> None:
+        """Count what a call is about to copy.
+
+        Raises:
+            DamagedFileError: far more was copied by now than the file holds.
+        """
+        self.copied += 1 + sum(len(arg) for arg in _flat(args) if isinstance(arg, _SIZED))
+        if self.copied > 4 * self.size + (1 << 20):
+            raise DamagedFileError("its pickle copies what it holds again and again")
+
+    def claim(self, tensor: torch.Tensor) -> None:
+        """Count a tensor, which may be a view of memory that others share or that it repeats.
+
+        Raises:
+            DamagedFileError: as tensors of their own they would need far more memory than the file has.
+        """
+        self.tensors += tensor.nbytes
+        if self.tensors > 16 * self.size + (1 << 26):
+            raise DamagedFileError(f"its tensors claim {self.tensors} bytes of a file of {self.size}")
+
+
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+
+
+def _flat(args: Any) -> Iterator[Any]:
+    """The arguments of a call, and what lies in those that are tuples (the state of an array)."""
+    for arg in args if isinstance(args, tuple) else (args,):
+        yield arg
+        if isinstance(arg, tuple) and len(arg) <= 8:
+            yield from arg
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """What a pickle may do: the names it may call, and the names it may mention although they look like calls."""
@@ -79,7 +123,8 @@ class Vocabulary:
     calls: Mapping[str, Callable[..., Any]]
     values: Mapping[str, Any]
     inert: frozenset[str]
-    set_state: Callable[[Any, Any], None]
+    change: Callable[[Any, Any], None]
+    budget: Budget
 
     def look_up(self, name: Name) -> Any:
         """The value behind a name: data for a few of torch's and numpy's, otherwise the name itself.
@@ -107,7 +152,7 @@ class Vocabulary:
         if not isinstance(args, tuple):
             raise DamagedFileError("the arguments of a call are not a tuple")
         if str(target) in self.calls:
-            return self.calls[str(target)](*args)
+            return self._called(target, args)
         if str(target) in self.inert or (target.is_class_like and not target.is_standard_library):
             return StandIn(target, args)
         raise ForbiddenCallError(str(target))
@@ -121,11 +166,27 @@ class Vocabulary:
         if not isinstance(target, Name) or not isinstance(args, tuple):
             raise ForbiddenCallError(f"a value of type {type(target).__name__}")
         if str(target) in self.calls:
-            return self.calls[str(target)](*args)
+            return self._called(target, args)
         return StandIn(target, args)
+
+    def _called(self, target: Name, args: tuple[Any, ...]) -> Any:
+        self.budget.spend(args)
+        made = self.calls[str(target)](*args)
+        if isinstance(made, torch.Tensor):
+            self.budget.claim(made)
+        return made
+
+    def set_state(self, target: Any, state: Any) -> None:
+        """What BUILD stands for."""
+        self.budget.spend((state,))
+        self.change(target, state)
 
 
 _MARK = object()
+_LONGEST_KEY = 4  # parts
+_LARGEST_KEY = (1 << 61) - 1  # Python's hash is the number itself below it; numbers beyond can be made to collide
+_LARGEST_PART = 1 << 31
+_MOST_BITS = 8192  # of a number; Python prints none of more than 4300 digits
 _FLAT_KEYS = (str, bytes, int, float, bool, type(None), Name, StandIn, torch.dtype, torch.device)
 
 
@@ -137,8 +198,12 @@ def check_key(key: Any) -> None:
     Raises:
         DamagedFileError: any other.
     """
-    if not all(isinstance(part, _FLAT_KEYS) for part in (key if isinstance(key, tuple) else (key,))):
+    parts = key if isinstance(key, tuple) else (key,)
+    if not all(isinstance(part, _FLAT_KEYS) for part in parts):
         raise DamagedFileError(f"a dictionary key is of type {type(key).__name__}")
+    largest = _LARGEST_PART if isinstance(key, tuple) else _LARGEST_KEY
+    if len(parts) > _LONGEST_KEY or any(isinstance(part, int) and abs(part) >= largest for part in parts):
+        raise DamagedFileError("a dictionary key is a number or a list of numbers without measure")
 
 
 class PickleMachine:
@@ -174,6 +239,8 @@ class PickleMachine:
 
     def _step(self, name: str, arg: Any) -> None:
         if name in _LITERALS:
+            if isinstance(arg, int) and arg.bit_length() > _MOST_BITS:
+                raise ValueError("a number of thousands of digits")
             self.stack.append(arg)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.checkpoint.pickle_machine import Name, ParameterMapping, StandIn, Vocabulary, check_key, ordered
+from ldm.checkpoint.pickle_machine import Budget, Name, ParameterMapping, StandIn, Vocabulary, check_key, ordered
 from ldm.checkpoint.source import DamagedFileError
 
 _DTYPE_NAMES = (
@@ -48,7 +48,7 @@ class Storage:
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype: Any = None) -> Tensor:
     """A strided view of a storage, inside its bounds."""
     size, stride = _integers(size), _integers(stride)
-    if not isinstance(storage, Storage) or not isinstance(offset, int) or len(size) != len(stride):
+    if not isinstance(storage, Storage) or type(offset) is not int or len(size) != len(stride):
         raise DamagedFileError("a tensor has no storage or no shape")
     data = storage.data if dtype is None else storage.data.view(dtype)
     empty = 0 in size
@@ -80,7 +80,7 @@ def _rebuild_from_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
 
 
 def _integers(values: Any) -> list[int]:
-    if not isinstance(values, (tuple, list)) or not all(isinstance(v, int) and 0 <= v < _MAX_ELEMENTS for v in values):
+    if not isinstance(values, (tuple, list)) or not all(type(v) is int and 0 <= v < _MAX_ELEMENTS for v in values):
         raise DamagedFileError("a shape is not a list of whole numbers")
     return list(values)
 
@@ -245,12 +245,13 @@ def _set_state(target: Any, state: Any) -> None:
         raise DamagedFileError("it was written on a big-endian machine, which is not supported;")
 
 
-def make_vocabulary(load_from_bytes: Callable[[Any], Any]) -> Vocabulary:
+def make_vocabulary(load_from_bytes: Callable[[Any], Any], size: int) -> Vocabulary:
     """The vocabulary of weight files.
 
     Args:
         load_from_bytes: reads a torch file that lies inside the pickle as bytes (how plain pickles hold tensors).
+        size: bytes of the file, which bounds what may be made out of it.
     """
     calls = {**_CALLS, "torch.storage._load_from_bytes": load_from_bytes}
     values = {f"torch.{name}": dtype for name, dtype in DTYPES.items()}
-    return Vocabulary(calls, values, _INERT, _set_state)
+    return Vocabulary(calls, values, _INERT, _set_state, Budget(size))

@@ -41,7 +41,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         UserError: as :func:`read_file`.
     """
-    return open_file(path).metadata
+    return open_file(path, verify=False).metadata
 
 
 def is_lightning_checkpoint(path: str | os.PathLike[str]) -> bool:
@@ -50,7 +50,7 @@ def is_lightning_checkpoint(path: str | os.PathLike[str]) -> bool:
     Raises:
         UserError: as :func:`read_file`.
     """
-    value = open_file(path).value
+    value = open_file(path, verify=False).value
     return isinstance(value, dict) and {"pytorch-lightning_version", "state_dict", "global_step"} <= value.keys()
 
 

@@ -6,6 +6,7 @@ import codecs
 import ctypes
 import mmap
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF", "an HDF5 file (Keras or TensorFlow), which is not supported"),
     (b"\x93NUMPY", "a NumPy array"),
 )
+_PIECE = 1 << 25  # bytes that are looked at together
 
 
 class DamagedFileError(Exception):
@@ -38,13 +40,15 @@ class DamagedFileError(Exception):
 class MappedFile:
     """A file mapped privately: tensors on it cost no copy, may be written to, and never change the file."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Map ``path``.
+    is_inner = False  # lies inside another file
+
+    def __init__(self, path: str | os.PathLike[str], verify: bool = True) -> None:
+        """Map ``path``; ``verify`` is whether whoever reads it should compare checksums, where it has some.
 
         Raises:
             UserError: there is no such file, it is a folder, it is empty, or it may not be read.
         """
-        self.path = Path(path)
+        self.path, self.verify = Path(path), verify
         if self.path.is_dir():
             raise UserError(f"'{path}' is a folder, not a weight file")
         try:
@@ -63,7 +67,7 @@ class MappedFile:
     def from_bytes(cls, data: bytes, path: Path) -> MappedFile:
         """A file that lies inside another one; ``path`` is the outer one, for messages."""
         made = cls.__new__(cls)
-        made.path, made.size = path, len(data)
+        made.path, made.size, made.verify, made.is_inner = path, len(data), True, True
         made.buffer = mmap.mmap(-1, max(len(data), 1))
         made.buffer[: len(data)] = data
         made._bases = [torch.frombuffer(made.buffer, dtype=torch.uint8).data_ptr()]
@@ -80,6 +84,23 @@ class MappedFile:
         if length == 0:
             return torch.empty(0, dtype=torch.uint8)
         return torch.frombuffer(self.buffer, dtype=torch.uint8, count=length, offset=start)
+
+    def checksum(self, start: int, length: int) -> int:
+        """The CRC-32 of the bytes ``[start, start + length)``.
+
+        They are read through the mapping piece by piece, and each piece's memory is given back at once: what the system
+        has cached of the file stays cached, and the process is no larger than before.
+
+        Raises:
+            DamagedFileError: the range leaves the file.
+        """
+        found = 0
+        for begin in range(start, start + length, _PIECE):
+            piece = self.bytes_at(begin, min(_PIECE, start + length - begin))
+            found = zlib.crc32(piece.numpy().data, found)
+            if not self.is_inner:  # whose memory holds the only copy
+                self.release(piece)
+        return found
 
     def aligned(self, data: Tensor, dtype: torch.dtype) -> Tensor:
         """A tensor seen as ``dtype``; copied first where the file put them at an address that the type may not have."""

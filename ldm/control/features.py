@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.checkpoint import save_state_dict
-from ldm.control.files import LEVELS, CacheError, brief, level_names, levels_field, open_cache, read_levels
+from ldm.control.files import LEVELS, CacheError, brief, level_names, levels_field, open_cache, read_levels, save_cache
 from ldm.control.seam import Call
 from ldm.modules.diffusionmodules.levels import index_among
 from ldm.util import UserError
@@ -148,7 +147,7 @@ class FeatureStore:
         lists = {"sites": self.sites, "timesteps": self.timesteps, "names": self.names}
         about = {"kind": KIND, LEVELS: levels_field(levels)}
         about |= {name: json.dumps(value) for name, value in lists.items()}
-        save_state_dict(tensors, path, {**{k: str(v) for k, v in (metadata or {}).items()}, **about})
+        save_cache(tensors, path, {**{k: str(v) for k, v in (metadata or {}).items()}, **about})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], expect: Mapping[str, Any] | None = None) -> FeatureStore:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ldm.checkpoint import read_metadata, read_state_dict
+from ldm.checkpoint import CHECKSUM, checksum, is_whole, read_metadata, read_state_dict, save_state_dict
 from ldm.util import UserError
 
 LEVELS = "levels"  # the text field with the indices of levels
@@ -32,7 +32,9 @@ def open_cache(
         metadata = read_metadata(path)
         if metadata.get("kind") != kind:
             raise CacheError(f"'{path}' holds no {kind}")
-        tensors = dict(read_state_dict(path).items())
+        tensors = read_state_dict(path)
+        if not is_whole(tensors, metadata):
+            raise CacheError(f"the tensors in '{path}' are not those that were written")
     except CacheError:
         raise
     except UserError as error:
@@ -40,7 +42,16 @@ def open_cache(
     for field, value in (expect or {}).items():
         if metadata.get(field) != str(value):
             raise CacheError(f"'{path}' was made with {field} {metadata.get(field)}, not {value}")
-    return tensors, metadata
+    return dict(tensors), metadata
+
+
+def save_cache(tensors: Mapping[str, Tensor], path: str | os.PathLike[str], about: Mapping[str, str]) -> None:
+    """Write a cache file, with a checksum that ``open_cache`` compares.
+
+    Raises:
+        UserError: a full disk or an unwritable folder; an older file survives.
+    """
+    save_state_dict(tensors, path, {**about, CHECKSUM: checksum(tensors)})
 
 
 def level_names(told: Mapping[int, float]) -> dict[int, str]:
@@ -82,7 +93,7 @@ def read_levels(
             names.sort(key=int)
             indices = dict(zip(names, otherwise([int(name) for name in names]), strict=True))
         return {name: (indices[name], numbers[name]) for name in names}
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CacheError(f"'{path}' does not say of which noise levels it is: {brief(sorted(names))}") from error
 
 

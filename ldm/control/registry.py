@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from ldm.building.kinds import ATTENTION
 from ldm.control.sites import Sites, sites
 from ldm.util import UserError, instantiate_from_config
 
@@ -35,7 +36,7 @@ def mode_by_name(name: str, **params: Any) -> Callable[..., Tensor]:
     target = name if "." in name else known_modes().get(name)
     if target is None:
         raise UserError(f"unknown attention mode '{name}'; known: {', '.join(sorted(MODES))}")
-    return instantiate_from_config({"target": target, "params": params})
+    return instantiate_from_config({"target": target, "params": params}, ATTENTION)
 
 
 def known_modes() -> dict[str, str]:

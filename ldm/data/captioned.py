@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ldm.data.folder import PictureFiles
 from ldm.draws import uniform
 from ldm.pictures.crops import check_crops, random_crop, whole_crop
 from ldm.pictures.images import list_images
-from ldm.util import UserError
+from ldm.util import UserError, parse_json
 
 LISTING = "captions.jsonl"
 
@@ -116,7 +115,7 @@ def _from_listing(folder: Path) -> dict[Path, str]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             name, text = _entry(line, f"line {number} of '{listing}'")
-            if not (folder / name).is_file():
+            if not _is_file(folder / name):
                 raise UserError(f"line {number} of '{listing}' names '{name}', which is not in the folder")
             captions[folder / name] = text
     if not captions:
@@ -124,11 +123,15 @@ def _from_listing(folder: Path) -> dict[Path, str]:
     return captions
 
 
-def _entry(line: str, where: str) -> tuple[str, str]:
+def _is_file(path: Path) -> bool:
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON: {error.msg}") from error
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def _entry(line: str, where: str) -> tuple[str, str]:
+    entry = parse_json(line, where)
     values = [entry.get(key) if isinstance(entry, dict) else None for key in ("file", "caption")]
     if not all(isinstance(value, str) and value.strip() for value in values):
         raise UserError(f"{where} needs the keys 'file' and 'caption', both text")

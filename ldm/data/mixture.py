@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, default_collate
 
+from ldm.building.kinds import DATA
 from ldm.data.reading import read_items
 from ldm.draws import choose, uniform
 from ldm.util import ConfigError, UserError, instantiate_from_config
@@ -64,7 +65,7 @@ def _part(index: int, node: Mapping[str, Any]) -> Part:
         raise ConfigError(f"part {index} of a mixture needs share, batch_size and data; it has no {sorted(missing)[0]}")
     if node["batch_size"] < 1 or node["share"] <= 0:
         raise ConfigError(f"part {index} of a mixture needs batch_size >= 1 and share > 0")
-    data = instantiate_from_config(node["data"])
+    data = instantiate_from_config(node["data"], DATA)
     if len(data) == 0:
         raise UserError(f"part {index} of a mixture, '{node['data']['target']}', is empty")
     return Part(data, int(node["batch_size"]), float(node["share"]))

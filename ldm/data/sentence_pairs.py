@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Dataset
 
@@ -57,14 +59,23 @@ def read_pairs(path: Path) -> list[dict[str, str]]:
         raise UserError(f"cannot read the sentence pairs '{path}': {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not UTF-8 text, at byte {error.start}; save it as CSV in UTF-8") from error
-    lines = csv.reader(text.splitlines())
-    header = [name.strip().lower() for name in next(lines, [])]
+    lines = csv.reader(io.StringIO(text, newline=""))
+    rows = _rows(lines, path)
+    header = [name.strip().lower() for name in next(rows, [])]
     columns = _columns(header, path)
     pairs: list[dict[str, str]] = []
-    for row in lines:
+    for row in rows:
         if any(cell.strip() for cell in row):
             pairs += _pairs_of(dict(zip(header, row, strict=False)), columns, f"line {lines.line_num} of '{path}'")
     return pairs
+
+
+def _rows(lines: Any, path: Path) -> Iterator[list[str]]:
+    """The rows of a CSV reader, its own errors as sentences."""
+    try:
+        yield from lines
+    except csv.Error as error:  # a cell of more than 128 kB, most often behind a quotation mark that is never closed
+        raise UserError(f"line {lines.line_num} of '{path}' is not CSV: {error}") from error
 
 
 def _columns(header: Sequence[str], path: Path) -> list[str]:

@@ -41,7 +41,7 @@ def without_lightning(node: Any) -> Any:
     """A configuration (nested mappings and lists) with every target that has a plain class replaced by that."""
     if isinstance(node, Mapping):
         changed = {key: without_lightning(value) for key, value in node.items()}
-        if changed.get("target") in PLAIN:
+        if isinstance(changed.get("target"), str) and changed["target"] in PLAIN:
             changed["target"] = PLAIN[changed["target"]]
         return changed
     return [without_lightning(value) for value in node] if isinstance(node, list) else node

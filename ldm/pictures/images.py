@@ -238,7 +238,7 @@ def read_parameters(path: StrPath) -> dict[str, Any] | str | None:
         return None
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, dict) else text
 

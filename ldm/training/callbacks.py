@@ -32,8 +32,8 @@ class SetupCallback(pl.Callback):
         resume: the run folder exists already.
         now: time stamp in front of the file names.
         logdir, ckptdir, cfgdir: the run folder, and its folders of checkpoints and configurations.
-        config: the model and data sections, resolved.
-        lightning_config: the lightning section, resolved.
+        config: the model and data sections, resolved but for values of the environment.
+        lightning_config: the lightning section, likewise.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SetupCallback(pl.Callback):
 
     def _save(self, config: dict[str, Any], name: str) -> None:
         with atomic_write(self.cfgdir / f"{self.now}-{name}.yaml") as path:
-            OmegaConf.save(OmegaConf.create(config), path, resolve=True)
+            OmegaConf.save(OmegaConf.create(config), path)
 
 
 class StopOnSignal(pl.Callback):

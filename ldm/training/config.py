@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ldm.building.interpolation import check_interpolations, hide_environment, show_environment
 from ldm.util import ConfigError, read_yaml
 
 PERSONALIZATION = "model.params.personalization_config.params"
 PERSONAL_PICTURES = "ldm.data.personalized"  # data sets whose sentences have a placeholder
 
 
-def read_config(paths: list[str], changes: list[str]) -> DictConfig:
+def read_config(paths: Sequence[str], changes: Sequence[str], found: Sequence[str] = ()) -> DictConfig:
     """Merge YAMLs left to right, then ``a.b=c`` changes.
+
+    References to other values are resolved; ``${oc.env:NAME}`` stays as it is until a value is used, so that nothing of
+    the environment is in what is saved.
+
+    Args:
+        paths: YAMLs that the user named.
+        changes: as on the command line.
+        found: YAMLs of the run that goes on, which come first and may not name foreign classes.
 
     Raises:
         ConfigError: a file that is missing or is no YAML mapping, or a change that cannot be read.
     """
-    parts = [read_yaml(path) for path in paths]
+    parts = [*map(read_yaml, found), *(read_yaml(path, named=True) for path in paths)]
     try:
-        merged = OmegaConf.merge(*parts, OmegaConf.from_dotlist(changes))
+        written = OmegaConf.to_container(OmegaConf.merge(*parts, OmegaConf.from_dotlist(list(changes))))
+        check_interpolations(written, "the configuration")
+        merged = OmegaConf.create(hide_environment(written))
         OmegaConf.resolve(merged)
-    except (OmegaConfBaseException, YAMLError) as error:
+        shown = OmegaConf.create(show_environment(OmegaConf.to_container(merged)))
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"the configurations do not fit together: {_first_line(error)}") from error
-    assert isinstance(merged, DictConfig)
-    return merged
+    assert isinstance(shown, DictConfig)
+    return shown
 
 
 def require(config: DictConfig, section: str) -> Any:

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from ldm.building.kinds import DATA
 from ldm.data.mixture import Mixture
 from ldm.training.latents import CachedItems, cache_latents
 from ldm.training.sampling import Position, ResumableSampler, SeededItems, seed_worker
@@ -72,7 +73,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         """
         if self.datasets:
             return
-        self.datasets = {name: instantiate_from_config(node) for name, node in self.dataset_configs.items()}
+        self.datasets = {name: instantiate_from_config(node, DATA) for name, node in self.dataset_configs.items()}
         for name, data in self.datasets.items():
             if isinstance(data, Mixture) and (self.batch_size != 1 or self.cache_latents):
                 raise ConfigError(

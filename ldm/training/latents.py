@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ldm.checkpoint import read_metadata, read_state_dict, save_state_dict
+from ldm.checkpoint import CHECKSUM, checksum, is_whole, read_metadata, read_state_dict, save_state_dict
 from ldm.training.sampling import Position, SeededItems
-from ldm.util import ConfigError
+from ldm.util import ConfigError, UserError, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -165,13 +165,21 @@ def ingredients(data: Any, first_stage: nn.Module) -> str:
 
 
 def is_made_from(path: Path, key: str) -> bool:
-    """Whether the file exists and was made from those ingredients."""
+    """Whether the file exists, is whole and was made from those ingredients."""
     if not path.is_file():
         return False
-    same = read_metadata(path).get("made_from") == key
-    if not same:
-        log.warning("'%s' was made from other pictures or another autoencoder: encoding again", path)
-    return same
+    try:
+        about = read_metadata(path)
+        if about.get("made_from") != key:
+            log.warning("'%s' was made from other pictures or another autoencoder: encoding again", path)
+            return False
+        if is_whole(read_state_dict(path), about):
+            return True
+    except UserError as error:
+        log.warning("%s: encoding again", error)
+        return False
+    log.warning("the latents in '%s' are not those that were written: encoding again", path)
+    return False
 
 
 def write_latents(latents: Latents, path: Path, key: str) -> None:
@@ -182,10 +190,17 @@ def write_latents(latents: Latents, path: Path, key: str) -> None:
         "which": latents.which,
         "fields": torch.frombuffer(bytearray(text), dtype=torch.uint8),
     }
-    save_state_dict(tensors, path, {"made_from": key})
+    save_state_dict(tensors, path, {"made_from": key, CHECKSUM: checksum(tensors)})
 
 
 def read_latents(path: Path) -> Latents:
-    """What :func:`write_latents` wrote; the moments stay mapped to the file."""
+    """What :func:`write_latents` wrote; the moments stay mapped to the file.
+
+    Raises:
+        UserError: something else is in the file.
+    """
     tensors: Mapping[str, Tensor] = read_state_dict(path)
-    return Latents(tensors["moments"], tensors["which"], json.loads(tensors["fields"].numpy().tobytes()))
+    if not {"moments", "which", "fields"} <= set(tensors):
+        raise UserError(f"'{path}' holds no encoded pictures")
+    fields = parse_json(tensors["fields"].numpy().tobytes(), f"the list of captions in '{path}'")
+    return Latents(tensors["moments"], tensors["which"], fields)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from ldm.building.kinds import CALLBACK, DATA_MODULE, LOGGER, MODULE
 from ldm.checkpoint import load_weights
 from ldm.training import legacy
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
@@ -25,7 +26,7 @@ from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.options import parse
 from ldm.training.precision import affordable
 from ldm.training.resume import ExactResume
-from ldm.training.run_folder import RunFolder, choose_run_folder, configurations
+from ldm.training.run_folder import RunFolder, choose_run_folder, saved_configurations
 from ldm.util import ConfigError, MissingPartError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_no_advertisement)
     options, changes = parse(sys.argv[1:] if arguments is None else arguments)
     run = choose_run_folder(options)
-    config = read_config(configurations(options, run), changes)
+    config = read_config(options.base, changes, saved_configurations(options, run))
     apply_personalization(config, options)
     check_placeholders(config)
     lightning = config.pop("lightning", OmegaConf.create())
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     weights = starting_weights(options, lightning)
     if weights and (options.actual_resume or not model.strict_loading):
         load_weights(model, weights)  # whatever of it there is; a resumed run reads it where it saved a part only
-    data = instantiate_from_config(require(config, "data"))
+    data = instantiate_from_config(require(config, "data"), DATA_MODULE)
     tests = not options.no_test and isinstance(data, DataModuleFromConfig) and "test" in data.dataset_configs
     if not options.train and not tests:
         raise UserError("nothing to do: -t trains; without it, the YAML needs a data set under data.params.test")
@@ -97,7 +98,7 @@ def build_model(config: DictConfig) -> pl.LightningModule:
         ConfigError: it is nothing that Lightning could train.
     """
     node = require(config, "model")
-    model = instantiate_from_config(node)
+    model = instantiate_from_config(node, MODULE)
     if not isinstance(model, pl.LightningModule):
         raise ConfigError(f"model.target '{node['target']}' is no LightningModule, so it cannot be trained")
     return model
@@ -121,8 +122,6 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
         sys.exit(EXIT_STOPPED if trainer.is_global_zero else 0)
     except MisconfigurationException as error:
         raise ConfigError(f"lightning.trainer does not fit: {one_line(error)}") from error
-    except UserError as error:  # out of a loader process it comes with that process's traceback in front
-        raise UserError(str(error).strip().rpartition("Error: ")[2]) from error
 
 
 def learning_rate(options: argparse.Namespace, config: DictConfig, trainer: pl.Trainer) -> float:
@@ -174,8 +173,6 @@ def make_callbacks(
                 "logdir": str(run.path),
                 "ckptdir": str(run.checkpoints),
                 "cfgdir": str(run.configs),
-                "config": plain(config),
-                "lightning_config": plain(lightning),
             },
         },
         "image_logger": {
@@ -196,7 +193,9 @@ def make_callbacks(
     if OmegaConf.select(config, PERSONALIZATION) is not None:
         nodes["loss_curve"] = {"target": "ldm.training.loss_curve.LossCurve"}
     wanted = plain(OmegaConf.merge(nodes, lightning.get("callbacks") or {}))
-    built = [build(node) for node in wanted.values()]
+    # as they are written: values of the environment are not saved
+    written = {"config": OmegaConf.to_container(config), "lightning_config": OmegaConf.to_container(lightning)}
+    built = [build(node, **(written if name == "setup_callback" else {})) for name, node in wanted.items()]
     return [ExactResume(options.seed), *built, StopOnSignal(run.checkpoints), make_checkpoint(run, lightning)]
 
 
@@ -205,7 +204,7 @@ def make_checkpoint(run: RunFolder, lightning: DictConfig) -> TrainCheckpoint:
     node = plain(lightning.get("modelcheckpoint")) or {}
     params = {"filename": "{epoch:06}-{step:09}", **(node.get("params") or {})}
     params = {key: value for key, value in params.items() if key != "period"} | {"dirpath": str(run.checkpoints)}
-    return instantiate_from_config({"target": "ldm.training.checkpoints.TrainCheckpoint", "params": params})
+    return instantiate_from_config({"target": "ldm.training.checkpoints.TrainCheckpoint", "params": params}, CALLBACK)
 
 
 def make_loggers(options: argparse.Namespace, run: RunFolder, lightning: DictConfig) -> list[Any]:
@@ -226,7 +225,7 @@ def make_loggers(options: argparse.Namespace, run: RunFolder, lightning: DictCon
         params |= {"name": run.path.name, "id": run.path.name}
         params |= {"project": options.project} if options.project else {}
     given = {} if target != node["target"] else node.get("params") or {}
-    return [csv, instantiate_from_config({"target": target, "params": params | given})]
+    return [csv, instantiate_from_config({"target": target, "params": params | given}, LOGGER)]
 
 
 def change_memory(model: nn.Module, lightning: DictConfig) -> None:
@@ -267,13 +266,16 @@ def convert_frozen(model: nn.Module, lightning: DictConfig) -> None:
             child.to(FROZEN[wish])
 
 
-def build(node: dict[str, Any]) -> Any:
+def build(node: Any, **extra: Any) -> Any:
     """A callback from its node, under the name that its class has here.
 
     Raises:
         ConfigError: no node with a ``target``, or a target that is no callback or does not take these parameters.
     """
-    return instantiate_from_config({**node, "target": legacy.TARGETS.get(node["target"], node["target"])})
+    if not isinstance(node, dict) or "target" not in node:
+        raise ConfigError(f"lightning.callbacks needs nodes with a 'target', got {str(node)[:80]}")
+    target = legacy.TARGETS.get(node["target"], node["target"])
+    return instantiate_from_config({**node, "target": target}, CALLBACK, **extra)
 
 
 def one_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.checkpoint import is_lightning_checkpoint
-from ldm.util import UserError
+from ldm.util import UserError, writable_folder
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ def choose_run_folder(options: argparse.Namespace) -> RunFolder:
     """The folder of this run; nothing is made yet.
 
     Raises:
-        UserError: ``--resume`` names nothing that can be resumed, or comes with ``--name``.
+        UserError: ``--resume`` names nothing that can be resumed, or comes with ``--name``; ``--logdir`` is a file, or
+            may not be written.
     """
     now = time.strftime("%Y-%m-%dT%H-%M-%S")
     if options.resume:
@@ -40,7 +41,7 @@ def choose_run_folder(options: argparse.Namespace) -> RunFolder:
     name = options.name or (Path(options.base[0]).stem if options.base else "run")
     front = Path(options.data_root).name + "_" if options.datadir_in_name and options.data_root else ""
     path = Path(options.logdir) / f"{front}{now}_{name}{options.postfix}"
-    return RunFolder(path, now)
+    return RunFolder(writable_folder(path, "--logdir and --name"), now)
 
 
 def _resumed(options: argparse.Namespace, now: str) -> RunFolder:
@@ -58,14 +59,13 @@ def _resumed(options: argparse.Namespace, now: str) -> RunFolder:
     return RunFolder(path, now, checkpoint)
 
 
-def configurations(options: argparse.Namespace, run: RunFolder) -> list[str]:
-    """The YAMLs to merge: those that the resumed run has saved, oldest first, then those of the command line.
+def saved_configurations(options: argparse.Namespace, run: RunFolder) -> list[str]:
+    """The YAMLs that the resumed run has saved, oldest first; those of the command line are merged on top.
 
     Raises:
         UserError: there is none.
     """
     saved = sorted(run.configs.glob("*.yaml")) if run.checkpoint else []
-    paths = [*map(str, saved), *options.base]
-    if not paths:
+    if not saved and not options.base:
         raise UserError("no configuration: give at least one YAML with -b, for example -b configs/tiny/ldm.yaml -t")
-    return paths
+    return [str(path) for path in saved]

@@ -34,8 +34,9 @@ def find_model(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path
     beside = ckpt.parent / CONFIG
     if config is None and not beside.is_file():
         raise UserError(f"'{ckpt}' needs its configuration: add --config, or put it beside as '{CONFIG}'")
+    named = config is not None
     config = beside if config is None else here_or_shipped(config)
-    document = read_yaml(config)
+    document = read_yaml(config, named)
     for part in PARTS:
         find_beside(document, f"model.params.cond_stage_config.params.{part}", config.parent, Path.cwd(), ROOT)
     return ckpt, document

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from ldm.building.kinds import MODULE
 from ldm.checkpoint import load_model
 from ldm.models.hooks import without_lightning
 from ldm.modules.cpu.packed import pack_for_inference
-from ldm.util import ConfigError, UserError, get_obj_from_str
+from ldm.util import ConfigError, UserError, class_from_str, section
 from ldm.workflows.files import find_model
 
 log = logging.getLogger(__name__)
@@ -65,17 +66,16 @@ def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:
     """
     from ldm.models.diffusion.latent import LatentModel
 
-    named = document.get("model")
-    if named is None or "target" not in named:
+    written = section(document, "model")
+    if "target" not in written:
         raise ConfigError("the configuration has no section 'model' with a 'target'")
-    node = OmegaConf.create(without_lightning(OmegaConf.to_container(named, resolve=True)))
-    kind = get_obj_from_str(node.target)
-    if not (isinstance(kind, type) and issubclass(kind, LatentModel)):
-        raise ConfigError(f"'{named.target}' cannot make pictures from prompts; a LatentDiffusion is needed")
-    node = OmegaConf.merge(node, {"params": {"use_ema": False}})
-    ema = OmegaConf.select(document, "model.params.use_ema", default=True)
-    assert isinstance(node, DictConfig)
-    return node, bool(ema)
+    node = without_lightning(written)
+    kind = class_from_str(node["target"], MODULE)
+    if not issubclass(kind, LatentModel):
+        raise ConfigError(f"'{written['target']}' cannot make pictures from prompts; a LatentDiffusion is needed")
+    params = section(node, "params")
+    ema = params.get("use_ema", True)
+    return {**node, "params": {**params, "use_ema": False}}, bool(ema)
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -57,6 +57,6 @@ def is_finished(picture: Path, record: Path, parameters: Mapping[str, Any]) -> b
         return False
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("parameters") == json.loads(json.dumps(dict(parameters)))

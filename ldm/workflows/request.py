@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ldm.languages import check_language
 from ldm.models.diffusion.sampling import step_rule
 from ldm.texts import check_text, read_lines
-from ldm.util import UserError
+from ldm.util import UserError, writable_folder
 from ldm.workflows.batches import Batch, batches, settled_seed
 
 PROMPT = "a red circle on a blue background"
@@ -73,7 +73,7 @@ def read_request(options: Txt2ImgOptions) -> Request:
 
     Raises:
         UserError: an unknown sampler or language, an eta that the sampler does not take, a count below 1, a seed that
-            no generator takes, or a prompt or file of prompts that is no text.
+            no generator takes, a prompt or file of prompts that is no text, or an ``outdir`` that is a file.
     """
     check_language(options.lang, "auto")
     if options.sampler is not None:
@@ -83,6 +83,8 @@ def read_request(options: Txt2ImgOptions) -> Request:
             raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}")
     if options.n_rows < 0:
         raise UserError(f"--n_rows must not be negative, got {options.n_rows}")
+    if not (options.skip_save and options.skip_grid):
+        writable_folder(options.outdir, "--outdir")
     prompts = [options.prompt] if options.from_file is None else read_lines(options.from_file, "prompt file")
     if not prompts:
         raise UserError(f"the prompt file '{options.from_file}' is empty; it should hold one prompt a line")

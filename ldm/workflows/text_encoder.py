@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from ldm.building.kinds import MODULE
 from ldm.checkpoint import load_weights
 from ldm.modules.encoders.base import TextEncoder
 from ldm.util import ConfigError, UserError, instantiate_from_config
@@ -28,7 +29,7 @@ def open_text_encoder(ckpt: str | Path | None = None, config: str | Path | None 
     if not OmegaConf.is_dict(node):
         raise ConfigError(f"the model of '{ckpt}' has no text encoder (model.params.cond_stage_config)")
     with torch.device("meta"):
-        encoder = instantiate_from_config(node)
+        encoder = instantiate_from_config(node, MODULE)
     if not isinstance(encoder, TextEncoder):
         raise UserError(f"the model of '{ckpt}' is conditioned by a {type(encoder).__name__}, not by text")
     load_weights(encoder, ckpt, prefix=PREFIX)

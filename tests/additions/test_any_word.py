@@ -19,6 +19,7 @@ from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.learned_words import split_at, stand_in
 from ldm.modules.encoders.modules import BERTEmbedder, FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder
 from ldm.util import UserError
+from ldm.workflows.look.inspection import word_positions
 from tests.models.small_words import small_model
 from tests.modules.encoders.vocabularies import bpe_size, write_bpe
 from tests.workflows.small_model import WORDS
@@ -173,3 +174,16 @@ def test_words_for_timesteps_may_have_any_name_too(tmp_path: Path) -> None:
         with applied(model, [addition]):
             outputs.append(model.apply_model(x, t, model.get_learned_conditioning([prompt])))
     torch.testing.assert_close(*outputs)
+
+
+def test_where_words_are_in_the_context(tmp_path: Path) -> None:
+    """A learned word has as many places as vectors, and what follows it moves on."""
+    model = small_model(tmp_path).eval()
+    manager = EmbeddingManager(model.cond_stage_model)
+    manager.set_vectors({"<cat-toy>": torch.randn(2, 16)})
+    assert word_positions(model, "a red circle", "red") == [2]
+    with applied(model, [manager]):
+        assert word_positions(model, "a <cat-toy>, red", "<cat-toy>") == [2, 3]
+        assert word_positions(model, "<cat-toy> red a", "red") == [3]
+        with pytest.raises(UserError, match="has no word 'blue'"):
+            word_positions(model, "<cat-toy>", "blue")

@@ -7,6 +7,7 @@ product of 1 - beta (Ho et al. 2020, eq. 4). Tables are float64; results on late
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 PARAMETERIZATIONS = ("eps", "v", "x0")
 LARGEST_BETA = 0.999
+LONGEST = 100_000  # timesteps: a hundred times what any model was trained with
 
 Table = TypeVar("Table", float, np.ndarray)
 
@@ -36,10 +38,12 @@ def make_beta_schedule(
             linear values) or "cosine" (Nichol & Dhariwal 2021, eq. 17, with offset ``cosine_s``).
 
     Raises:
-        UserError: an unknown schedule or a length below 1.
+        UserError: an unknown schedule, a length below 1 or beyond all reason, or numbers that are none.
     """
-    if n_timestep < 1:
-        raise UserError(f"a noise schedule needs at least 1 step, got {n_timestep}")
+    if not 1 <= n_timestep <= LONGEST:
+        raise UserError(f"a noise schedule ('timesteps') needs at least 1 step and at most {LONGEST}, got {n_timestep}")
+    if not (math.isfinite(linear_start) and math.isfinite(linear_end) and math.isfinite(cosine_s)):
+        raise UserError(f"a noise schedule needs finite numbers, got {linear_start}, {linear_end} and {cosine_s}")
     if schedule == "linear":
         return np.linspace(linear_start**0.5, linear_end**0.5, n_timestep, dtype=np.float64) ** 2
     if schedule == "sqrt_linear":

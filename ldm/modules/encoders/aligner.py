@@ -11,17 +11,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ldm.building.kinds import MODULE
 from ldm.checkpoint import load_weights, read_metadata, save_state_dict
 from ldm.modules.x_transformer import FeedForward
-from ldm.util import ConfigError, UserError
+from ldm.util import ConfigError, UserError, instantiate_from_config, parse_sizes
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Aligner(nn.Module):
         self, source_width: int, target_width: int, length: int, dim: int = 192, depth: int = 3, heads: int = 6
     ) -> None:
         super().__init__()
-        if dim % heads:
+        if heads < 1 or dim < 1 or dim % heads:
             raise ConfigError(f"an aligner's 'heads' must divide its 'dim', got {heads} and {dim}")
         self.sizes = AlignerSizes(source_width, target_width, length, dim, depth, heads)
         self.queries = nn.Parameter(torch.empty(length, dim))
@@ -146,13 +146,19 @@ def load_aligner(path: str | os.PathLike[str]) -> tuple[Aligner, dict[str, str]]
     """An aligner in evaluation mode, float32, and the text fields of its file.
 
     Raises:
-        UserError: no such file, or it holds no aligner.
+        UserError: no such file, it holds no aligner, or a damaged one.
     """
     about = read_metadata(path)
     if about.get("kind") != "aligner":
         raise UserError(f"'{path}' is no aligner; scripts/export_aligner.py writes one")
-    sizes: dict[str, Any] = json.loads(about["sizes"])
-    with torch.device("meta"):
-        aligner = Aligner(**sizes)
+    if "encoder" not in about:
+        raise UserError(f"'{path}' is damaged: it does not name its multilingual encoder")
+    names = [field.name for field in fields(AlignerSizes)]
+    sizes = parse_sizes(about.get("sizes", ""), f"what '{path}' says of its sizes", names)
+    try:
+        with torch.device("meta"):
+            aligner: Aligner = instantiate_from_config({"target": f"{__name__}.Aligner", "params": sizes}, MODULE)
+    except ConfigError as error:
+        raise UserError(f"'{path}' is damaged: {error}") from error
     load_weights(aligner, path, strict=True, dtype=torch.float32)
     return aligner.eval().requires_grad_(False), about

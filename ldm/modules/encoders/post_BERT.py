@@ -17,9 +17,10 @@ from ldm.modules.encoders.base import EmbeddingChange
 from ldm.modules.encoders.bert import TransformerEmbedder
 from ldm.modules.encoders.multilingual import ForeignReader
 from ldm.modules.encoders.pre_BERT import MultilingualTextEmbedder
-from ldm.util import ConfigError, UserError
+from ldm.util import ConfigError, UserError, parse_sizes, whole_number
 
 KIND = "text adapters"
+SIZES = ("adapter_dim", "post_layers", "post_dim", "post_heads", "adapter_scale")  # what a file says of itself
 
 
 class AdapterBERTEmbedder(MultilingualTextEmbedder):
@@ -66,13 +67,7 @@ class AdapterBERTEmbedder(MultilingualTextEmbedder):
         if not 0 <= adapter_drop < 1:
             raise ConfigError(f"adapter_drop is a share from 0 to below 1, got {adapter_drop}")
         super().__init__(**bert)
-        self.sizes = {
-            "adapter_dim": adapter_dim,
-            "post_layers": post_layers,
-            "post_dim": post_dim,
-            "post_heads": post_heads,
-            "adapter_scale": adapter_scale,
-        }
+        self.sizes = dict(zip(SIZES, (adapter_dim, post_layers, post_dim, post_heads, adapter_scale), strict=True))
         adapter: nn.Module = nn.Identity()
         post: nn.Module = nn.Identity()
         if adapter_dim:
@@ -217,4 +212,5 @@ def sizes_in(path: str | os.PathLike[str]) -> tuple[int, dict[str, Any]]:
     about = read_metadata(path)
     if about.get("kind") != KIND:
         raise UserError(f"'{path}' holds no adapters of a text encoder")
-    return int(about["width"]), json.loads(about["sizes"])
+    sizes = parse_sizes(about.get("sizes", ""), f"what '{path}' says of its sizes", SIZES)
+    return whole_number(about.get("width", ""), f"the width in '{path}'"), sizes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from ldm.modules.encoders.hub import hub_folder
 from ldm.modules.encoders.subword import Markers, local_path, tokenizer_from_json
-from ldm.util import UserError
+from ldm.util import UserError, parse_json_object
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 MARKERS = Markers(start=CLS, end=SEP, pad=PAD, unknown=UNK)
@@ -81,7 +80,8 @@ def _from_folder(folder: Path) -> Tokenizer:
         raise UserError(f"folder '{folder}' has neither tokenizer.json nor vocab.txt; a tokenizer needs one of them")
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        file = folder / "tokenizer_config.json"
+        settings = parse_json_object(file.read_bytes(), f"'{file}'")
     return wordpiece_from_vocab(
         folder / "vocab.txt",
         lowercase=settings.get("do_lower_case", True),

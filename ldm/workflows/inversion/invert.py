@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldm.checkpoint import save_state_dict
 from ldm.control import CacheError, FeatureSource, FeatureStore, Joined, Save, SaveResidual, Sites, attention_mode
-from ldm.control.files import LEVELS, level_names, levels_field, open_cache, read_levels
+from ldm.control.files import LEVELS, level_names, levels_field, open_cache, read_levels, save_cache
 from ldm.control.seam import Mode
 from ldm.models.diffusion.loop import Level, Snapshot
 from ldm.models.diffusion.samplers.ddim import invert
@@ -115,7 +114,7 @@ class Inversion:
         names = level_names(self.told)
         tensors = {names[index]: latent for index, latent in self.visited.items()} | {NOISE: self.noise}
         about = {key: str(value) for key, value in (metadata or {}).items()}
-        save_state_dict(tensors, path, {**about, "kind": KIND, LEVELS: levels_field(names)})
+        save_cache(tensors, path, {**about, "kind": KIND, LEVELS: levels_field(names)})
 
     @classmethod
     def load(

@@ -180,8 +180,10 @@ def word_positions(model: Any, prompt: str, word: str) -> list[int]:
     encoder = model.cond_stage_model
     if getattr(encoder, "tokenizer", None) is None:
         raise UserError("this model reads no text, so that no word can be looked for; --xy needs none")
-    tokens = encoder.tokenize(prompt)[0].tolist()
-    pieces = encoder.tokenizer.pieces(word)
+    learned = model.embedding_manager
+    tokens = encoder.tokenize(prompt)[0].tolist() if learned is None else learned.row_of(prompt)
+    known = learned is not None and word in learned.placeholders
+    pieces = [learned.token(word)] if known else encoder.tokenizer.pieces(word)
     starts = [i for i in range(len(tokens)) if pieces and tokens[i : i + len(pieces)] == pieces]
     if not starts:
         raise UserError(f"the prompt '{prompt}' has no word '{word}'")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ldm.control.inject import check_gamma, check_temperature
 from ldm.control.mix import WAYS
-from ldm.util import UserError
+from ldm.util import UserError, writable_folder
 from ldm.workflows.batches import settled_seed
 from ldm.workflows.inversion.cache import STRATEGIES
 from ldm.workflows.restyle.plan import StyleIDOptions
@@ -19,6 +19,7 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
     Raises:
         UserError: a value beyond its range.
     """
+    writable_folder(options.output_path, "--output_path")
     check_gamma(GAMMA if options.gamma is None else options.gamma)
     check_temperature(T_ONE if options.T is None else options.T)
     for gamma in options.gammas or ():
