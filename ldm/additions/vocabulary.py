@@ -103,13 +103,16 @@ class Words(Addition, nn.Module):
 
         Returns:
             The context [B, N, D]; those of all layers, [B, L N, D]; or, if ``timed``, token ids [B, N].
+
+        Raises:
+            UserError: ``timed``, and a prompt is in another language than English.
         """
         if self.timed:
             return self._token_ids(text)
         return self._encoded(encode, text) if self.layers else encode(text, embedding_manager=self)
 
     def at_timestep(self, encode: Callable[..., Any], condition: Any, t: Tensor) -> Any:
-        """What ``condition`` gave, at timesteps t [B]: the context that the network takes."""
+        """What ``condition`` gave, at timesteps t [B]: the context that the network takes, [B, N, D] or [B, L N, D]."""
         if not self.timed or not isinstance(condition, Tensor) or condition.is_floating_point():
             return condition
         return self._encoded(encode, condition, t)

@@ -43,6 +43,7 @@ class EmbeddingManager(Words):
         embedding_manager_ckpt: a file to go on with.
 
     Raises:
+        ConfigError: ``num_vectors_per_token`` is below 1.
         UserError: two placeholders that are one to the encoder, an initial word that its vocabulary does not have, or a
             file that does not fit. Only words are checked later, at the first use, where the encoder is still on the
             meta device.
@@ -211,7 +212,11 @@ class EmbeddingManager(Words):
         self.files = {name: Path(path) for path, file in zip(paths, files, strict=True) for name in file.vectors}
 
     def take(self, files: Iterable[EmbeddingFile]) -> None:
-        """Have the words that were read from files, and no others."""
+        """Have the words that were read from files, and no others.
+
+        Raises:
+            UserError: as ``add_vectors``.
+        """
         files = list(files)
         self.set_vectors({name: value for file in files for name, value in file.vectors.items()})
         for file in files:

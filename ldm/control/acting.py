@@ -28,11 +28,15 @@ class ActingRows:
     scale: float
 
     def own(self, name: str) -> Tensor:
-        """What the acting rows have themselves."""
+        """What the acting rows have themselves of "q", "k" or "v": [rows h n d]."""
         return self.rows.read(self.call, name, self._whole(name))
 
     def of(self, source: FeatureSource | None, name: str) -> Tensor:
-        """What a source has for the acting rows; without a source their own."""
+        """What a source has for the acting rows, [rows h n d]; without a source their own.
+
+        Raises:
+            UserError: the source has features of several pictures, but not of as many as there are rows.
+        """
         if source is None:
             return self.own(name)
         return for_rows(source.read(self.call, name, self._whole(name)), len(self.rows), self.call.site)

@@ -11,6 +11,9 @@ class AdapterFiles(AdditionFiles):
 
     Args:
         every_n_steps: how often.
+
+    Raises:
+        ConfigError: ``every_n_steps`` is below 1.
     """
 
     def __init__(self, every_n_steps: int = 500) -> None:

@@ -31,6 +31,9 @@ class DataModuleFromConfig(pl.LightningDataModule):
             are always the same picture (see :mod:`ldm.training.latents`).
         cache_file: keep the moments in this safetensors file, too.
         cache_precision: fp32 or bf16, for the autoencoder while it encodes.
+
+    Raises:
+        ConfigError: no data set at all, or a ``batch_size`` below 1.
     """
 
     def __init__(

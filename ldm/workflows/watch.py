@@ -87,7 +87,7 @@ class Watch(Generic[Result]):
             self.on_result(made)
 
     def steps(self, model: Any, task: str) -> Callable[[Snapshot], None]:
-        """The callback of a loop that walks for this request."""
+        """The callback of a loop that walks for this request; it raises Cancelled when the rest is not wanted."""
 
         def after(step: Snapshot) -> None:
             if self.on_step is not None:

@@ -50,7 +50,7 @@ def wobble(images: Tensor, amounts: Tensor, generator: torch.Generator) -> Tenso
 
 
 def blur(images: Tensor, sigmas: Tensor) -> Tensor:
-    """A Gaussian of `sigmas` [B] pixels, cut at 3 pixels; 0 leaves a picture as it is."""
+    """A Gaussian of `sigmas` [B] pixels on images [B, 3, H, W], cut at 3 pixels; 0 leaves a picture as it is."""
     sigmas = sigmas.clamp(min=1e-3)[:, None].expand(-1, 2)  # kornia divides by them
     return gaussian_blur2d(images, (7, 7), sigmas, border_type="replicate")
 

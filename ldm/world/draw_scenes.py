@@ -51,7 +51,7 @@ def draws(seed: int, numbers: NDArray[np.int64]) -> Draws:
 
 
 def pick(values: tuple[str, ...], draw: float) -> str:
-    """One of the values."""
+    """One of the values, for a draw in [0, 1)."""
     return values[int(draw * len(values))]
 
 

@@ -23,7 +23,7 @@ CONTOUR = 48  # points of a random outline
 
 
 def polygon(corners: Array) -> Distance:
-    """The signed distance of a polygon with the given corners [N, 2], in either direction around it."""
+    """The signed distance of a polygon, negative inside, with corners [N, 2] in either direction around it."""
     start, edge = corners, np.roll(corners, -1, axis=0) - corners
 
     def distance(x: Array, y: Array) -> Array:
@@ -73,7 +73,7 @@ SHAPE_DISTANCES: dict[str, Distance] = {
 
 @cache
 def axes(side: int) -> tuple[Array, Array]:
-    """The middles of a box's pixels, x and y [side, side]."""
+    """The middles of a box's pixels, x and y [side, side]; the box goes from -1 to 1."""
     axis = ((np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
     return x, y

@@ -88,17 +88,20 @@ def judge(picture: Array, wish: Scene) -> Verdict:
 
 
 def to_lab(picture: Array) -> Array:
-    """CIELAB of a picture in [-1, 1]."""
+    """CIELAB of pictures [..., 3] in [-1, 1]."""
     return np.asarray(rgb2lab(np.clip((picture + 1) / 2, 0, 1)), np.float32)
 
 
 def ground_lab(name: str, size: int) -> Array:
-    """CIELAB of an empty background."""
+    """CIELAB of an empty background, [size, size, 3]."""
     return to_lab(ground(name, size) * 2 - 1)
 
 
 def nearest_ground(lab: Array) -> str:
-    """The background that a picture's border, one cell wide, is most like: a thing may cover less than half of it."""
+    """The background that the border of a picture's CIELAB [size, size, 3], one cell wide, is most like.
+
+    A thing may cover less than half of it.
+    """
     size = len(lab)
     border = np.ones((size, size), bool)
     border[CELL:-CELL, CELL:-CELL] = False
@@ -127,7 +130,7 @@ def _complete(thing: Thing, small: bool) -> list[Thing]:
 
 
 def nearest_completion(lab: Array, wish: Scene) -> Scene:
-    """The completion of a wish whose true render is most like a picture."""
+    """The completion of a wish whose true render is most like a picture, in CIELAB [size, size, 3]."""
     scenes = list(completions(wish))
     if len(scenes) == 1:
         return scenes[0]
@@ -137,7 +140,10 @@ def nearest_completion(lab: Array, wish: Scene) -> Scene:
 
 
 def nearest_thing(lab: Array, scene: Scene, number: int) -> Thing:
-    """Which thing stands in the place of a scene's thing: the nearest true one of all that could."""
+    """Which thing stands in the place of a complete scene's thing: the nearest true one of all that could.
+
+    ``lab`` is the picture's CIELAB [size, size, 3].
+    """
     size, thing = len(lab), scene.things[number]
     left, top, side = box(str(thing.size), str(thing.place), size)
     window = slice(top, top + side), slice(left, left + side)
@@ -166,14 +172,17 @@ def candidates(thing: Thing) -> Iterator[Thing]:
 
 
 def mean_shift(lab: Array, true: Array, where: Mask) -> float:
-    """CIEDE2000 between the mean colours of a part in two pictures; 0 where the part is empty."""
+    """CIEDE2000 between the mean colours of a part [H, W] of two pictures [H, W, 3]; 0 where the part is empty."""
     if not where.any():
         return 0.0
     return float(deltaE_ciede2000(lab[where].mean(0), true[where].mean(0)))
 
 
 def edge_width(lightness: Array, true: Array) -> float:
-    """How wide edges are, in units of the true render's: contrast over the steepest slope, at the true edges."""
+    """How wide edges are, in units of the true render's: contrast over the steepest slope, at the true edges.
+
+    Both are L of CIELAB, [H, W]; 1 where the true render has no edges.
+    """
     slopes = [np.hypot(*np.gradient(gaussian_filter(plane, 0.5))) for plane in (lightness, true)]
     strong = slopes[1] >= np.maximum(0.8 * maximum_filter(slopes[1], 7), 3.0)  # the ridges
     if not strong.any():

@@ -43,7 +43,7 @@ def box(size_name: str, place: str, size: int) -> tuple[int, int, int]:
 
 
 def layer(thing: Thing, side: int, size: int) -> Array:
-    """A complete thing alone, [side, side, 4]: colours times coverage, and coverage."""
+    """A complete thing alone, [side, side, 4] in [0, 1]: colours times coverage, and coverage."""
     if not thing.is_shape:
         return drawing(thing.name, side)
     return _shape(thing.name, str(thing.colour), str(thing.texture), side, size)
@@ -70,7 +70,10 @@ def compose(picture: Array, sprite: Array, left: int, top: int) -> None:
 
 
 def hidden_share(sprite: Array, under: Array) -> float:
-    """The share of a sprite's rim that has nearly the background's colour."""
+    """The share of a sprite's rim that has nearly the background's colour; 0 without a rim.
+
+    Shapes: the sprite [side, side, 4], what is under it [side, side, 3].
+    """
     solid = sprite[..., 3]
     rim = (solid > 0.95) & (minimum_filter(solid, 5) < 0.5)
     if not rim.any():

@@ -15,7 +15,11 @@ EXAMPLE = '{"ground": "blue", "things": [{"name": "cat", "place": "left"}]}'
 
 
 def write_scenes(path: Path, scenes: Sequence[Scene]) -> None:
-    """Write scenes as JSON, one a line."""
+    """Write scenes as JSON, one a line.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
     lines = [json.dumps(asdict(scene), ensure_ascii=False) for scene in scenes]
     with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

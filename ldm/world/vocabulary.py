@@ -83,6 +83,10 @@ def scene_vocabulary() -> list[str]:
 
 
 def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str] | None = None) -> None:
-    """Write a list, the first world's where none is given, as a vocab.txt."""
+    """Write a list, the first world's where none is given, as a vocab.txt.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
     with atomic_write(path) as temporary:
         temporary.write_text("\n".join(tokens or english_vocabulary()) + "\n", encoding="utf-8")

@@ -34,7 +34,11 @@ class ScheduleOptions:
             raise ConfigError(f"unknown parameterization '{self.parameterization}'; known: {known}")
 
     def betas(self) -> np.ndarray:
-        """The variances that the steps add, float64 [timesteps]."""
+        """The variances that the steps add, float64 [timesteps].
+
+        Raises:
+            UserError: an unknown ``beta_schedule``, or fewer than 1 timestep.
+        """
         if self.given_betas is not None:
             return np.asarray(self.given_betas, dtype=np.float64)
         shape = (self.linear_start, self.linear_end, self.cosine_s)
@@ -115,7 +119,10 @@ class GaussianDiffusion(nn.Module):
         return q_sample(x_start, t, noise, self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
 
     def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, variance and clipped log-variance of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, equation 7)."""
+        """Mean, variance and clipped log-variance of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, equation 7).
+
+        Shapes: latents and mean [B, C, H, W], t [B], variances [B, 1, 1, 1].
+        """
         mean = extract(self.posterior_mean_coef1, t, x_t) * x_start + extract(self.posterior_mean_coef2, t, x_t) * x_t
         variance = extract(self.posterior_variance, t, x_t)
         return mean, variance, extract(self.posterior_log_variance_clipped, t, x_t)

@@ -100,7 +100,11 @@ class DiffusionNetwork(GaussianDiffusion):
         self.begin(start)
 
     def begin(self, start: Start) -> None:
-        """Load the weights that a configuration names, if it names any."""
+        """Load the weights that a configuration names, if it names any.
+
+        Raises:
+            UserError: as :meth:`init_from_ckpt`.
+        """
         if start.ckpt_path is not None:
             self.init_from_ckpt(start.ckpt_path, start.ignore_keys, start.load_only_unet)
             if self.model_ema is not None and start.reset_ema:
@@ -124,7 +128,10 @@ class DiffusionNetwork(GaussianDiffusion):
     def p_mean_variance(
         self, x: Tensor, c: Condition = None, t: Tensor | None = None, clip_denoised: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, variance and log-variance of the model's p(x_{t-1} | x_t)."""
+        """Mean [B, C, H, W], variance and log-variance [B, 1, 1, 1] of the model's p(x_{t-1} | x_t).
+
+        ``clip_denoised`` keeps the x0 that is expected in [-1, 1], which is for images.
+        """
         assert t is not None
         x0 = self.schedule.to_x0(self.apply_model(x, t, c), x, t)
         return self.q_posterior(x0.clamp(-1, 1) if clip_denoised else x0, x, t)
@@ -141,6 +148,10 @@ class DiffusionNetwork(GaussianDiffusion):
     def init_from_ckpt(
         self, weights: str | Mapping[str, Tensor], ignore_keys: Sequence[str] = (), only_model: bool = False
     ) -> None:
-        """Load weights, a file or a state dict; ``only_model`` takes those of the network alone."""
+        """Load weights, a file or a state dict; ``only_model`` takes those of the network alone.
+
+        Raises:
+            UserError: as ``ldm.checkpoint.load_weights``.
+        """
         target: nn.Module = self.model if only_model else self
         load_weights(target, weights, ignore=tuple(ignore_keys), prefix="model." if only_model else "")

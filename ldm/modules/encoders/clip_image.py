@@ -91,6 +91,9 @@ class FrozenOpenCLIPImageEmbedder(ClipImageEmbedder):
         max_length: accepted for old configurations.
         freeze: no gradients.
         layer: "pooled", the only one.
+
+    Raises:
+        ConfigError: an unknown ``arch`` or ``layer``.
     """
 
     def __init__(

@@ -35,12 +35,20 @@ def language_called(name: str) -> ModuleType:
 
 
 def say(scene: Scene, language: str, rng: random.Random | None = None) -> str:
-    """A sentence about a scene; without a generator the plainest one, which says everything that can vary."""
+    """A sentence about a scene; without a generator the plainest one, which says everything that can vary.
+
+    Raises:
+        UserError: an unknown language.
+    """
     return speak(wish_for(scene, rng), language, rng)
 
 
 def speak(wish: Wish, language: str, rng: random.Random | None = None) -> str:
-    """A sentence that says all of a wish and nothing else."""
+    """A sentence that says all of a wish and nothing else.
+
+    Raises:
+        UserError: an unknown language.
+    """
     speech, voice = language_called(language), Voice(rng)
     return str(speech.finish(speech.sentence(wish, voice), voice))
 
