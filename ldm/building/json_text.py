@@ -57,7 +57,7 @@ def parse_sizes(text: str, origin: str, names: Collection[str]) -> dict[str, Any
 
 
 def parse_json_object(text: str | bytes, origin: str) -> dict[str, Any]:
-    """The same for an object.
+    """What :func:`parse_json` gives, for a text that must hold an object.
 
     Raises:
         UserError: as :func:`parse_json`, or it is no object.

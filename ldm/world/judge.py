@@ -51,6 +51,7 @@ class Verdict:
 
     @property
     def right(self) -> bool:
+        """Whether all of it is there: background, things, colours, places and outlines."""
         return self.ground and self.things and self.colours and self.place and self.outline
 
 

@@ -139,7 +139,7 @@ class DDIMSampler(ClassicSampler):
 
         It tells the network the loop index instead of the timestep and takes the output for noise whatever the model
         predicts. Returns ``(latent, {"x_encoded", "intermediate_steps", "intermediates"})``, the last only with
-        ``return_intermediates``, the number of latents to keep.
+        ``return_intermediates``, the number of latents to keep; latents are [B, C, h, w], as ``x0``.
         """
         table = self._levels(use_original_steps)[:t_enc]
         levels = [replace(level, told=i) for i, level in enumerate([self._arrival(use_original_steps), *table])]
