@@ -26,7 +26,7 @@ from ldm.checkpoint import is_lightning_checkpoint, read_embedding, read_file, r
 from ldm.checkpoint.diagnosis import describe_weights
 from ldm.checkpoint.fit import OPTIONAL, make_report, match_text_model
 from ldm.checkpoint.loading import without_checkpoints
-from ldm.util import UserError, instantiate_from_config, read_yaml, run_command
+from ldm.util import UserError, instantiate_from_config, printable, read_yaml, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = {
@@ -177,11 +177,11 @@ def main() -> None:
     configs = yamls(options.configs) if options.configs else [*yamls(ROOT / "configs"), *yamls(ROOT / "models")]
     summary = embedding_summary(options.path) if options.path.is_file() else None
     if summary is not None:
-        print(summary)
+        print(printable(summary))
         return
     tensors = read_state_dict(options.path)
     for line in [*describe(options.path, tensors), *verdict(fits(tensors, configs))]:
-        print(line)
+        print(printable(line))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from ldm.checkpoint import EmbeddingFile, read_embedding
 from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.bert import BERTTokenizer
 from ldm.modules.encoders.subword import SubwordTokenizer
-from ldm.util import UserError, run_command
+from ldm.util import UserError, printable, run_command
 from ldm.workflows.text_encoder import open_text_encoder
 
 STILL = 1e-6  # a distance below this share of the length is rounding
@@ -75,15 +75,15 @@ def moved(vectors: Tensor, start: Tensor | None) -> str:
 
 def describe(path: Path, file: EmbeddingFile, encoder: TextEncoder | None, count: int, init_word: str | None) -> None:
     """Print what is known about one file."""
-    print(f"{path}: {file.format}, {len(file.vectors)} placeholders, for {file.made_for}")
+    print(printable(f"{path}: {file.format}, {len(file.vectors)} placeholders, for {file.made_for}"))
     for key in ("name", "steps", "family", "init_words"):
         if key in file.metadata:
-            print(f"  {key}: {file.metadata[key]}")
+            print(printable(f"  {key}: {file.metadata[key]}"))
     for name, vectors in file.vectors.items():
         start = file.initial.get(name)
         if init_word is not None and encoder is not None:
             start = spread(torch.stack([encoder.initial_vector(t) for t in encoder.pieces_of(init_word)]), len(vectors))
-        print(f"  '{name}': {len(vectors)} x {file.width}; {moved(vectors, start)}")
+        print(printable(f"  '{name}': {len(vectors)} x {file.width}; {moved(vectors, start)}"))
         for vector in vectors:
             near = "" if encoder is None else ", ".join(f"{w} {c:.2f}" for w, c in nearest(encoder, vector, count))
             print(f"    length {float(vector.norm()):8.4f}" + (f"; nearest: {near}" if near else ""))

@@ -19,7 +19,7 @@ from ldm.checkpoint.materialise import materialise
 from ldm.checkpoint.origin import HasOrigin, origin_of
 from ldm.checkpoint.reading import read_state_dict, use_ema
 from ldm.checkpoint.source import MappedFile, MappedTensors
-from ldm.util import ConfigError, UserError, instantiate_from_config
+from ldm.util import ConfigError, UserError, instantiate_from_config, printable
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def load_weights(
     check_fit(origin, given, wanted, report, strict)
     for words, keys in (("missing", report.missing), ("unexpected", report.unexpected)):
         if keys:
-            logger.warning("%s: %d keys %s, first: %s", origin, len(keys), words, ", ".join(keys[:5]))
+            logger.warning("%s: %d keys %s, first: %s", origin, len(keys), words, printable(", ".join(keys[:5])))
     given = {key: value for key, value in given.items() if key in expected}
     _put(module, given, expected, dtype, torch.device(device or "cpu"), files)
     return report

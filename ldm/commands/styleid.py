@@ -50,6 +50,7 @@ def what_with(group: argparse._ArgumentGroup) -> None:
     add("--no_sheet", action="store_true", help="no contact sheet")
     add("--C", type=int, dest="channels", help=argparse.SUPPRESS)
     add("--f", type=int, dest="factor", help=argparse.SUPPRESS)
+    add("--trust_config", action="store_true", help="the YAML beside the weights may name classes of any package")
     add("--debug", action="store_true", help="show the traceback of an error")
 
 

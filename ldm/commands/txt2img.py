@@ -40,6 +40,7 @@ def parse() -> argparse.Namespace:
     add("--n_rows", type=int, help="columns of the sheet (n_samples)")
     add("--precision", choices=["full", "autocast", "bf16", "fp16"], help="autocast: mixed on a GPU, full on a CPU")
     add("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+    add("--trust_config", action="store_true", help="the YAML beside the weights may name classes of any package")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()
 

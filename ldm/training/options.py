@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--actual_resume", default="", metavar="CKPT", help="start from these weights (weights only)")
     add("-s", "--seed", type=int, default=23, help="seed of everything that is drawn")
     switch("--scale_lr", default=True, help="multiply base_learning_rate by devices, batch size and accumulation")
+    switch("--trust_config", help="YAMLs of a resumed run may name classes of any package")
     switch("-d", "--debug", help="show the traceback of an error")
     add("--data_root", default="", help="folder of training pictures (data.params.train.params.data_root)")
     switch("--datadir_in_name", help="put the name of --data_root in front of the run folder's name")

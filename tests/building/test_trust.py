@@ -11,8 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from ldm.building.kinds import CALLBACK, DATA, MODULE, OPTIMIZER, SCHEDULE, nodes
+from ldm.building.trust import trusted
 from ldm.training.config import read_config
-from ldm.util import ConfigError, class_from_str, instantiate_from_config, read_yaml
+from ldm.util import ConfigError, class_from_str, instantiate_from_config, read_yaml, run_command
 
 RUNS = [
     "os.system", "posix.system", "subprocess.Popen", "subprocess.check_output", "builtins.exec", "builtins.eval",
@@ -118,6 +119,14 @@ def test_a_found_configuration_imports_nothing_foreign(stranger: str, tmp_path: 
     assert not (tmp_path / "trace").exists()
     monkeypatch.setenv("LDM_TRUST_CONFIG", "1")
     assert read_yaml(path).model.target == "torch.nn.Identity"
+
+
+def test_a_command_may_be_told_to_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LDM_TRUST_CONFIG", "0")
+    monkeypatch.setattr(sys, "argv", ["x", "--trust_config", "--debug"])
+    seen: list[Any] = []
+    run_command(lambda: seen.append((trusted(), sys.argv[1:])))
+    assert seen == [(True, ["--debug"])]
 
 
 def test_a_run_folder_imports_nothing_foreign(stranger: str, tmp_path: Path) -> None:

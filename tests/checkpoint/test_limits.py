@@ -158,7 +158,7 @@ def test_storages_that_lie_over_each_other(tmp_path: Path) -> None:
             info.CRC = real.CRC
             archive.filelist.append(info)
             archive.NameToInfo[info.filename] = info
-        archive._didModify = True
+        archive._didModify = True  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="its storages have"):
         read_file(path)
 
