@@ -70,4 +70,4 @@ def test_the_command_judges_a_folder(tmp_path: Path) -> None:
     assert [p["picture"] for p in written["pictures"]] == [f"{i}.png" for i in range(6)] and len(texts) == 6
     assert written["shares"]["right"]["right"] == 5 and not written["pictures"][0]["things"]
     with pytest.raises(UserError, match="2 pictures need as many scenes, got 1"):
-        report(pictures[:2], wanted[:1])
+        report(list(pictures[:2]), wanted[:1])

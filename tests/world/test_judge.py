@@ -82,7 +82,7 @@ def recoloured(picture: np.ndarray, where: np.ndarray, amount: float) -> np.ndar
         for _ in range(12):
             middle = (low + high) / 2
             changed = lab.copy()
-            changed[where] += np.float32(direction) * middle
+            changed[where] += np.asarray(direction, np.float32) * middle
             rgb = np.clip(lab2rgb(changed), 0, 1).astype(np.float32) * 2 - 1
             shift = deltaE_ciede2000(to_lab(rgb)[where].mean(0), lab[where].mean(0))
             low, high = (middle, high) if shift < amount else (low, middle)
