@@ -11,8 +11,10 @@ import tomllib
 import zipfile
 from email import message_from_string
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.helpers import ROOT
@@ -52,7 +54,9 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shipped(folder: Path) -> set[str]:
     """The project's own files below configs/, models/ and examples/."""
-    patterns = ("configs/**/*.yaml", "models/**/config.yaml", "models/ldm/tiny/**/*", "examples/**/*")
+    patterns = (
+        "configs/**/*.yaml", "configs/**/*.txt", "models/**/config.yaml", "models/ldm/tiny/**/*", "examples/**/*",
+    )  # fmt: skip
     return {
         path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern) if path.is_file()
     }
@@ -60,9 +64,10 @@ def shipped(folder: Path) -> set[str]:
 
 def test_the_wheel_holds_the_package_and_what_comes_with_it(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ldm").rglob("*.py")}
+    files = [path for path in (ROOT / "ldm").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    package = {path.relative_to(ROOT).as_posix() for path in files}
     about = {name for name in names if name.split("/")[0].endswith(".dist-info")}
-    assert names - about == modules | {f"ldm/share/{name}" for name in shipped(ROOT)}
+    assert names - about == package | {f"ldm/share/{name}" for name in shipped(ROOT)}
     assert any(name.endswith("licenses/LICENSE") for name in about)
 
 
@@ -132,6 +137,16 @@ def test_installed_training_finds_the_yaml_and_the_files_that_it_names(site: Pat
     )  # fmt: skip
     (folder,) = (tmp_path / "logs").glob("*_short")
     assert (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_commit_is_checked_by_the_pinned_versions() -> None:
+    """pre-commit runs what the environment of ``make`` has, and no versions of its own."""
+    document: Any = OmegaConf.to_container(OmegaConf.load(ROOT / ".pre-commit-config.yaml"))
+    (repository,) = document["repos"]
+    assert repository["repo"] == "local"
+    commands = {hook["id"]: hook["entry"].split()[0] for hook in repository["hooks"]}
+    assert commands == {"ruff": ".venv/bin/ruff", "mypy": ".venv/bin/mypy"}
+    assert all(hook["language"] == "system" for hook in repository["hooks"])
 
 
 def pins(lines: list[str]) -> dict[str, str]:
