@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ldm.checkpoint import is_lightning_checkpoint, read_embedding, read_file, read_state_dict
+from ldm.checkpoint.checksums import checksum
 from ldm.checkpoint.formats import open_file
 from ldm.util import UserError
 from tests.checkpoint.pickles import as_torch_zip, text
@@ -40,7 +41,8 @@ def records(data: bytes) -> list[tuple[int, int]]:
 
 
 def test_every_flipped_bit_of_50_is_seen(tmp_path: Path) -> None:
-    data, generator = saved({"state_dict": WEIGHTS, "global_step": 1}), random.Random(0)
+    weights = WEIGHTS | {"empty": torch.zeros(0)}  # whose own checksum is 0: it does not speak for the others
+    data, generator = saved({"state_dict": weights, "global_step": 1}), random.Random(0)
     places = records(data)
     for _ in range(50):
         start, length = generator.choices(places, weights=[size for _, size in places])[0]
@@ -219,6 +221,16 @@ def test_a_flipped_bit_in_a_cache_is_seen(tmp_path: Path) -> None:
             else:
                 with pytest.raises(CacheError, match="not those that were written"):
                     FeatureStore.load(tmp_path / name)
+
+
+def test_a_checksum_is_of_names_types_shapes_and_values() -> None:
+    values = torch.arange(6.0).reshape(2, 3)
+    others = [
+        {"b": values}, {"a": values.reshape(3, 2)}, {"a": values.view(torch.int32)}, {"a": values + 1},
+        {"a": values, "b": torch.zeros(0)},
+    ]  # fmt: skip
+    whole = checksum({"a": values})
+    assert whole == checksum({"a": values.T.contiguous().T}) and whole not in map(checksum, others)
 
 
 def test_caches_of_earlier_versions_have_no_checksum_and_are_read(tmp_path: Path) -> None:

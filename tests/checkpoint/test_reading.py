@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,9 @@ def write(kind: str, path: Path) -> None:
         torch.save({"state_dict": WEIGHTS, "epoch": 3}, path, _use_new_zipfile_serialization=kind == "zip")
 
 
-def assert_weights(read: dict[str, torch.Tensor]) -> None:
-    assert read.keys() == WEIGHTS.keys()
-    for key, value in WEIGHTS.items():
+def assert_weights(read: dict[str, torch.Tensor], expected: Mapping[str, torch.Tensor] = WEIGHTS) -> None:
+    assert read.keys() == expected.keys()
+    for key, value in expected.items():
         assert read[key].dtype == value.dtype and torch.equal(read[key], value), key
 
 
@@ -83,6 +84,9 @@ def test_weights_are_found_under_what_wraps_them(tmp_path: Path) -> None:
     ):
         torch.save(wrapped, tmp_path / "x.pt")
         assert_weights(read_state_dict(tmp_path / "x.pt"))
+    own = {"module.weight": torch.zeros(1), "weight": torch.ones(1)}  # a model's own name, for not all begin with it
+    torch.save(own, tmp_path / "x.pt")
+    assert_weights(read_state_dict(tmp_path / "x.pt"), own)
 
 
 def test_ema_weights_take_the_place_of_the_trained_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -33,6 +33,7 @@ def test_what_is_in_it() -> None:
     assert store.nbytes == 8 * 2 * 2 * 5 * 4 * 2
     assert ("output_blocks.6.1", 21, "k") in store and ("output_blocks.6.1", 21, "v") not in store
     assert torch.equal(store.picture(1).get("output_blocks.6.1", 1, "q"), store.get("output_blocks.6.1", 1, "q")[1:])
+    assert torch.equal(store.picture(0).get("output_blocks.6.1", 1, "q"), store.get("output_blocks.6.1", 1, "q")[:1])
     assert (
         FeatureStore(dtype=None).dtype is None and filled(None).get("output_blocks.6.1", 1, "q").dtype is torch.float32
     )

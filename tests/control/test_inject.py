@@ -90,6 +90,11 @@ def test_rows_of_the_batch_are_as_good_as_a_store(name: str) -> None:
     with attention_mode(unet, {where: Inject(Rows(2, 4), Rows(4, 5), rows=Rows(0, 2))}):
         together = run(x)
     torch.testing.assert_close(together, torch.cat([expected, plain_contents, plain_style]), rtol=1e-4, atol=1e-4)
+    middle = torch.cat([x[2:3], x[:2], x[3:]])  # the rows around them stay in their places
+    with attention_mode(unet, {where: Inject(contents, style, rows=Rows(1, 3))}):
+        found = run(middle)
+    plain = torch.cat([plain_contents[:1], expected, plain_contents[1:], plain_style])
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
     apart = Joined([contents.picture(0), contents.picture(1)])
     with attention_mode(unet, {where: Inject(apart, style)}):
         torch.testing.assert_close(run(x[:2]), expected)

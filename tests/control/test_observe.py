@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ldm.control import AttentionMaps, FeatureStore, Observe, Save, attention_mode, sites
+from ldm.modules.diffusionmodules.levels import Level, at_level
 from ldm.util import UserError
 from tests.control.networks import network, output
 
@@ -37,6 +38,13 @@ def test_heat_is_the_mean_of_what_was_seen() -> None:
     assert maps.heat(0, size=(32, 32)).shape == (2, 32, 32)
     words = torch.stack([maps.heat(word) for word in range(7)]).sum(0)
     torch.testing.assert_close(words, torch.ones_like(words))
+    walked = AttentionMaps()
+    with attention_mode(unet, {where: Observe(walked)}):
+        for index, t in enumerate((21, 5)):  # timesteps are what the network is told, not the places in the walk
+            with at_level(Level(t, 1.0, 0.0, index)):
+                output("unet_sd1", timestep=t)
+    one = walked.probs[where.names[0], 1][..., 2].mean(1)
+    torch.testing.assert_close(walked.heat(2, sites=where.names[:1], timesteps=[5]).flatten(1), one)
     with pytest.raises(UserError, match="no key 7"):
         maps.heat(7)
     with pytest.raises(UserError, match="no attention was observed"):

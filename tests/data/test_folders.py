@@ -12,6 +12,7 @@ from PIL import Image
 
 from ldm.data.captioned import CaptionedFolder
 from ldm.data.folder import ImageFolder
+from ldm.pictures.crops import random_crop, whole_crop
 from ldm.util import UserError
 
 
@@ -82,6 +83,9 @@ def test_random_crops_are_seeded(folder: Path) -> None:
     assert not np.array_equal(data[0]["image"], data[4]["image"])  # the same picture, another crop
     with pytest.raises(IndexError):
         data[16]
+    square = Image.open(folder / "0.png").convert("RGB").crop((0, 0, 30, 30))
+    only = random_crop(square, 30, 0, 0, (0.5, 1.0), flip=False)  # any smaller part would have to be made larger
+    assert np.array_equal(only, whole_crop(square, 30))
 
 
 def test_a_centre_crop_is_the_middle(folder: Path) -> None:

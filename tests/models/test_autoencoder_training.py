@@ -109,6 +109,9 @@ def test_the_average_follows_the_weights_and_is_put_back(tmp_path: Path) -> None
     with model.ema_scope():
         averaged = weight.detach().clone()
     assert torch.equal(weight, own)
+    with pytest.raises(ZeroDivisionError), model.ema_scope():
+        raise ZeroDivisionError
+    assert torch.equal(weight, own), "after an error, too"
     assert 0 < (averaged - start).norm() < (own - start).norm()
 
 

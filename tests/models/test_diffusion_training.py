@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
+from ldm.models.diffusion.condition import as_parts
 from ldm.models.diffusion.ddpm import DDPM
 from ldm.models.diffusion.lightning import with_empty_conditions
 from ldm.util import ConfigError, instantiate_from_config
@@ -186,6 +187,25 @@ def test_every_way_in_for_a_condition(key: str, channels: int, condition: Any) -
     one, other = model.apply_model(x, t, condition), model.apply_model(x, t, halved(condition))
     assert one.shape == x.shape
     assert (one - other).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("concat", "c_concat"),
+        ("crossattn", "c_crossattn"),
+        ("hybrid", "c_concat"),
+        ("adm", "c_adm"),
+        ("hybrid-adm", "c_concat"),
+        ("crossattn-adm", "c_crossattn"),
+    ],
+)
+def test_a_bare_condition_is_the_part_that_its_kind_names_first(key: str, part: str) -> None:
+    bare = torch.zeros(2, 6)
+    found = as_parts(bare, key)
+    assert list(found) == [part]
+    assert (found[part] if part == "c_adm" else found[part][0]) is bare
+    assert as_parts(None, key) == as_parts(bare, None) == {}
 
 
 def test_pixels_without_a_condition() -> None:

@@ -100,7 +100,7 @@ def test_a_run_without_interruption_is_what_it_should_be(straight: tuple[Path, l
 def test_every_checkpoint_continues_exactly(straight: tuple[Path, list[dict[str, Any]]], step: int) -> None:
     folder, log = straight
     (checkpoint,) = run_folder(folder).glob(f"checkpoints/*step={step:09}.ckpt")
-    assert train(folder, "-r", str(checkpoint)) == log[2 * step :]
+    assert train(folder, "-r", str(checkpoint), "-s", str(step)) == log[2 * step :], "a run keeps its own seed"
 
 
 def test_the_end_of_a_run_is_kept_and_continues(straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def test_processes_share_every_item_and_have_equally_many() -> None:
 def test_an_epoch_cut_short_is_counted_as_the_trainer_counts() -> None:
     sampler = ResumableSampler(range(10), Position(1, 2), 2, batches_per_epoch=2)
     assert indices(sampler) == indices(ResumableSampler(range(10), Position(1, 5), 2))
+    longer = ResumableSampler(range(10), Position(1, 6), 2, batches_per_epoch=99)  # more than there are
+    assert indices(longer) == indices(ResumableSampler(range(10), Position(1, 6), 2))
 
 
 def test_without_shuffling_the_order_stays() -> None:

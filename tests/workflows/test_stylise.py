@@ -270,6 +270,9 @@ def test_noise_outside_of_all_masks_is_the_contents() -> None:
     torch.testing.assert_close(start[..., :4, :4], adain(content, first)[..., :4, :4])
     both = (adain(content, first) + adain(content, second)) / 2
     torch.testing.assert_close(start[..., 4:, :2], both[..., 4:, :2])
+    soft = start_noise(content, [first, second], masks / 4)
+    torch.testing.assert_close(soft[..., :4, :4], torch.lerp(content, adain(content, first), 0.25)[..., :4, :4])
+    torch.testing.assert_close(soft[..., 4:, :2], torch.lerp(content, both, 0.5)[..., 4:, :2])
     full = start_noise(content, [first], torch.ones(1, 3, 3))
     torch.testing.assert_close(full, adain(content, first))
     moved = adain(torch.cat([content, content + 5]), first)

@@ -17,11 +17,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.checkpoint import read_state_dict, save_state_dict
+from ldm.models.diffusion.noise import ImageNoise
 from ldm.pictures.images import read_parameters
 from ldm.pictures.numbered import save_numbered
 from ldm.util import UserError
 from ldm.workflows.models import open_model
+from ldm.workflows.plan import usual_settings
 from ldm.workflows.request import Txt2ImgOptions, read_request
+from ldm.workflows.studio import Studio
 from ldm.workflows.txt2img import Made, txt2img
 from ldm.workflows.watch import Step, Watch
 from tests.helpers import ROOT, noted
@@ -92,6 +95,12 @@ def test_options_change_the_picture(options: Txt2ImgOptions, model: Any) -> None
     for change in changes:
         assert abs(pixels(txt2img(replace(quiet, **change), model)[0]) - base).max() > 1, change
     assert txt2img(replace(quiet, width=48), model)[0].size == (48, 32)
+
+
+def test_a_model_for_pictures_that_are_not_square(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "image_size", (4, 6))  # height, width of its latents
+    settings = usual_settings(Studio(model, "wide"))
+    assert (settings["height"], settings["width"]) == (16, 24)
 
 
 def test_no_unconditional_half_without_guidance(options: Txt2ImgOptions, model: Any) -> None:
@@ -357,11 +366,13 @@ def test_every_step_and_every_picture_is_told(options: Txt2ImgOptions, model: An
 
 
 def test_the_last_preview_is_the_picture_made_small(options: Txt2ImgOptions, model: Any) -> None:
-    seen: list[Image.Image] = []
+    steps: list[Step] = []
     (image,) = txt2img(
-        replace(options, n_samples=1, skip_save=True, skip_grid=True), model,
-        Watch(on_step=lambda step: seen.extend(step.preview())),
-    )  # fmt: skip
+        replace(options, n_samples=1, skip_save=True, skip_grid=True), model, Watch(on_step=steps.append)
+    )
+    noise = ImageNoise([options.seed]).draw(steps[0].latent.shape[1:])
+    assert (steps[0].latent - noise).abs().max() > 0.1, "what the network expects, not what it was asked about"
+    seen = [preview for step in steps for preview in step.preview()]
     far = [abs(pixels(preview) - pixels(image)).max() for preview in seen]  # 8 cells: there is nothing to make smaller
     assert far[-1] <= 2 < far[0] and len(far) == 4  # DDIM ends a little before the clean latent
 

@@ -40,6 +40,8 @@ def test_rows_count_what_was_asked() -> None:
     assert (rows["size"].right, rows["size"].asked) == (1, 1)  # only the star's size was asked for
     assert (rows["background"].right, rows["texture"].right) == (2, 2)
     assert (rows["all"].right, rows["all"].asked) == (2, 3)
+    early = Attributes("moon", "cyan", "white", "large", "plain")  # wrong in one attribute, and right in those after it
+    assert compare([moon], [seen(early)])[-1].right == 0
     assert rows["shape"].confidence == pytest.approx((0.99 + 0.8 + 0.99) / 3)
     assert "66.67%" in table(list(rows.values())).splitlines()[-1]
     found = mistakes(["a", "b", "c"], [star, moon, moon], [seen(star), seen(moon), seen(wrong)])
@@ -98,3 +100,12 @@ def test_coarse_patches_keep_low_frequencies_of_each_patch() -> None:
     fine = torch.tensor([-1.0, 1.0]).repeat(8).expand(1, 3, 16, 16)  # the highest frequency there is
     lost = coarse_patches(fine, torch.tensor([1.0]), torch.Generator().manual_seed(0))
     assert float((lost * fine).mean()) < 0.2  # cosines of a square wave leak a little into low frequencies
+
+
+def test_colours_get_another_gain_and_offset() -> None:
+    grey, white = torch.zeros(2000, 3, 1, 1), torch.ones(2000, 3, 1, 1)
+    amounts = torch.full((2000,), 0.1)
+    offset, moved = (shift_colours(one, amounts, torch.Generator().manual_seed(0)) for one in (grey, white))
+    assert offset.std().item() == pytest.approx(0.07, rel=0.05)
+    assert (moved - offset - 1).std().item() == pytest.approx(0.1, rel=0.05)
+    assert not torch.allclose(offset[:, 0], offset[:, 1])  # each channel its own

@@ -108,6 +108,8 @@ def test_rows_are_counted_by_tensors() -> None:
     assert rows_of(many) == 3 and rows_of(torch.zeros(1, 7)) == 1 and rows_of([torch.zeros(2, 7), None]) == 2
     with pytest.raises(UserError, match="different numbers of images: 2 and 3"):
         rows_of({**many, "c_adm": torch.zeros(2, 3)})
+    with pytest.raises(UserError, match="different numbers of images: 2 and 3"):  # also where no part serves all
+        rows_of([torch.zeros(2, 3), torch.zeros(3, 3)])
     with pytest.raises(UserError, match="does not say"):
         rows_of({"c_crossattn": []})
 

@@ -42,10 +42,17 @@ def exact_end(world: GaussianDenoiser, x: torch.Tensor, t: int, end_signal: floa
 
 
 @pytest.mark.parametrize(
-    ("sampler", "first", "end", "order"),
-    [("ddim", None, 0, 1), ("plms", None, 0, 2), ("euler", 999, None, 1), ("dpm_solver", 999, None, 1)],
+    ("sampler", "first", "end", "order", "most"),  # a rule that forgets what it remembers has twice that error
+    [
+        ("ddim", None, 0, 1, 0.055),
+        ("plms", None, 0, 2, 0.001),
+        ("euler", 999, None, 1, 0.06),
+        ("dpm_solver", 999, None, 1, 0.04),
+    ],
 )
-def test_converges_to_the_exact_flow_at_its_order(sampler: str, first: int | None, end: int | None, order: int) -> None:
+def test_converges_to_the_exact_flow_at_its_order(
+    sampler: str, first: int | None, end: int | None, order: int, most: float
+) -> None:
     world = GaussianDenoiser()
     errors = []
     for steps in (50, 100):
@@ -54,7 +61,7 @@ def test_converges_to_the_exact_flow_at_its_order(sampler: str, first: int | Non
         x = sample(world, start(), None, steps=steps, sampler=sampler)
         errors.append((x - exact_end(world, start(), t, *ends)).abs().max().item())
     assert errors[1] < errors[0] / 2**order * 1.4
-    assert errors[1] < 0.06
+    assert errors[1] < most
 
 
 @pytest.mark.parametrize("parameterization", ["eps", "v"])

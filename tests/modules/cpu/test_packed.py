@@ -353,7 +353,7 @@ def test_looking_at_a_packed_weight() -> None:
     assert about == (expected.shape, expected.dtype, expected.device, expected.numel(), False, 2)
     assert type(weight) is PackedWeight, "none of these needs the values"
     assert isinstance(weight, nn.Parameter) and torch.equal(weight, expected) and type(weight) is nn.Parameter
-    assert vars(weight)["remark"] == "kept"
+    assert vars(weight) == {"remark": "kept"}, "nothing of the packed one is left on it"
     for copied in (copy.deepcopy, copy.copy, lambda network: pickle.loads(pickle.dumps(network))):
         packed(x)
         assert type(weight) is PackedWeight
