@@ -151,6 +151,15 @@ def test_a_batch_gives_what_single_pictures_give(options: StyleIDOptions, model:
     assert difference(singly, together) <= CLOSE
 
 
+def test_a_mask_counts_beside_a_picture_without_any_in_a_batch(options: StyleIDOptions, model: Any) -> None:
+    """Where gamma, T and detail are said, a picture with a mask and one without have the same recipe."""
+    np.save(Path(str(options.cnt)) / "b_mask.npy", np.repeat(np.eye(2, dtype=np.float32), 16, 0).repeat(16, 1))
+    said = replace(options, sty=f"{options.sty}/s.png", gamma=0.3, T=1.5, detail=0.2)
+    singly = made(said, model)
+    together = made(replace(said, batch=2, output_path=f"{options.output_path}/batch"), model)
+    assert difference(singly, together) <= CLOSE
+
+
 def test_each_picture_is_inverted_once(options: StyleIDOptions, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     count: list[int] = []
     plain = inversion_cache.invert_with_features

@@ -66,7 +66,7 @@ def _read_vocab(path: Path) -> dict[str, int]:
         raise UserError(f"vocabulary '{path}' is not UTF-8 text with one token a line") from error
     if lines[-1] == "":
         lines.pop()
-    vocab = {line.rstrip("\r"): index for index, line in enumerate(lines)}
+    vocab = {line: index for index, line in enumerate(lines)}
     missing = [token for token in (PAD, UNK, CLS, SEP) if token not in vocab]
     if missing:
         raise UserError(f"vocabulary '{path}' needs the line {missing[0]}, as every BERT vocabulary has")

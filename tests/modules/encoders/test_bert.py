@@ -111,7 +111,9 @@ def test_hangul_letters_in_the_vocabulary_stay_letters(tmp_path: Path) -> None:
 def test_every_source_gives_the_same_ids(vocab: Path, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     BertTokenizer(vocab=str(vocab)).save_pretrained(saved)
-    sources = [vocab, vocab.parent, saved, saved / "tokenizer.json"]
+    windows = tmp_path / "windows.txt"
+    windows.write_bytes(vocab.read_bytes().replace(b"\n", b"\r\n"))
+    sources = [vocab, vocab.parent, saved, saved / "tokenizer.json", windows]
     rows = [BERTTokenizer(max_length=12, tokenizer=str(source))("a red circles on café") for source in sources]
     assert all(torch.equal(row, rows[0]) for row in rows)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ldm.modules.encoders.base import TokenSpace
+from ldm.modules.encoders.bpe import load_bpe
 from ldm.modules.encoders.modules import FrozenCLIPEmbedder
 from ldm.util import ConfigError, UserError, instantiate_from_config
 from tests.helpers import GOLDEN, GoldenCase, golden_case
@@ -187,6 +188,14 @@ def test_every_source_gives_the_same_ids(vocabulary: Path, tmp_path: Path, embed
     for source in sources:
         other = FrozenCLIPEmbedder(version="tiny", config=config, tokenizer=str(source), max_length=10)
         assert torch.equal(other.tokenize("a red cat!"), embedder.tokenize("a red cat!"))
+
+
+def test_a_merge_that_begins_with_a_number_sign_is_no_comment(tmp_path: Path) -> None:
+    folder = write_bpe(tmp_path, letters="acdeghoprst!&<>;#")
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps({**vocabulary, "##</w>": len(vocabulary)}))
+    (folder / "merges.txt").write_text((folder / "merges.txt").read_text() + "# #</w>\n")
+    assert load_bpe(str(folder)).encode("##", add_special_tokens=False).tokens == ["##</w>"]
 
 
 def test_the_model_folder_has_the_tokenizer(vocabulary: Path) -> None:
