@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ldm.models.diffusion.condition import as_parts
 from ldm.models.diffusion.ddpm import DDPM
 from ldm.models.diffusion.lightning import with_empty_conditions
+from ldm.modules.ema import LitEma
 from ldm.util import ConfigError, instantiate_from_config
 from tests.helpers import GOLDEN
 
@@ -91,6 +93,13 @@ def test_learned_log_variance_is_trained_and_saved() -> None:
     fit(model)
     assert not torch.equal(model.logvar, before)
 
+    model = latent_diffusion(learn_logvar=True, logvar_init=0.5)  # v: the target is sqrt(acp) times the noise
+    model.apply_model = lambda x, t, c: torch.zeros_like(x)
+    noise = torch.randn(1, 4, 8, 8)
+    loss, _ = model.p_losses(torch.zeros_like(noise), None, torch.tensor([500]), noise=noise)
+    error = (model.alphas_cumprod[500] * noise.square()).mean()
+    torch.testing.assert_close(loss.detach(), error * math.exp(-0.5) + 0.5)
+
 
 def test_l1_and_unknown_values() -> None:
     model = latent_diffusion(loss_type="l1")
@@ -126,6 +135,18 @@ def test_averages_move_once_an_optimiser_step() -> None:
     with model.ema_scope():
         assert torch.equal(model.model.diffusion_model.out[2].weight, model.model_ema.get_buffer(name))
     assert torch.equal(model.model.diffusion_model.out[2].weight, own)
+
+
+def test_early_weights_leave_the_average_sooner() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    slow, quick, even = LitEma(network, 0.9999), LitEma(network, 0.2), LitEma(network, 0.9999, use_num_updates=False)
+    torch.nn.init.ones_(network.weight)
+    for decays in ((2 / 11, 2 / 11, 0.9999), (3 / 12, 0.2, 0.9999)):  # min(decay, (1 + n) / (10 + n))
+        for average, decay in zip((slow, quick, even), decays, strict=True):
+            before = float(average.weight)
+            average(network)
+            assert float(average.weight) == pytest.approx(1 - decay * (1 - before), abs=1e-6)
 
 
 def test_only_the_network_trains_and_frozen_stages_stay_in_eval_mode() -> None:
