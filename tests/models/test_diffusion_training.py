@@ -144,9 +144,9 @@ def test_early_weights_leave_the_average_sooner() -> None:
     torch.nn.init.ones_(network.weight)
     for decays in ((2 / 11, 2 / 11, 0.9999), (3 / 12, 0.2, 0.9999)):  # min(decay, (1 + n) / (10 + n))
         for average, decay in zip((slow, quick, even), decays, strict=True):
-            before = float(average.weight)
+            before = average.get_buffer("weight").item()
             average(network)
-            assert float(average.weight) == pytest.approx(1 - decay * (1 - before), abs=1e-6)
+            assert average.get_buffer("weight").item() == pytest.approx(1 - decay * (1 - before), abs=1e-6)
 
 
 def test_only_the_network_trains_and_frozen_stages_stay_in_eval_mode() -> None:
