@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from email import message_from_string
@@ -37,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (project / stray).parent.mkdir(parents=True, exist_ok=True)
         (project / stray).write_bytes(b"weights of some other model")
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(out)]  # the wheel, and the sources beside it
     subprocess.run(command, cwd=project, check=True, capture_output=True)
     (built,) = out.glob("*.whl")
     return built
@@ -69,6 +70,14 @@ def test_the_wheel_holds_the_package_and_what_comes_with_it(wheel: Path) -> None
     about = {name for name in names if name.split("/")[0].endswith(".dist-info")}
     assert names - about == package | {f"ldm/share/{name}" for name in shipped(ROOT)}
     assert any(name.endswith("licenses/LICENSE") for name in about)
+
+
+def test_the_sources_hold_all_that_a_wheel_is_built_from(wheel: Path) -> None:
+    (sources,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(sources) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    held = {name.removeprefix("ldm/share/") for name in zipfile.ZipFile(wheel).namelist() if name.startswith("ldm/")}
+    assert names - {".gitignore", "PKG-INFO"} == held | set(PROJECT)
 
 
 def test_metadata_and_commands(site: Path) -> None:
