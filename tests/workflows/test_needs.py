@@ -68,7 +68,9 @@ def saved(kind: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind][3]])
 def test_one_sentence_and_exit_code_2(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = Txt2ImgOptions(ckpt=str(saved(kind, tmp_path / "model")), outdir=str(tmp_path / "out"), progress=False)
+    ckpt = saved(kind, tmp_path / "model")
+    config = str(ckpt.parent / "config.yaml")  # named, because the depth network's stand-in is a class of the tests
+    options = Txt2ImgOptions(ckpt=str(ckpt), config=config, outdir=str(tmp_path / "out"), progress=False)
     with pytest.raises(SystemExit) as ended:
         run_command(lambda: txt2img(options), debug=False)
     error = capsys.readouterr().err
