@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
@@ -14,17 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
-from ldm.checkpoint import read_metadata
 from ldm.pictures.images import image_to_tensor, load_image, tensor_to_image
 from ldm.util import UserError
 from ldm.workflows import record
-from ldm.workflows.inversion import cache as inversion_cache
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import invert_with_features
 from ldm.workflows.models import open_model
-from ldm.workflows.restyle import styleid as workflow
 from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import Recipe
@@ -33,58 +28,8 @@ from ldm.workflows.restyle.styleid import styleid
 from ldm.workflows.restyle.stylise import start_noise, stylise
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
+from tests.workflows.restyling import CLOSE, STEPS, difference, made, one, only, picture, pixels
 from tests.workflows.small_model import write_small_model
-
-STEPS = 5
-CLOSE = 2  # levels of 255
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return open_model(write_small_model(tmp_path_factory.mktemp("small")), device="cpu")[0]
-
-
-def picture(path: Path, seed: int, size: tuple[int, int] = (32, 32)) -> Path:
-    """A smooth colourful picture of (height, width)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize(size[::-1], Image.Resampling.BICUBIC).save(path)
-    return path
-
-
-@pytest.fixture
-def options(tmp_path: Path) -> StyleIDOptions:
-    """Two contents and two styles of one size, in few steps."""
-    for i, name in enumerate(("cnt/a.png", "cnt/b.png", "sty/s.png", "sty/t.png")):
-        picture(tmp_path / name, i)
-    return StyleIDOptions(
-        cnt=str(tmp_path / "cnt"), sty=str(tmp_path / "sty"), output_path=str(tmp_path / "out"),
-        precomputed=str(tmp_path / "cache"), ddim_inv_steps=STEPS, save_feat_steps=STEPS, precision="full",
-        progress=False,
-    )  # fmt: skip
-
-
-def one(options: StyleIDOptions, **changes: Any) -> StyleIDOptions:
-    """Only the first pair."""
-    return replace(options, cnt=f"{options.cnt}/a.png", sty=f"{options.sty}/s.png", **changes)
-
-
-def pixels(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path), dtype=int)
-
-
-def made(options: StyleIDOptions, model: Any) -> dict[str, np.ndarray]:
-    return {result.path.stem: pixels(result.path) for result in styleid(options, model)}
-
-
-def only(options: StyleIDOptions, model: Any) -> np.ndarray:
-    (value,) = made(options, model).values()
-    return value
-
-
-def difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> int:
-    assert a.keys() == b.keys()
-    return max(abs(a[name] - b[name]).max() for name in a)
 
 
 def test_every_pair_with_its_record_and_a_sheet(options: StyleIDOptions, model: Any) -> None:
@@ -121,30 +66,6 @@ def test_a_result_is_what_the_functions_below_make(options: StyleIDOptions, mode
     assert abs(only(here, model) - expected).max() <= 1
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_the_three_ways_to_keep_features_give_the_same(options: StyleIDOptions, model: Any, masked: bool) -> None:
-    if masked:
-        half = np.zeros((32, 32), np.float32)
-        half[:, :16] = 1
-        np.save(Path(str(options.cnt)) / "a_mask.npy", half)
-    picture(Path(str(options.sty)) / "t.png", 3, (16, 48))  # a style of another size
-    found = {}
-    for features in ("memory", "disk", "replay"):
-        found[features] = made(
-            replace(options, features=features, output_path=f"{options.output_path}/{features}", feature_gb=0), model
-        )
-    assert difference(found["memory"], found["disk"]) <= 1
-    assert difference(found["memory"], found["replay"]) <= CLOSE
-    again = replace(options, features="disk", output_path=f"{options.output_path}/again")
-    assert difference(found["disk"], made(again, model)) == 0  # now from the files
-
-
-def test_half_precision_features_stay_close(options: StyleIDOptions, model: Any) -> None:
-    exact = made(options, model)
-    half = made(replace(options, precision="autocast", output_path=f"{options.output_path}/half"), model)
-    assert 0 <= difference(exact, half) <= CLOSE
-
-
 def test_a_batch_gives_what_single_pictures_give(options: StyleIDOptions, model: Any) -> None:
     singly = made(options, model)
     together = made(replace(options, batch=3, output_path=f"{options.output_path}/batch", precomputed=""), model)
@@ -158,129 +79,6 @@ def test_a_mask_counts_beside_a_picture_without_any_in_a_batch(options: StyleIDO
     singly = made(said, model)
     together = made(replace(said, batch=2, output_path=f"{options.output_path}/batch"), model)
     assert difference(singly, together) <= CLOSE
-
-
-def test_each_picture_is_inverted_once(options: StyleIDOptions, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    count: list[int] = []
-    plain = inversion_cache.invert_with_features
-
-    def counting(model: Any, latents: torch.Tensor, *rest: Any, **more: Any) -> Any:
-        count.append(len(latents))
-        return plain(model, latents, *rest, **more)
-
-    monkeypatch.setattr(inversion_cache, "invert_with_features", counting)
-    styleid(replace(options, feature_gb=0), model)
-    assert sum(count) == 4
-    styleid(replace(options, gamma=0.3), model)
-    assert sum(count) == 4  # other parameters of sampling, the same inversions
-    styleid(replace(options, gamma=0.3, precomputed="", output_path=f"{options.output_path}/2", batch=2), model)
-    assert count[4:] == [2, 1, 1]
-
-
-def test_features_go_before_decoding_when_no_later_pair_needs_them(
-    options: StyleIDOptions, model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caches, kept, make, decode = [], [], workflow.make_cache, type(model).decode_first_stage
-
-    def remembered(*args: Any) -> Any:
-        caches.append(make(*args))
-        return caches[-1]
-
-    def decoded(self: Any, latents: torch.Tensor) -> torch.Tensor:
-        kept.append(len(caches[0]._stores))
-        return decode(self, latents)
-
-    monkeypatch.setattr(workflow, "make_cache", remembered)
-    monkeypatch.setattr(type(model), "decode_first_stage", decoded)
-    styleid(options, model)
-    assert len(kept) > 1 and kept[0] > 0 and kept[-1] == 0
-    assert caches[0].most > 0
-
-
-def test_a_run_goes_on_where_it_stopped(
-    options: StyleIDOptions, model: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    plain, calls = workflow.restyle, []
-
-    def interrupted(studio: Any, cache: Any, group: Any, **more: Any) -> Any:
-        calls.append(group[0].pair.name)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return plain(studio, cache, group, **more)
-
-    monkeypatch.setattr(workflow, "restyle", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        styleid(options, model)
-    results = styleid(options, model)
-    assert [result.skipped for result in results] == [True, True, False, False]
-    assert calls[3:] == ["a_stylized_t", "b_stylized_t"]
-    assert "skipped, because finished: 2 of 4 (a_stylized_s, b_stylized_s)" in caplog.text
-    assert all(result.skipped for result in styleid(replace(options, features="replay", batch=2), model))
-
-    picture(Path(str(options.sty)) / "t.png", 9)  # another picture under the old name
-    assert [result.skipped for result in styleid(options, model)] == [True, True, False, False]
-    assert not any(result.skipped for result in styleid(replace(options, T=1.4), model))
-    (Path(options.output_path) / "a_stylized_s.json").write_text("{")
-    assert [result.skipped for result in styleid(replace(options, T=1.4), model)] == [False, True, True, True]
-
-
-def test_a_cache_that_does_not_fit_is_made_again_and_that_is_said(
-    options: StyleIDOptions, model: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    alone = one(options)
-    styleid(alone, model)
-    files = sorted(Path(options.precomputed).iterdir())
-    assert len(files) == 2 and all(file.name.endswith("_latents.safetensors") for file in files)
-
-    caplog.clear()
-    styleid(replace(alone, ddim_inv_steps=2 * STEPS), model)
-    assert caplog.text.count(f"was made with steps {STEPS}, not {2 * STEPS}; inverted again") == 2
-
-    files[0].write_bytes(files[0].read_bytes()[:-100])
-    caplog.clear()
-    styleid(replace(alone, ddim_inv_steps=2 * STEPS, gamma=0.5), model)
-    assert caplog.text.count("the cache cannot be used") == caplog.text.count("inverted again") == 1
-
-    other = open_model(write_small_model(Path(options.precomputed).parent / "other"), device="cpu")[0]
-    with torch.no_grad():
-        other.model.diffusion_model.out[-1].bias += 0.1
-    caplog.clear()
-    styleid(replace(alone, ddim_inv_steps=2 * STEPS), other)
-    assert caplog.text.count("was made with model") == caplog.text.count("inverted again") == 2
-
-
-def test_truncated_features_on_the_disk(options: StyleIDOptions, model: Any, caplog: pytest.LogCaptureFixture) -> None:
-    alone = one(options, features="disk")
-    first = only(alone, model)
-    for file in Path(options.precomputed).glob("*_features.safetensors"):
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    second = only(replace(alone, output_path=f"{options.output_path}/2"), model)
-    assert abs(first - second).max() <= 1
-    assert caplog.text.count("computed again") == 2
-    only(replace(alone, attn_layer="0,1", output_path=f"{options.output_path}/3"), model)
-    assert caplog.text.count("lacks features of some layers") == 2
-
-
-def test_a_cache_of_an_earlier_version_is_read(
-    options: StyleIDOptions, model: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its files name timesteps and say nothing of the indices of levels."""
-    alone = one(options, features="disk")
-    first = only(alone, model)
-    files = sorted(Path(options.precomputed).iterdir())
-    assert len(files) == 4
-    for file in files:
-        metadata = read_metadata(file)
-        assert json.loads(metadata.pop("levels"))["1"] == STEPS - 1  # the last level of the walk
-        save_file(load_file(file), file, metadata)
-    caplog.clear()
-    with caplog.at_level(logging.INFO):
-        second = only(replace(alone, output_path=f"{options.output_path}/2"), model)
-    assert "0 pictures inverted, 2 inversions read" in caplog.text and "again" not in caplog.text
-    assert np.array_equal(first, second)
-    fewer = replace(alone, ddim_inv_steps=STEPS, save_feat_steps=1, start_step=1)
-    assert only(replace(fewer, output_path=f"{options.output_path}/3"), model).shape == first.shape
 
 
 def test_switches(options: StyleIDOptions, model: Any) -> None:
@@ -370,26 +168,6 @@ def test_a_bad_picture_among_good_ones(options: StyleIDOptions, model: Any) -> N
     assert sorted(path.name for path in Path(options.output_path).glob("*.png")) == [
         "b_stylized_s.png", "b_stylized_t.png", "contact_sheet.png",
     ]  # fmt: skip
-
-
-def test_a_full_disk_keeps_what_is_finished(
-    options: StyleIDOptions, model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(image: Image.Image, path: Any, *rest: Any, **more: Any) -> None:
-        if "b_stylized_t" in str(path):
-            Path(path).write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        plain(image, path, *rest, **more)
-
-    plain = Image.Image.save
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(UserError, match=r"cannot write '.*b_stylized_t\.png': No space left on device"):
-        styleid(options, model)
-    out = Path(options.output_path)
-    assert len(list(out.glob("*.json"))) == 3 and not (out / "b_stylized_t.png").exists()
-    assert not [path for path in out.iterdir() if path.name.startswith(".")]
-    monkeypatch.undo()
-    assert [result.skipped for result in styleid(options, model)] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
