@@ -11,6 +11,17 @@ from numpy.typing import NDArray
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+def number_of(index: int, length: int) -> int:
+    """The number 0..length-1 of an item of a data set, which may be counted from its end.
+
+    Raises:
+        IndexError: there is no such item.
+    """
+    if not -length <= index < length:
+        raise IndexError(f"item {index} of a data set of {length}")
+    return int(index) % length
+
+
 def uniform(seed: int, indices: int | Sequence[int] | NDArray[np.integer], name: str) -> NDArray[np.float64]:
     """One number in [0, 1) for each index, independent between names (splitmix64 finaliser over a mixed counter)."""
     key = _mix(np.array([seed & 0xFFFFFFFF], np.uint64) * _GOLDEN + np.uint64(zlib.crc32(name.encode())))

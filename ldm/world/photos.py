@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ldm.draws import choose, uniform
+from ldm.draws import choose, number_of, uniform
 from ldm.pictures.crops import check_crops, random_crop
 from ldm.pictures.images import load_image
 from ldm.util import UserError
@@ -161,9 +161,7 @@ class BundledPhotos(Dataset[dict[str, Any]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not -self.length <= index < self.length:
-            raise IndexError(f"item {index} of a data set of {self.length}")
-        number = int(index) % self.length
+        number = number_of(index, self.length)
         photo = self.photos[int(np.searchsorted(self._limits, self._draw(number, "which photo"), side="right"))]
         image = random_crop(load_photo(photo), self.size, self.seed, number, self.scales, self.flip)
         if self._draw(number, "recolour") < self.recolour:

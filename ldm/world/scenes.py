@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ldm.draws import uniform
+from ldm.draws import number_of, uniform
 from ldm.util import UserError
 from ldm.world.attributes import Split
 from ldm.world.draw_scenes import (
@@ -140,7 +140,4 @@ class SceneWorld(Dataset[dict[str, Any]]):
         return say(content, language, None if self.plain_sentences else rng)
 
     def _numbers(self, indices: Sequence[int]) -> NDArray[np.int64]:
-        for index in indices:
-            if not -self.length <= index < self.length:
-                raise IndexError(f"item {index} of a data set of {self.length}")
-        return np.asarray(indices, np.int64) % self.length
+        return np.asarray([number_of(index, self.length) for index in indices], np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ldm.draws import choose, uniform
+from ldm.draws import choose, number_of, uniform
 from ldm.util import UserError
 from ldm.world.attributes import Attributes, Split, combinations
 from ldm.world.captions import LANGUAGES, caption, language_of
@@ -86,7 +86,7 @@ class ShapesWorld(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Many items at once, as torch's data loader asks for them: one rendering call for the batch."""
-        numbers = np.asarray([self._number(i) for i in indices], np.int64)
+        numbers = np.asarray([number_of(i, self.length) for i in indices], np.int64)
         drawn = [self.combinations[i] for i in self._combination(numbers)]
         pictures = render(drawn, self.size, self._offsets(numbers))
         captions = self._captions(drawn, numbers)
@@ -103,12 +103,7 @@ class ShapesWorld(Dataset[dict[str, Any]]):
 
     def attributes(self, index: int) -> Attributes:
         """What the object of an item is (whether or not a photograph takes its place)."""
-        return self.combinations[self._combination(np.asarray([self._number(index)]))[0]]
-
-    def _number(self, index: int) -> int:
-        if not -self.length <= index < self.length:
-            raise IndexError(f"item {index} of a data set of {self.length}")
-        return int(index) % self.length
+        return self.combinations[self._combination(np.asarray([number_of(index, self.length)]))[0]]
 
     def _combination(self, numbers: NDArray[np.int64]) -> list[int]:
         n = len(self.combinations)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ldm.draws import uniform
+from ldm.draws import number_of, uniform
 from ldm.util import UserError, instantiate_from_config
 
 Array = NDArray[np.float32]
@@ -73,9 +73,7 @@ class SyntheticPictures(Dataset[dict[str, Any]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not -self.length <= index < self.length:
-            raise IndexError(f"item {index} of a data set of {self.length}")
-        number = int(index) % self.length
+        number = number_of(index, self.length)
         rng = np.random.default_rng([self.seed, number])
         make = pink_noise if number % 2 else dead_leaves
         return {"image": make(self.size, rng), "caption": ""}
