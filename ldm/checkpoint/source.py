@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ldm.released import how_to_get, is_released
 from ldm.util import UserError
 
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
@@ -58,7 +59,8 @@ class MappedFile:
                     raise UserError(f"'{path}' is empty (0 bytes); download or copy it again")
                 self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except FileNotFoundError as error:
-            raise UserError(f"there is no file '{path}'") from error
+            known = f"; {how_to_get(path)}" if is_released(path) else ""
+            raise UserError(f"there is no file '{path}'{known}") from error
         except OSError as error:
             raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
         self._bases = [torch.frombuffer(self.buffer, dtype=torch.uint8).data_ptr()]  # where the file lies in memory

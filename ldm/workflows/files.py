@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from ldm.checkpoint import diffusers_config
+from ldm.released import how_to_get
 from ldm.shipped import ROOT, TINY, here_or_shipped
 from ldm.util import UserError, find_beside, read_yaml
 
@@ -28,7 +29,7 @@ def find_model(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path
         raise UserError(f"--config '{config}' needs the weights that go with it: add --ckpt")
     ckpt = TINY / WEIGHTS if ckpt is None else here_or_shipped(ckpt)
     if not ckpt.exists():
-        raise UserError(f"there is no checkpoint '{ckpt}'")
+        raise UserError(f"there is no checkpoint '{ckpt}'; {how_to_get(ckpt)}")
     if config is None and ckpt.is_dir():
         return ckpt, OmegaConf.create({"model": diffusers_config(ckpt)})
     beside = ckpt.parent / CONFIG

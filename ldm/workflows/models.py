@@ -15,6 +15,7 @@ from ldm.building.kinds import MODULE
 from ldm.checkpoint import load_model
 from ldm.models.hooks import without_lightning
 from ldm.modules.cpu.packed import pack_for_inference
+from ldm.modules.encoders.base import TextEncoder
 from ldm.util import ConfigError, UserError, class_from_str, section
 from ldm.workflows.files import find_model
 
@@ -43,7 +44,8 @@ def open_model(
     packed (see ``ldm.modules.cpu.packed``): the same numbers but for rounding, sooner.
 
     Raises:
-        UserError: a file, the device or the precision does not fit, or the model is no latent diffusion model.
+        UserError: a file, the device or the precision does not fit, the text encoder's tokenizer cannot be had, or the
+            model is no latent diffusion model.
     """
     place = choose_device(device)
     if precision not in PRECISIONS:
@@ -53,6 +55,8 @@ def open_model(
     log.info("loading %s", ckpt)
     sections = {"model": node, "inference": document.get("inference")}
     model: Any = load_model(sections, ckpt, device=place, dtype=PRECISIONS[precision], ema=ema)
+    if isinstance(model.cond_stage_model, TextEncoder):
+        model.cond_stage_model.open_tokenizer()
     if place.type == "cpu":
         pack_for_inference(model)
     return model, dict(model.origin.inference)

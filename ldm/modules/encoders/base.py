@@ -232,6 +232,15 @@ class TextEncoder(AbstractEncoder):
     def initial_vector(self, token: int) -> Tensor:
         return self.vector_of(token)
 
+    def open_tokenizer(self) -> None:
+        """Read the tokenizer's files now and not at the first prompt, so that a missing one is told before any work.
+
+        Raises:
+            UserError: they cannot be found, or do not go with this encoder.
+        """
+        if self.tokenizer is not None:
+            _ = self.tokenizer.unknown
+
     def freeze(self) -> None:
         """No gradients, and evaluation mode for good: a later ``train()`` on a parent does not reach this module."""
         self.frozen = True
