@@ -66,6 +66,21 @@ def sites(
     return Sites(tuple(name for name in candidates if name in found), "residual" if kind == "residual" else "attend")
 
 
+def by_resolution(
+    unet: nn.Module, pattern: str | int | Sequence[str | int] = "*", kind: str = "cross"
+) -> dict[int, Sites]:
+    """The layers of a pattern by how much smaller than the latent their feature maps are: 1, 2, 4, ...
+
+    Raises:
+        UserError: as ``sites``.
+    """
+    found, factors = sites(unet, pattern, kind), _factors(uncompiled(unet))
+    parted: dict[int, list[str]] = {}
+    for name in found:
+        parted.setdefault(factors[_block(name)], []).append(name)
+    return {factor: Sites(tuple(parted[factor]), found.seam) for factor in sorted(parted)}
+
+
 def late_decoder(unet: Any) -> str:
     """The pattern of the later half of the decoder: blocks 6 to 11 of Stable Diffusion, 2 and 3 of four."""
     count = len(uncompiled(unet).output_blocks)

@@ -6,7 +6,7 @@ rows are those of its tensors, of which some may have one row for all; how many 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,11 @@ def expand_condition(cond: Any, batch: int) -> Any:
         return tensor if tensor.shape[0] == batch else tensor.expand(batch, *tensor.shape[1:])
 
     return _map(expand, cond)
+
+
+def take_rows(cond: Any, rows: Sequence[int]) -> Any:
+    """Some rows of a condition that has one for each picture."""
+    return _map(lambda tensor: tensor[list(rows)], cond)
 
 
 def can_join(first: Any, second: Any) -> bool:
