@@ -7,6 +7,7 @@ to a file. ``applied`` puts some on a model within a ``with`` block, and leaves 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,6 +71,18 @@ class Addition(ABC):
             UserError: it was made for another model, or a scale means nothing to it. The model is then as it was.
         """
 
+    @classmethod
+    def attach_together(cls, model: Any, additions: Sequence[tuple[Any, float]]) -> Undo:
+        """Put several of this class on a model, each with its scale: one after another, unless a kind says otherwise.
+
+        Raises:
+            UserError: as ``attach``. The model is then as it was.
+        """
+        with contextlib.ExitStack() as undone:
+            for addition, scale in additions:
+                undone.callback(addition.attach(model, scale))
+            return undone.pop_all().close
+
 
 @contextlib.contextmanager
 def applied(model: Any, additions: Sequence[Addition], scales: Sequence[float] | None = None) -> Iterator[None]:
@@ -90,8 +103,8 @@ def applied(model: Any, additions: Sequence[Addition], scales: Sequence[float] |
     if len(wanted) != len(additions):
         raise UserError(f"there are {len(additions)} additions, but {len(wanted)} scales; give each its own")
     with contextlib.ExitStack() as undone:
-        for addition, scale in zip(additions, wanted, strict=True):
-            undone.callback(addition.attach(model, scale))
+        for kind, group in itertools.groupby(zip(additions, wanted, strict=True), key=lambda pair: type(pair[0])):
+            undone.callback(kind.attach_together(model, list(group)))
         yield
 
 
