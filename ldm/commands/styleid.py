@@ -29,6 +29,7 @@ def what_to_restyle(group: argparse._ArgumentGroup) -> None:
     add("--pairs", metavar="FILE", help="a line each: content, style, style, ...")
     add("--mask", "--masks", dest="masks", nargs="*", metavar="FILE",
         help="a mask for each style, or 'none' (those beside the content: <content>_mask.npy, _mask0.npy, ...)")
+    add("--no_masks", dest="masks", action="store_const", const=["none"], help="leave out the masks beside contents")
     add("--H", type=int, help="height in pixels; the middle of each picture is cut out (aspect kept, longest side 512)")
     add("--W", type=int, help="width in pixels; one of the two means a square")
     add("--crop", action="store_true", help="cut a square out of the middle, 512x512 or as --longest says")
@@ -39,14 +40,15 @@ def what_with(group: argparse._ArgumentGroup) -> None:
     """The options that say with what it is done, on what, and where results go."""
     add = group.add_argument
     add("--ckpt", metavar="FILE", help="weights in any format (the small model)")
-    add("--model_config", metavar="FILE", help="the model's YAML (config.yaml beside the weights)")
+    add("--config", "--model_config", dest="model_config", metavar="FILE",
+        help="the model's YAML (config.yaml beside the weights)")
     add("--precision", choices=["full", "autocast", "bf16", "fp16"], help="autocast: sampling is mixed on a GPU")
     add("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
     add("--precomputed", metavar="FOLDER", help='where inversions are kept (precomputed_feats); "" keeps none')
     add("--features", choices=["memory", "disk", "replay"], help="how features are kept (memory)")
     add("--feature_gb", type=float, metavar="GB", help="features kept in memory beside those in use (2)")
     add("--batch", type=int, metavar="N", help="contents of one style that are made together (1)")
-    add("--output_path", metavar="FOLDER", help="where results go (output)")
+    add("--outdir", "--output_path", dest="output_path", metavar="FOLDER", help="where results go (outputs/styleid)")
     add("--no_sheet", action="store_true", help="no contact sheet")
     add("--C", type=int, dest="channels", help=argparse.SUPPRESS)
     add("--f", type=int, dest="factor", help=argparse.SUPPRESS)

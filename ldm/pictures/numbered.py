@@ -1,9 +1,12 @@
-"""Pictures under running numbers, none of which is ever taken twice, however many programs write into a folder."""
+"""Names of results that are there already: pictures under running numbers, files with a number behind their name.
+
+The rule of all commands is that no result takes the place of another one.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +54,17 @@ def next_numbered_path(folder: StrPath, suffix: str = ".png", prefix: str = "", 
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.[^.]+")
     used = [int(m[1]) for p in (folder.iterdir() if folder.is_dir() else ()) if (m := pattern.fullmatch(p.name))]
     return folder / f"{prefix}{max(used, default=-1) + 1:0{digits}d}{suffix}"
+
+
+def free_path(path: StrPath, is_same: Callable[[Path], bool] = lambda path: False) -> Path:
+    """``path`` where nothing is there, or the same thing; else ``<stem>-2``, ``-3`` and on, the first that is so.
+
+    Args:
+        is_same: whether a file that exists is what is to be written, so that it may be written again.
+    """
+    path, number = Path(path), 1
+    while True:
+        place = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        if not place.exists() or is_same(place):
+            return place
+        number += 1

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ldm.util import atomic_write
+from ldm.pictures.images import read_parameters
+from ldm.util import UserError, atomic_write
 
 PROBES = 1024  # values of each weight that go into a model's fingerprint
 
@@ -60,3 +61,16 @@ def is_finished(picture: Path, record: Path, parameters: Mapping[str, Any]) -> b
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("parameters") == json.loads(json.dumps(dict(parameters)))
+
+
+def is_of(picture: Path, parameters: Mapping[str, Any]) -> bool:
+    """Whether a picture was made with exactly these parameters, by its record or, where that is not, by itself."""
+    return is_finished(picture, picture.with_suffix(".json"), parameters) or has_parameters(picture, parameters)
+
+
+def has_parameters(picture: Path, parameters: Mapping[str, Any]) -> bool:
+    """Whether these parameters are written in a picture."""
+    try:
+        return read_parameters(picture) == json.loads(json.dumps(dict(parameters)))
+    except UserError:
+        return False

@@ -123,7 +123,7 @@ def test_results_cannot_go_into_a_file(tmp_path: Path) -> None:
     file.touch()
     for place in (str(file), str(file / "below"), str(tmp_path / ("n" * 5000))):
         one_sentence(lambda place=place: read_request(Txt2ImgOptions(outdir=place)), "--outdir")
-        one_sentence(lambda place=place: checked(StyleIDOptions(output_path=place)), "--output_path")
+        one_sentence(lambda place=place: checked(StyleIDOptions(output_path=place)), "--outdir")
         one_sentence(lambda place=place: choose_run_folder(parse(["-l", place])[0]), "--logdir")
     one_sentence(lambda: choose_run_folder(parse(["-n", "n" * 5000, "-l", str(tmp_path)])[0]), "--name")
 

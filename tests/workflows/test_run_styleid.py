@@ -66,7 +66,12 @@ def test_no_arguments_mean_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("line", "masks"),
-    [("--mask", None), ("--masks a.npy b.npy", ["a.npy", "b.npy"]), ("--mask a.npy,b.npy", ["a.npy", "b.npy"])],
+    [
+        ("--mask", None),
+        ("--no_masks", ["none"]),
+        ("--masks a.npy b.npy", ["a.npy", "b.npy"]),
+        ("--mask a.npy,b.npy", ["a.npy", "b.npy"]),
+    ],
 )
 def test_masks_on_the_command_line(monkeypatch: pytest.MonkeyPatch, line: str, masks: list[str] | None) -> None:
     assert parsed(monkeypatch, *line.split()).masks == masks

@@ -111,8 +111,59 @@ def test_a_run_goes_on_where_it_stopped(
     picture(Path(str(options.sty)) / "t.png", 9)  # another picture under the old name
     assert [result.skipped for result in styleid(options, model)] == [True, True, False, False]
     assert not any(result.skipped for result in styleid(replace(options, T=1.4), model))
-    (Path(options.output_path) / "a_stylized_s.json").write_text("{")
-    assert [result.skipped for result in styleid(replace(options, T=1.4), model)] == [False, True, True, True]
+    (Path(options.output_path) / "a_stylized_s-2.json").write_text("{")
+    (Path(options.output_path) / "b_stylized_s-2.png").unlink()
+    assert [result.skipped for result in styleid(replace(options, T=1.4), model)] == [False, False, True, True]
+
+
+def test_results_of_other_parameters_and_their_sheet_stay(
+    options: StyleIDOptions, model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, alone = Path(options.output_path), one(options)
+    styleid(alone, model)
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(first) == {"a_stylized_s.png", "a_stylized_s.json", "contact_sheet.png"}
+    with caplog.at_level(logging.INFO):
+        (second,) = styleid(replace(alone, gamma=0.3), model)
+    assert second.path == out / "a_stylized_s-2.png" and "a_stylized_s.png is of other parameters" in caplog.text
+    assert {name: (out / name).read_bytes() for name in first} == first
+    assert {path.name for path in out.iterdir()} - set(first) == {
+        "a_stylized_s-2.png", "a_stylized_s-2.json", "contact_sheet-2.png",
+    }  # fmt: skip
+    for again, path in ((alone, "a_stylized_s.png"), (replace(alone, gamma=0.3), "a_stylized_s-2.png")):
+        (result,) = styleid(again, model)
+        assert result.skipped and result.path == out / path
+    assert len(list(out.iterdir())) == 6
+
+
+def test_a_picture_of_somebody_else_stays(options: StyleIDOptions, model: Any) -> None:
+    foreign = picture(Path(options.output_path) / "a_stylized_s.png", 7)
+    before = foreign.read_bytes()
+    (result,) = styleid(one(options, no_sheet=True), model)
+    assert result.path.name == "a_stylized_s-2.png" and foreign.read_bytes() == before
+
+
+def test_masks_beside_a_content_are_said_with_what_they_change(
+    options: StyleIDOptions, model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = np.zeros((32, 32), np.float32)
+    half[:, :16] = 1
+    np.save(f"{options.cnt}/a_mask.npy", half)
+    with caplog.at_level(logging.INFO):
+        masked = only(one(options, no_sheet=True, detail=0.0), model)
+    said = "using the masks that lie beside a.png (a_mask.npy), and with masks gamma is 0.2, T is 2; --no_masks"
+    assert said in caplog.text
+    caplog.clear()
+    plain = only(one(options, no_sheet=True, masks=["none"]), model)
+    assert "masks" not in caplog.text and not np.array_equal(plain, masked)
+
+
+def test_masks_of_an_earlier_number_are_named(options: StyleIDOptions, model: Any) -> None:
+    for name in ("a_mask.npy", "a_mask0.npy"):
+        np.save(f"{options.cnt}/{name}", np.ones((32, 32), np.float32))
+    with pytest.raises(UserError, match=r"2 mask\(s\) \(a_mask\.npy, a_mask0\.npy\) for 1 style\(s\); remove"):
+        styleid(one(options), model)
+    assert not Path(options.output_path).exists()
 
 
 def test_a_cache_that_does_not_fit_is_made_again_and_that_is_said(

@@ -19,7 +19,7 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
     Raises:
         UserError: a value beyond its range.
     """
-    writable_folder(options.output_path, "--output_path")
+    writable_folder(options.output_path, "--outdir")
     check_gamma(GAMMA if options.gamma is None else options.gamma)
     check_temperature(T_ONE if options.T is None else options.T)
     for gamma in options.gammas or ():

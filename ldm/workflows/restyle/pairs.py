@@ -98,12 +98,16 @@ def check_masks(content: Path, masks: Sequence[Path], styles: int, exact: bool =
     Raises:
         UserError: see there.
     """
+    named = f"{len(masks)} mask(s) ({', '.join(mask.name for mask in masks)})"
     if len(masks) > styles:
-        raise UserError(f"more masks than styles: '{content}' has {len(masks)} masks for {styles} style(s)")
+        raise UserError(
+            f"more masks than styles: '{content}' has {named} for {styles} style(s); remove those that are not meant, "
+            "name those that are with --masks, or leave all out with --no_masks"
+        )
     if masks and len(masks) < styles and (exact or len(masks) > 1):
         raise UserError(
-            f"'{content}' has {len(masks)} mask(s) for {styles} styles: give each style a mask, "
-            "or say in a file for --pairs which styles are meant"
+            f"'{content}' has {named} for {styles} styles: give each style a mask, say in a file for --pairs which "
+            "styles are meant, or leave masks out with --no_masks"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 from ldm.shipped import SAMPLES
 from ldm.util import UserError
 from ldm.workflows.restyle.pairs import Pair, make_pairs, pictures_at, read_pairs, shard
-from ldm.workflows.restyle.recipe import Recipe
+from ldm.workflows.restyle.recipe import DETAIL_MASKED, GAMMA_MASKED, T_MASKED, Recipe
 
 NO_MASKS = ("none",)
+SAID = 3  # contents whose masks are named
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -26,7 +30,7 @@ class StyleIDOptions(Recipe):
     model_config: str | None = None
     ckpt: str | None = None  # None: the small model of this repository
     precision: str = "autocast"  # autocast (mixed on a GPU, but for the inversion), full, bf16, fp16
-    output_path: str = "output"
+    output_path: str = "outputs/styleid"
 
     pairs: str | None = None  # a file: content, style, style, ... a line
     device: str | None = None  # None: a GPU if there is one
@@ -58,3 +62,18 @@ def find_pairs(options: StyleIDOptions, environment: Mapping[str, str] | None = 
     styles = pictures_at(SAMPLES / "sty" if options.sty is None else options.sty, "style")
     everything = make_pairs(contents, styles, files)
     return everything, shard(everything, environment or {})
+
+
+def say_masks(options: StyleIDOptions, pairs: Sequence[Pair]) -> None:
+    """Log which masks were found beside contents, since they change what is made and how."""
+    masked = {pair.content: pair.masks for pair in pairs if pair.masks}
+    if options.masks is not None or not masked:
+        return
+    named = [f"{content.name} ({', '.join(mask.name for mask in masks)})" for content, masks in masked.items()]
+    rest = f" and of {len(named) - SAID} more" if len(named) > SAID else ""
+    usual = {"gamma": GAMMA_MASKED, "T": T_MASKED, "detail": DETAIL_MASKED}
+    left = ", ".join(f"{name} is {value:g}" for name, value in usual.items() if getattr(options, name) is None)
+    log.info(
+        "using the masks that lie beside %s%s%s; --no_masks leaves them out",
+        ", ".join(named[:SAID]), rest, f", and with masks {left}" if left else "",
+    )  # fmt: skip

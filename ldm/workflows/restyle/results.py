@@ -10,8 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from ldm.pictures.images import save_image
+from ldm.pictures.numbered import free_path
 from ldm.workflows.memory import peak_memory
-from ldm.workflows.record import is_finished, write_record
+from ldm.workflows.record import is_finished, is_of, write_record
 from ldm.workflows.restyle.jobs import Job
 from ldm.workflows.restyle.pairs import Pair
 from ldm.workflows.restyle.plan import StyleIDOptions
@@ -33,16 +34,20 @@ class Result:
 
 def finished(options: StyleIDOptions, jobs: Sequence[Job]) -> dict[Pair, Result]:
     """Those that are there already, made with exactly the parameters that are asked for; they are named."""
-    out = Path(options.output_path)
     found = {}
     for job in jobs:
-        picture, record = out / f"{job.pair.name}.png", out / f"{job.pair.name}.json"
-        if is_finished(picture, record, job.parameters):
+        picture = place_of(options, job)
+        if is_finished(picture, picture.with_suffix(".json"), job.parameters):
             found[job.pair] = Result(job.pair, picture, skipped=True)
     if found:
         names = ", ".join(pair.name for pair in list(found)[:NAMED]) + (", ..." if len(found) > NAMED else "")
         log.info("skipped, because finished: %d of %d (%s)", len(found), len(jobs), names)
     return found
+
+
+def place_of(options: StyleIDOptions, job: Job) -> Path:
+    """Where a job's result is or will be: ``<name>.png``; ``<name>-2.png`` and on beside those of other parameters."""
+    return free_path(Path(options.output_path) / f"{job.pair.name}.png", lambda path: is_of(path, job.parameters))
 
 
 def save_result(options: StyleIDOptions, setting: Setting, job: Job, image: Image.Image, seconds: float) -> Result:
@@ -51,7 +56,9 @@ def save_result(options: StyleIDOptions, setting: Setting, job: Job, image: Imag
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    path = Path(options.output_path) / f"{job.pair.name}.png"
+    path = place_of(options, job)
+    if path.stem != job.pair.name:
+        log.info("%s.png is of other parameters and stays; the new one is %s", job.pair.name, path.name)
     save_image(image, path, job.parameters)
     about = {
         "result": path.name,

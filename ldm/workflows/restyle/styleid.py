@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.contact_sheet import contact_sheet
 from ldm.workflows.restyle.features import make_cache
 from ldm.workflows.restyle.group import groups, restyle
-from ldm.workflows.restyle.jobs import in_short, make_jobs
-from ldm.workflows.restyle.plan import StyleIDOptions, find_pairs
+from ldm.workflows.restyle.jobs import Job, in_short, make_jobs
+from ldm.workflows.restyle.pairs import Pair
+from ldm.workflows.restyle.plan import StyleIDOptions, find_pairs, say_masks
+from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.results import Result, finished, save_result
-from ldm.workflows.restyle.setting import make_setting
+from ldm.workflows.restyle.setting import Setting, make_setting
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.watch import Watch, until_cancelled
 
@@ -33,8 +37,9 @@ SHEET = "contact_sheet.png"
 def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | None = None) -> list[Result]:
     """Restyle every content with every style (or the pairs of a file), save the pictures, and say where they are.
 
-    Each result is ``<output_path>/<content>_stylized_<style>.png`` with a JSON file of that name beside it. A result
-    whose JSON has exactly the parameters that are asked for is finished and skipped. With RANK and WORLD_SIZE in the
+    Each result is ``<output_path>/<content>_stylized_<style>.png`` with a JSON file of that name beside it; where a
+    result of other parameters has that name, it stays, and the new one gets the next number. A result whose JSON has
+    exactly the parameters that are asked for is finished and skipped. With RANK and WORLD_SIZE in the
     environment (torchrun) this process makes its share of the pairs.
 
     Args:
@@ -50,6 +55,7 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
     watch = watch or Watch()
     options = checked(options)
     everything, pairs = find_pairs(options, os.environ)
+    say_masks(options, everything)
     studio = Studio.of(model, options.precision) if model is not None else open_studio(
         options.ckpt, options.model_config, device=options.device, precision=options.precision
     )  # fmt: skip
@@ -71,9 +77,8 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
                     results[job.pair] = save_result(options, setting, job, image, seconds)
                     watch.result(results[job.pair])
                 bar.update(len(group))
-    out = Path(options.output_path)
     if not options.no_sheet:
-        contact_sheet(everything, out, out / SHEET)
+        save_sheet(options, setting, everything, jobs, results)
     skipped = sum(result.skipped for result in results.values())
     log.info(
         "%d made, %d skipped in %.1f s; %d pictures inverted, %d inversions read; peak memory %s",
@@ -82,3 +87,33 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
     if problems:
         raise UserError(in_short(problems))
     return [results[job.pair] for job in jobs if job.pair in results]
+
+
+def save_sheet(
+    options: StyleIDOptions,
+    setting: Setting,
+    pairs: Sequence[Pair],
+    jobs: Sequence[Job],
+    results: Mapping[Pair, Result],
+) -> None:
+    """The sheet of all pairs; of those that other processes make (torchrun), their newest pictures so far.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    out = Path(options.output_path)
+    paths = {pair: results[pair].path for pair in pairs if pair in results}
+    for pair in pairs:
+        there = [out / f"{pair.name}.png", *out.glob(f"{glob.escape(pair.name)}-[0-9].png")]
+        there = [path for path in there if path.is_file()]
+        if pair not in paths and there:
+            paths[pair] = max(there, key=lambda path: path.stat().st_mtime)
+    alone = len({job.pair for job in jobs}) == len(pairs)
+    about = {
+        "pairs": [pair.name for pair in pairs],
+        "recipe": Recipe.of(options).parameters(),
+        "size": [options.H, options.W, options.longest, options.crop],
+        **setting.about(),
+        "results": [job.parameters for job in jobs] if alone else None,
+    }
+    contact_sheet(pairs, paths, out / SHEET, about)
