@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from ldm.checkpoint import load_weights, read_state_dict
 from ldm.modules.encoders.aligner import save_aligner
 from ldm.modules.encoders.multilingual import MultilingualEncoder
+from ldm.runs import given_or_latest, is_latest
 from ldm.util import UserError, atomic_write, instantiate_from_config, read_yaml, run_command
 
 ENCODER = "multilingual"
@@ -71,7 +72,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args()
-    made = export(options.run, options.folder, options.precision, options.ckpt)
+    run = given_or_latest(options.run).parent.parent if is_latest(options.run) else options.run
+    made = export(run, options.folder, options.precision, options.ckpt)
     files = [file for path in made for file in (path.iterdir() if path.is_dir() else [path])]
     size = sum(file.stat().st_size for file in files) / 2**20
     print(f"{' and '.join(map(str, made))}: {size:.1f} MB")

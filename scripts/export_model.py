@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ldm.checkpoint import read_state_dict, save_state_dict
+from ldm.runs import given_or_latest
 from ldm.util import UserError, run_command
 
 TRAINING_ONLY = re.compile(r"(^|\.)(model_ema|loss)\.")
@@ -55,13 +56,14 @@ def export(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="a checkpoint of any format")
+    parser.add_argument("source", type=Path, help="a checkpoint of any format, or latest:NAME of a run")
     parser.add_argument("target", type=Path, help="a .safetensors or .ckpt file")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
     parser.add_argument("--first_stage", type=Path, help="checkpoint of an autoencoder to take instead")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args()
-    weights = export(options.source, options.target, options.precision, options.first_stage)
+    first_stage = options.first_stage and given_or_latest(options.first_stage)
+    weights = export(given_or_latest(options.source), options.target, options.precision, first_stage)
     print(f"{options.target}: {len(weights)} tensors, {options.target.stat().st_size / 2**20:.1f} MB")
 
 

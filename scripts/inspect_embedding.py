@@ -25,6 +25,7 @@ from ldm.checkpoint import EmbeddingFile, read_embedding
 from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.bert import BERTTokenizer
 from ldm.modules.encoders.subword import SubwordTokenizer
+from ldm.runs import WORDS, given_or_latest
 from ldm.util import UserError, printable, run_command
 from ldm.workflows.text_encoder import open_text_encoder
 
@@ -113,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.nearest < 1:
         raise UserError(f"--nearest must be at least 1, got {options.nearest}")
-    for path in options.files:
+    for path in (given_or_latest(one, WORDS) for one in options.files):
         file = read_embedding(path)
         encoder = encoder_for(file, options.ckpt, options.config)
         if encoder is None and options.init_word is not None:

@@ -17,6 +17,7 @@ from ldm.checkpoint import EmbeddingFile
 from ldm.checkpoint.embedding_sources import Source, parse_source, read_embeddings
 from ldm.checkpoint.embeddings import PER_LAYER, PER_TIMESTEP, read_about
 from ldm.modules.encoders.base import TextEncoder
+from ldm.runs import ADAPTERS, given_or_latest
 from ldm.util import UserError
 
 
@@ -42,7 +43,7 @@ def read_additions(
     """
     additions: list[Addition] = []
     if adapter_path:
-        additions.append(TextAdapters.read(adapter_path, model))
+        additions.append(TextAdapters.read(given_or_latest(adapter_path, ADAPTERS), model))
     sources = [embedding_path] if isinstance(embedding_path, str) else list(embedding_path or ())
     if sources:
         additions += read_words(sources, model.cond_stage_model)

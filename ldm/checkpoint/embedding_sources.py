@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.checkpoint.embeddings import PER_LAYER, EmbeddingFile, read_embedding
+from ldm.runs import WORDS, given_or_latest
 from ldm.util import UserError
 
 Ask = Callable[[str, str], str]  # placeholder that is taken, file -> another name for it
@@ -23,21 +24,23 @@ class Source:
 def parse_source(text: str) -> Source:
     """``path``, ``path=new`` for a file with one placeholder, or ``path=old:new,old2:new2``.
 
+    The path may be ``latest`` or ``latest:NAME``, see ``ldm.runs``.
+
     A file whose own name contains ``=`` is recognised by being there.
 
     Raises:
-        UserError: a name is empty.
+        UserError: a name is empty, or there is no such run.
     """
     path, equals, names = text.rpartition("=")
     if not equals or Path(text).exists():
-        return Source(Path(text), {})
+        return Source(given_or_latest(text, WORDS), {})
     if ":" in names:
         pairs = {old: new.strip() for old, _, new in (part.partition(":") for part in names.split(","))}
     else:
         pairs = {"": names.strip()}
     if not path or not all(pairs.values()):
         raise UserError(f"'{text}' should be a file, 'file=<new name>' or 'file=<old>:<new>,<old>:<new>'")
-    return Source(Path(path), pairs)
+    return Source(given_or_latest(path, WORDS), pairs)
 
 
 def read_source(source: Source) -> EmbeddingFile:

@@ -21,7 +21,8 @@ def parse() -> argparse.Namespace:
     add("--skip_save", action="store_true", help="no single pictures")
     add("--ckpt", "--ckpt_path", dest="ckpt", metavar="FILE", help="weights in any format (the small model)")
     add("--config", metavar="FILE", help="the model's YAML (config.yaml beside the weights)")
-    add("--embedding_path", nargs="+", metavar="FILE[=NAME]", help="files of learned words; NAME renames the word")
+    add("--embedding_path", nargs="+", metavar="FILE[=NAME]",
+        help="files of learned words, or latest[:RUN]; NAME renames the word")
     add("--adapter_path", metavar="FILE", help="adapters of the text encoder that were learned with the words")
     add("--ddim_steps", "--steps", dest="steps", type=int, metavar="N", help="sampling steps (50, or as the YAML says)")
     add("--sampler", help="ddim, plms, euler, euler_ancestral or dpm_solver (ddim, or as the YAML says)")

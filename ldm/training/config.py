@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ldm.building.interpolation import check_interpolations, hide_environment, show_environment
+from ldm.runs import WORDS, given_or_latest
 from ldm.util import ConfigError, read_yaml
 
 PERSONALIZATION = "model.params.personalization_config.params"
@@ -66,10 +67,11 @@ def apply_personalization(config: DictConfig, options: argparse.Namespace) -> No
         for name in ("train", "validation"):
             if OmegaConf.select(config, f"data.params.{name}") is not None:
                 OmegaConf.update(config, f"data.params.{name}.params.data_root", options.data_root, force_add=True)
+    words = options.embedding_manager_ckpt or None
     values = {
         "initializer_words": [options.init_word] if options.init_word else None,
         "placeholder_strings": [options.placeholder_string] if options.placeholder_string else None,
-        "embedding_manager_ckpt": options.embedding_manager_ckpt or None,
+        "embedding_manager_ckpt": words and str(given_or_latest(words, WORDS, options.logdir)),
     }
     for name, value in values.items():
         if value is None:

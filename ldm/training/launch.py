@@ -18,6 +18,7 @@ from torch import nn
 
 from ldm.building.kinds import CALLBACK, DATA_MODULE, LOGGER, MODULE
 from ldm.checkpoint import load_weights
+from ldm.runs import LAST, given_or_latest
 from ldm.training import legacy
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
 from ldm.training.checkpoints import AtomicCheckpointIO, TrainCheckpoint
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
 def starting_weights(options: argparse.Namespace, lightning: DictConfig) -> str:
     """The checkpoint that a run begins from; empty for none. The run's configuration keeps the path."""
     if options.actual_resume:
-        lightning.actual_resume = str(Path(options.actual_resume).resolve())
+        lightning.actual_resume = str(given_or_latest(options.actual_resume, LAST, options.logdir).resolve())
     return lightning.get("actual_resume") or ""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.checkpoint import is_lightning_checkpoint
+from ldm.runs import LAST, given_or_latest
 from ldm.util import UserError, writable_folder
 
 
@@ -47,7 +48,7 @@ def choose_run_folder(options: argparse.Namespace) -> RunFolder:
 def _resumed(options: argparse.Namespace, now: str) -> RunFolder:
     if options.name:
         raise UserError("--name and --resume exclude each other: a resumed run keeps its folder")
-    given = Path(options.resume)
+    given = given_or_latest(options.resume, LAST, options.logdir)
     if not given.exists():
         raise UserError(f"--resume: there is no '{given}'; give a run folder or a checkpoint inside one")
     checkpoint = given if given.is_file() else given / "checkpoints" / "last.ckpt"

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ldm.checkpoint import diffusers_config
 from ldm.released import how_to_get
+from ldm.runs import LAST, given_or_latest, is_latest
 from ldm.shipped import ROOT, TINY, here_or_shipped
 from ldm.util import UserError, find_beside, read_yaml
 
@@ -27,6 +28,10 @@ def find_model(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path
     """
     if ckpt is None and config is not None:
         raise UserError(f"--config '{config}' needs the weights that go with it: add --ckpt")
+    if ckpt is not None and is_latest(ckpt):
+        ckpt, run_config = of_latest_run(ckpt)
+        if config is None:
+            return ckpt, with_parts(read_yaml(run_config, False), run_config.parent)
     ckpt = TINY / WEIGHTS if ckpt is None else here_or_shipped(ckpt)
     if not ckpt.exists():
         raise UserError(f"there is no checkpoint '{ckpt}'; {how_to_get(ckpt)}")
@@ -37,7 +42,24 @@ def find_model(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path
         raise UserError(f"'{ckpt}' needs its configuration: add --config, or put it beside as '{CONFIG}'")
     named = config is not None
     config = beside if config is None else here_or_shipped(config)
-    document = read_yaml(config, named)
+    return ckpt, with_parts(read_yaml(config, named), config.parent)
+
+
+def with_parts(document: DictConfig, folder: Path) -> DictConfig:
+    """A document with the paths in it found beside it, in this folder, or among the project's own files."""
     for part in PARTS:
-        find_beside(document, f"model.params.cond_stage_config.params.{part}", config.parent, Path.cwd(), ROOT)
-    return ckpt, document
+        find_beside(document, f"model.params.cond_stage_config.params.{part}", folder, Path.cwd(), ROOT)
+    return document
+
+
+def of_latest_run(text: str | Path) -> tuple[Path, Path]:
+    """The last checkpoint of the newest run that was meant, and the YAML that the run kept of itself.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    ckpt = given_or_latest(text, LAST)
+    kept = sorted(ckpt.parent.parent.glob("configs/*-project.yaml"))
+    if not kept:
+        raise UserError(f"the run '{ckpt.parent.parent}' has kept no configuration: give '{ckpt}' with --config")
+    return ckpt, kept[-1]
