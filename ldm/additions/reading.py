@@ -1,4 +1,7 @@
-"""Additions from the files that a person names: ``path``, ``path=<new name>``, ``path=<old>:<new>``."""
+"""Additions from the files that a person names.
+
+Words: ``path``, ``path=<new name>``, ``path=<old>:<new>``; LoRAs: ``path``, ``path=<scale>``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 
 from ldm.additions.base import Addition
 from ldm.additions.layered_words import LayeredEmbeddingManager
+from ldm.additions.lora.lora import INTERPOLATE, Lora
+from ldm.additions.lora.scales import Scales, parse_lora
 from ldm.additions.text_adapters import TextAdapters
 from ldm.additions.timed_words import TimedEmbeddingManager
 from ldm.additions.vocabulary import Words
@@ -17,7 +22,7 @@ from ldm.checkpoint import EmbeddingFile
 from ldm.checkpoint.embedding_sources import Source, parse_source, read_embeddings
 from ldm.checkpoint.embeddings import PER_LAYER, PER_TIMESTEP, read_about
 from ldm.modules.encoders.base import TextEncoder
-from ldm.runs import ADAPTERS, given_or_latest
+from ldm.runs import ADAPTERS, LORAS, given_or_latest
 from ldm.util import UserError
 
 
@@ -25,6 +30,8 @@ def read_additions(
     model: Any,
     embedding_path: str | Sequence[str] | None = None,
     adapter_path: str | os.PathLike[str] | None = None,
+    lora: str | Sequence[str] | None = None,
+    dora: str = INTERPOLATE,
 ) -> list[Addition]:
     """What the files hold, for a model; the model itself is not changed (see ``applied``).
 
@@ -32,22 +39,86 @@ def read_additions(
         model: a LatentDiffusion, whose text encoder the files must fit.
         embedding_path: files of learned words of any kind; ``=`` renames what is inside.
         adapter_path: a file of text adapters.
+        lora: LoRA files or folders, each with a scale or without one; see ``ldm.additions.lora.scales.parse_lora``.
+        dora: how scales act with DoRA, see ``Lora.read``.
 
     Returns:
-        The adapters, if any, then the words: ordinary ones of all files as one addition, each other file as one.
-        ``files`` of these say which file a word is from.
+        The LoRAs; the adapters, if any; then the words: ordinary ones of all files as one addition, each other file
+        as one, and those that lie in LoRA files. ``files`` of these say which file a word is from.
 
     Raises:
         UserError: a file is no embedding, was made for another encoder, or two files have one placeholder; or the model
             is not conditioned by text.
     """
+    loras = read_loras(model, [parse_lora(text) for text in as_list(lora)], dora)
+    return [*loras, *read_others(model, embedding_path, adapter_path, loras)]
+
+
+def read_others(
+    model: Any,
+    embedding_path: str | Sequence[str] | None,
+    adapter_path: str | os.PathLike[str] | None,
+    loras: Sequence[Lora],
+) -> list[Addition]:
+    """What is no LoRA: adapters, words, and the words in the files of LoRAs.
+
+    Raises:
+        UserError: as ``read_additions``.
+    """
     additions: list[Addition] = []
     if adapter_path:
         additions.append(TextAdapters.read(given_or_latest(adapter_path, ADAPTERS), model))
-    sources = [embedding_path] if isinstance(embedding_path, str) else list(embedding_path or ())
-    if sources:
-        additions += read_words(sources, model.cond_stage_model)
-    return additions
+    sources = as_list(embedding_path)
+    words = read_words(sources, model.cond_stage_model) if sources else []
+    words += words_of(loras, model.cond_stage_model)
+    _check_names(words)
+    return [*additions, *words]
+
+
+def as_list(given: str | Sequence[str] | None) -> list[str]:
+    """One text, several, or none, as a list."""
+    return [given] if isinstance(given, str) else list(given or ())
+
+
+def read_loras(
+    model: Any, sources: Sequence[tuple[Path, Scales]], dora: str = INTERPOLATE, strict: bool = True
+) -> list[Lora]:
+    """LoRAs of files, each read once however often it is named.
+
+    Args:
+        strict: refuse scales for what a file does not change.
+
+    Raises:
+        UserError: as ``Lora.read``.
+    """
+    read: dict[Path, Lora] = {}
+    found = []
+    for given, scales in sources:
+        path = given_or_latest(given, LORAS)
+        if path not in read:
+            read[path] = Lora.read(path, model, dora=dora)
+        found.append(read[path].scaled(scales))
+        if strict:
+            found[-1].check_scales()
+    return found
+
+
+def words_of(loras: Sequence[Lora], encoder: Any) -> list[Words]:
+    """The words that lie in the files of LoRAs, for a text encoder.
+
+    Raises:
+        UserError: they are for another encoder.
+    """
+    found: list[Words] = []
+    for path, words in {lora.file.path: lora.file.words for lora in loras}.items():
+        if not words:
+            continue
+        if not isinstance(encoder, TextEncoder):
+            raise UserError(f"the model takes no text, so it has no use for the words of '{path}'")
+        file = EmbeddingFile({name: value.float() for name, value in words.items()}, {"name": next(iter(words))})
+        file.check_width(encoder.width, origin=path)
+        found.append(_made(EmbeddingManager(encoder), {path: file}).to(encoder.device).eval())
+    return found
 
 
 def read_words(sources: Sequence[str], encoder: Any) -> list[Words]:

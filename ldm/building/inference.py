@@ -18,6 +18,8 @@ TYPES: dict[str, Any] = {
     "eta": float,
     "width": int,
     "height": int,
+    "lora": str | list[str],
+    "lora_dir": str,
 }
 
 

@@ -38,10 +38,14 @@ def what_to_restyle(group: argparse._ArgumentGroup) -> None:
 
 def what_with(group: argparse._ArgumentGroup) -> None:
     """The options that say with what it is done, on what, and where results go."""
+    from ldm.additions.lora.lora import DORA_RULES
+
     add = group.add_argument
     add("--ckpt", metavar="FILE", help="weights in any format (the small model)")
     add("--config", "--model_config", dest="model_config", metavar="FILE",
         help="the model's YAML (config.yaml beside the weights)")
+    add("--lora", nargs="+", metavar="FILE[=SCALE]", help="LoRA files that are on the model while it restyles")
+    add("--lora_dora", choices=DORA_RULES, help="how other scales than 1 act with DoRA (interpolate)")
     add("--precision", choices=["full", "autocast", "bf16", "fp16"], help="autocast: sampling is mixed on a GPU")
     add("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
     add("--precomputed", metavar="FOLDER", help='where inversions are kept (precomputed_feats); "" keeps none')

@@ -10,6 +10,8 @@ from ldm.util import run_command
 
 def parse() -> argparse.Namespace:
     """Only what was given; the defaults are those of ``ldm.workflows.txt2img.Txt2ImgOptions``."""
+    from ldm.additions.lora.lora import DORA_RULES
+
     parser = argparse.ArgumentParser(description="Make pictures from prompts.", argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add("--prompt", help="what to draw")
@@ -24,6 +26,9 @@ def parse() -> argparse.Namespace:
     add("--embedding_path", nargs="+", metavar="FILE[=NAME]",
         help="files of learned words, or latest[:RUN]; NAME renames the word")
     add("--adapter_path", metavar="FILE", help="adapters of the text encoder that were learned with the words")
+    add("--lora", nargs="+", metavar="FILE[=SCALE]", help="LoRA files; a prompt calls further ones by <lora:name:0.8>")
+    add("--lora_dir", metavar="FOLDER", help="where <lora:name:0.8> looks for files (models/lora)")
+    add("--lora_dora", choices=DORA_RULES, help="how other scales than 1 act with DoRA (interpolate)")
     add("--ddim_steps", "--steps", dest="steps", type=int, metavar="N", help="sampling steps (50, or as the YAML says)")
     add("--sampler", help="ddim, plms, euler, euler_ancestral or dpm_solver (ddim, or as the YAML says)")
     add("--plms", dest="sampler", action="store_const", const="plms", help="the same as --sampler plms")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ldm.additions.lora.scales import parse_lora
 from ldm.checkpoint import diffusers_config
 from ldm.released import how_to_get
 from ldm.runs import LAST, given_or_latest, is_latest
@@ -49,7 +50,18 @@ def with_parts(document: DictConfig, folder: Path) -> DictConfig:
     """A document with the paths in it found beside it, in this folder, or among the project's own files."""
     for part in PARTS:
         find_beside(document, f"model.params.cond_stage_config.params.{part}", folder, Path.cwd(), ROOT)
+    _find_loras(document, folder)
     return document
+
+
+def _find_loras(document: DictConfig, folder: Path) -> None:
+    """Make the LoRAs under ``inference:`` those beside the YAML, where they are there; each may have a scale."""
+    named = OmegaConf.select(document, "inference.lora")
+    if isinstance(named, str | ListConfig):
+        texts = [named] if isinstance(named, str) else [str(text) for text in named]
+        beside = [str(folder / text) if (folder / parse_lora(text)[0]).exists() else text for text in texts]
+        OmegaConf.update(document, "inference.lora", beside)
+    find_beside(document, "inference.lora_dir", folder)
 
 
 def of_latest_run(text: str | Path) -> tuple[Path, Path]:

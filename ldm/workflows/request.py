@@ -10,6 +10,7 @@ from ldm.models.diffusion.sampling import step_rule
 from ldm.texts import check_text, read_lines
 from ldm.util import UserError, writable_folder
 from ldm.workflows.batches import Batch, batches, settled_seed
+from ldm.workflows.lora_calls import calls_in, without_calls
 
 PROMPT = "a red circle on a blue background"
 
@@ -32,6 +33,9 @@ class Txt2ImgOptions:
     config: str | None = None  # None: config.yaml beside the checkpoint
     embedding_path: str | Sequence[str] | None = None  # files of learned words; "path=<new>" renames the one inside
     adapter_path: str | None = None  # adapters of the text encoder that were learned with the words
+    lora: str | Sequence[str] | None = None  # LoRA files: FILE, FILE=0.8, FILE=0.8@output_blocks
+    lora_dir: str | None = None  # where <lora:name:0.8> in prompts looks for files; models/lora
+    lora_dora: str = "interpolate"  # how scales other than 1 act with DoRA; producer: as its maker's program has it
     steps: int | None = None  # 50
     sampler: str | None = None  # ddim
     eta: float = 0.0  # fresh noise in DDIM: 0 none, 1 as DDPM
@@ -60,9 +64,14 @@ class Request:
     batches: list[Batch]
 
     @property
+    def read_prompts(self) -> list[str]:
+        """The prompts as the encoder reads them: without the LoRAs that they call."""
+        return [without_calls(prompt) for prompt in self.prompts]
+
+    @property
     def texts(self) -> list[str]:
         """All that is read: the prompts, and the negative one where there is one."""
-        return [*self.prompts, *filter(None, [self.negative_prompt])]
+        return [*self.read_prompts, *filter(None, [self.negative_prompt])]
 
 
 def read_request(options: Txt2ImgOptions) -> Request:
@@ -90,7 +99,11 @@ def read_request(options: Txt2ImgOptions) -> Request:
         raise UserError(f"the prompt file '{options.from_file}' is empty; it should hold one prompt a line")
     for text, what in ((prompts[0], "the prompt"), (options.negative_prompt, "the negative prompt")):
         check_text(text, what)
+    if calls_in(options.negative_prompt):
+        raise UserError("a LoRA is called in the prompt, not in the negative one, where it has no meaning")
     row = prompts * options.n_samples if options.from_file is None else prompts
     seed = settled_seed(options.seed, pictures=options.n_iter * len(row))
+    for prompt in prompts:
+        calls_in(prompt)
     made = batches(row, options.n_samples, options.n_iter, seed, options.fixed_code)
     return Request(prompts, options.negative_prompt, seed, list(made))

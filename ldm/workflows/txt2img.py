@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from PIL.Image import Image
 
 from ldm.additions.base import applied
-from ldm.additions.reading import read_additions
+from ldm.additions.reading import read_others
 from ldm.pictures.images import make_grid
 from ldm.pictures.numbered import save_numbered
 from ldm.workflows.generate import generate
 from ldm.workflows.languages import speaking
 from ldm.workflows.learned_words import report_words
+from ldm.workflows.loras import read_all, worn
 from ldm.workflows.plan import make_plan
 from ldm.workflows.request import Txt2ImgOptions, read_request
 from ldm.workflows.studio import Studio, open_studio
@@ -57,21 +59,24 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
     plan = make_plan(options, studio)
     made: list[Made] = []
     with studio.lock, until_cancelled():
-        additions = read_additions(studio.model, options.embedding_path, options.adapter_path)
-        with applied(studio.model, additions), speaking(studio.model, options.lang, request.prompts):
+        loras = read_all(options, studio, request.prompts)
+        additions = read_others(studio.model, options.embedding_path, options.adapter_path, loras.everything)
+        with applied(studio.model, additions), speaking(studio.model, options.lang, request.read_prompts):
             report_words(studio.model, additions, request.texts)
-            for batch in request.batches:
-                watch.check()
-                images = generate(studio, plan, batch, watch, progress=options.progress)
-                for image, prompt, seed in zip(images, batch.prompts, batch.seeds, strict=True):
-                    about = {"prompt": prompt, "seed": seed, **asdict(plan)}
-                    path = None if options.skip_save else save_numbered(image, Path(options.outdir) / "samples", about)
-                    made.append(Made(image, prompt, seed, path))
-                    watch.result(made[-1])
+            with contextlib.closing(worn(studio.model, loras, request.batches)) as parts:
+                for batch, read in parts:
+                    watch.check()
+                    images = generate(studio, plan, read, watch, progress=options.progress)
+                    for image, prompt, seed in zip(images, batch.prompts, batch.seeds, strict=True):
+                        about = {"prompt": prompt, "seed": seed, **asdict(plan), **loras.about(prompt)}
+                        folder = Path(options.outdir) / "samples"
+                        path = None if options.skip_save else save_numbered(image, folder, about)
+                        made.append(Made(image, prompt, seed, path))
+                        watch.result(made[-1])
     images = [one.image for one in made]
     if images and not options.skip_grid:
         prompts = request.prompts if len(request.prompts) > 1 else request.prompts[0]
-        about = {"prompt": prompts, "seed": request.seed, **asdict(plan)}
+        about = {"prompt": prompts, "seed": request.seed, **asdict(plan), **loras.about(*request.prompts)}
         sheet = make_grid(images, columns=options.n_rows or options.n_samples)
         save_numbered(sheet, options.outdir, about, prefix="grid-", digits=4)
     return images

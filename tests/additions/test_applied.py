@@ -21,6 +21,7 @@ from ldm.models.diffusion.sampling import sample
 from ldm.modules.cpu.packed import pack_for_inference
 from ldm.modules.encoders.post_BERT import AdapterBERTEmbedder
 from ldm.util import UserError
+from tests.additions.lora.files import write_lora
 from tests.models.small_words import small_model
 
 LAYERS = 4
@@ -69,6 +70,7 @@ def files(folder: Path, model: Any) -> dict[str, dict[str, Any]]:
         },
         "timed": {"embedding_path": words_file(folder / "timed.safetensors", encoder, "*", TimedEmbeddingManager)},
         "adapters": {"adapter_path": adapters_file(folder / "adapters.safetensors", encoder)},
+        "lora": {"lora": write_lora(folder / "lora.safetensors", model)},
     }
 
 
@@ -104,7 +106,7 @@ def picture(model: Any, prompts: Sequence[str] = tuple(PROMPTS)) -> Tensor:
     return model.decode_first_stage(latents)
 
 
-@pytest.mark.parametrize("kind", ["words", "layered", "timed", "adapters"])
+@pytest.mark.parametrize("kind", ["words", "layered", "timed", "adapters", "lora"])
 def test_a_model_is_afterwards_what_it_was(model: Any, tmp_path: Path, kind: str) -> None:
     given = files(tmp_path, model)[kind]
     plain = picture(model)
@@ -114,7 +116,8 @@ def test_a_model_is_afterwards_what_it_was(model: Any, tmp_path: Path, kind: str
     with applied(model, additions):
         changed = picture(model)
     assert not torch.allclose(changed[0], plain[0], atol=1e-3)
-    assert torch.allclose(changed[1], plain[1], atol=1e-5) != (kind == "adapters"), "a prompt without the word"
+    has_words = kind not in ("adapters", "lora")
+    assert torch.allclose(changed[1], plain[1], atol=1e-5) == has_words, "a prompt without the word"
     assert_same(before, snapshot(model))
     assert torch.equal(picture(model), plain)
     with applied(model, additions):
@@ -145,7 +148,7 @@ def test_an_error_inside_takes_everything_off(model: Any, tmp_path: Path) -> Non
     additions = [one for given in files(tmp_path, model).values() for one in read_additions(model, **given)]
     with pytest.raises(ZeroDivisionError), applied(model, additions):
         raise ZeroDivisionError
-    with pytest.raises(UserError, match="4 additions, but 1 scales"), applied(model, additions, [1.0]):
+    with pytest.raises(UserError, match="5 additions, but 1 scales"), applied(model, additions, [1.0]):
         pass
     wrong = LayeredEmbeddingManager(model.cond_stage_model, LAYERS + 1, placeholder_strings=["*"])
     with pytest.raises(UserError, match="'layers' must be 4"), applied(model, [*additions[:1], wrong]):

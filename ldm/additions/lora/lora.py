@@ -25,6 +25,7 @@ from ldm.util import UserError, printable
 log = logging.getLogger(__name__)
 
 MODELS_OF_WIDTH = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 1280: "LDM text-to-image", 2048: "SDXL"}
+INTERPOLATE, PRODUCER = DORA_RULES = ("interpolate", "producer")
 SHOWN = 3  # names of modules in a message
 
 
@@ -76,7 +77,7 @@ class Lora(Addition):
 
     @classmethod
     def read(
-        cls, path: str | os.PathLike[str], model: Any, scales: Scales | None = None, dora: str = "interpolate"
+        cls, path: str | os.PathLike[str], model: Any, scales: Scales | None = None, dora: str = INTERPOLATE
     ) -> Lora:
         """The LoRA of a file, for a model, which is not changed. What matches nothing is reported in the log.
 
@@ -92,14 +93,27 @@ class Lora(Addition):
         check_model(file, modules, model)
         if missing or file.unknown:
             log.warning("%s", report_missing(file, missing))
-        rule: DoraRule = "interpolate" if dora == "interpolate" else "lycoris" if file.family == "kohya" else "peft"
-        if dora not in ("interpolate", "producer"):
-            raise UserError(f"unknown rule '{dora}' for scales of DoRA; known: interpolate, producer")
-        lora = cls(file, modules, scales, rule)
-        nowhere = lora.scales.unmatched({module.place.weight for module in modules})
-        if nowhere is not None:
-            raise UserError(f"'{path}' changes nothing in '{nowhere}'; its scale would have no effect")
+        if dora not in DORA_RULES:
+            raise UserError(f"unknown rule '{dora}' for scales of DoRA; known: {', '.join(DORA_RULES)}")
+        theirs: DoraRule = "lycoris" if file.family == "kohya" else "peft"
+        lora = cls(file, modules, scales, theirs if dora == PRODUCER else "interpolate")
+        lora.check_scales()
         return lora
+
+    def scaled(self, scales: Scales) -> Lora:
+        """The same file at other scales; nothing is read again."""
+        return Lora(self.file, self.modules, scales, self.dora)
+
+    def check_scales(self) -> None:
+        """Raises UserError: a scale is for what the file does not change."""
+        nowhere = self.scales.unmatched({module.place.weight for module in self.modules})
+        if nowhere is not None:
+            raise UserError(f"'{self.file.path}' changes nothing in '{nowhere}'; its scale would have no effect")
+
+    @property
+    def label(self) -> str:
+        """The file and its scale, for records."""
+        return f"{self.file.path.name}={self.scales}"
 
     def learned(self) -> Sequence[nn.Parameter]:
         return []

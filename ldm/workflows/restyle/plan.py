@@ -29,6 +29,8 @@ class StyleIDOptions(Recipe):
     precomputed: str = "precomputed_feats"  # folder of inversions; "": none is kept
     model_config: str | None = None
     ckpt: str | None = None  # None: the small model of this repository
+    lora: Sequence[str] | None = None  # LoRA files: FILE, FILE=0.8, FILE=0.8@output_blocks
+    lora_dora: str = "interpolate"  # how scales other than 1 act with DoRA
     precision: str = "autocast"  # autocast (mixed on a GPU, but for the inversion), full, bf16, fp16
     output_path: str = "outputs/styleid"
 

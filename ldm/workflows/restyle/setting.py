@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ class Setting:
         detail: the residual blocks that it changes.
         timesteps: what the network is told in sampling, the noisiest first.
         context: the empty prompt, of one row.
+        loras: what is on the model, as records name it.
     """
 
     studio: Studio
@@ -36,6 +37,7 @@ class Setting:
     timesteps: tuple[float, ...]
     sizing: Sizing
     context: Any
+    loras: tuple[str, ...] = ()
 
     @property
     def model(self) -> Any:
@@ -43,11 +45,12 @@ class Setting:
 
     def about(self) -> dict[str, str]:
         """What everything that the model computes depends on."""
-        return {"model": self.fingerprint, "precision": self.studio.effective_precision}
+        about = {"model": self.fingerprint, "precision": self.studio.effective_precision}
+        return about | ({"loras": ", ".join(self.loras)} if self.loras else {})
 
 
-def make_setting(options: StyleIDOptions, studio: Studio) -> Setting:
-    """Settle layers, steps and sizes for a model.
+def make_setting(options: StyleIDOptions, studio: Studio, loras: Sequence[str] = ()) -> Setting:
+    """Settle layers, steps and sizes for a model, on which LoRAs may be.
 
     Raises:
         UserError: an option does not fit it.
@@ -65,6 +68,7 @@ def make_setting(options: StyleIDOptions, studio: Studio) -> Setting:
         timesteps=tuple(sampled_timesteps(options, model.schedule)),
         sizing=sizing_for(model, options.H, options.W, options.crop, options.longest or usual_side(studio.inference)),
         context=context,
+        loras=tuple(loras),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ldm.util import UserError
+from ldm.workflows.loras import wearing
 from ldm.workflows.memory import peak_memory
 from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.contact_sheet import contact_sheet
@@ -60,8 +61,8 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
         options.ckpt, options.model_config, device=options.device, precision=options.precision
     )  # fmt: skip
     quiet = not options.progress or os.environ.get("RANK", "0") != "0"
-    with studio.lock:
-        setting = make_setting(options, studio)
+    with studio.lock, wearing(options, studio) as loras:
+        setting = make_setting(options, studio, loras)
         jobs, problems = make_jobs(options, setting, pairs)
         results = finished(options, jobs)
         todo = [job for job in jobs if job.pair not in results]

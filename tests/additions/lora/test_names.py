@@ -64,7 +64,8 @@ def test_open_clip_has_q_k_and_v_in_rows_of_one_weight(tmp_path: Path, level: st
     sizes = {"embed_dim": 8, "width": width, "heads": 2, "layers": layers, "vocab_size": 32}
     encoder = FrozenOpenCLIPEmbedder(arch="tiny", config=sizes)
     names = [f"self_attn.{part}_proj" for part in ("q", "k", "v", "out")] + list(shapes)
-    file, changed = {}, {}
+    file: dict[str, torch.Tensor] = {}
+    changed: dict[str, torch.Tensor] = {}
     for layer in range(layers):
         for name in names:
             rows, columns = shapes.get(name, (1, 1))
