@@ -9,6 +9,7 @@ from typing import Any
 from ldm.models.diffusion.sampling import step_rule
 from ldm.pictures.images import check_size
 from ldm.util import UserError
+from ldm.workflows.expectations import report_size
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio
 
@@ -63,6 +64,7 @@ def make_plan(options: Txt2ImgOptions, studio: Studio) -> Plan:
         precision=studio.precision,
     )
     check_size(plan.width, plan.height, factor)
+    report_size((plan.width, plan.height), (int(usual["width"]), int(usual["height"])))
     step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)
     if plan.negative_prompt and plan.guidance_scale == 1:
         log.warning("the negative prompt is not used: guidance with scale 1 leads away from nothing; give a --scale")

@@ -13,9 +13,10 @@ from ldm.additions.base import applied
 from ldm.additions.reading import read_others
 from ldm.pictures.images import make_grid
 from ldm.pictures.numbered import save_numbered
+from ldm.workflows.expectations import report_prompts
 from ldm.workflows.generate import generate
 from ldm.workflows.languages import speaking
-from ldm.workflows.learned_words import report_words
+from ldm.workflows.learned_words import files_of, report_words
 from ldm.workflows.loras import read_all, worn
 from ldm.workflows.plan import make_plan
 from ldm.workflows.request import Txt2ImgOptions, read_request
@@ -63,6 +64,7 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
         additions = read_others(studio.model, options.embedding_path, options.adapter_path, loras.everything)
         with applied(studio.model, additions), speaking(studio.model, options.lang, request.read_prompts):
             report_words(studio.model, additions, request.texts)
+            report_prompts(studio.model, request.texts, files_of(additions))
             with contextlib.closing(worn(studio.model, loras, request.batches)) as parts:
                 for batch, read in parts:
                     watch.check()

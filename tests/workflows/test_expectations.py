@@ -1,0 +1,83 @@
+"""What is said before pictures come: words that are not known, signs of other programs, odd sizes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ldm.checkpoint import EmbeddingFile, write_embedding
+from ldm.modules.encoders.modules import BERTEmbedder
+from ldm.workflows.expectations import report_size, unknown_words
+from ldm.workflows.prompt_syntax import not_understood
+from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+from tests.helpers import ROOT
+
+
+def said(model: Any, caplog: pytest.LogCaptureFixture, **options: Any) -> str:
+    caplog.clear()
+    given = {"n_samples": 1, "steps": 1, "skip_save": True, "skip_grid": True, "progress": False, **options}
+    with caplog.at_level(logging.WARNING):
+        txt2img(Txt2ImgOptions(**given), model)
+    return caplog.text
+
+
+def test_words_that_the_vocabulary_lacks_are_named(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    text = said(model, caplog, prompt="a watercolour of a Fox, red", negative_prompt="mud")
+    assert "no word for 'watercolour', 'of', 'Fox': in 'a watercolour of a Fox, red'" in text
+    assert "no word for 'mud'" in text
+    assert "no word" not in said(model, caplog, prompt="a Red circle, on a blue background")
+
+
+def test_learned_words_are_known(model: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    path = tmp_path / "cat.safetensors"
+    write_embedding(path, EmbeddingFile({"<cat-toy>": torch.ones(1, 16)}))
+    assert not said(model, caplog, prompt="a red <cat-toy>", embedding_path=str(path))
+
+
+def test_the_small_model_names_what_it_cannot_draw() -> None:
+    encoder = BERTEmbedder(8, 1, 390, tokenizer=str(ROOT / "models/ldm/tiny/vocab.txt"))
+    assert unknown_words(encoder, "a watercolour of a fox between a small red star and Nanshan") == [
+        "watercolour", "fox", "Nanshan",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a", "파란 배경 위의 빨간 별", "()", "3 %"])
+def test_what_is_no_unknown_english_word(text: str) -> None:
+    encoder = BERTEmbedder(8, 1, 390, tokenizer=str(ROOT / "models/ldm/tiny/vocab.txt"))
+    assert unknown_words(encoder, text) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "signs"),
+    [
+        ("a (red:1.3) circle", ["(red:1.3)"]),
+        ("a [red] ((blue)) circle <lyco:style:0.8>", ["<lyco:style:0.8>", "[red]", "((blue))"]),
+        ("{red|blue} circle AND square", ["{red|blue}", "AND"]),
+        ("a circle (red, not blue) and a square: 3", []),
+    ],
+)
+def test_signs_of_other_programs(model: Any, caplog: pytest.LogCaptureFixture, prompt: str, signs: list[str]) -> None:
+    assert list(not_understood(prompt)) == signs
+    text = said(model, caplog, prompt=prompt)
+    assert all(f"'{sign}' " in text for sign in signs) and ("in other programs" in text) == bool(signs)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [((64, 64), ""), ((32, 48), "twice"), ((16, 32), "cut off"), ((32, 40), "")],
+)
+def test_a_size_far_from_the_training_says_what_to_expect(
+    caplog: pytest.LogCaptureFixture, size: tuple[int, int], words: str
+) -> None:
+    trained = (64, 64) if size == (64, 64) else (32, 32)
+    report_size(size, trained)
+    assert (words in caplog.text) if words else not caplog.text
+
+
+def test_the_command_says_it(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    text = said(model, caplog, height=48, width=64)
+    assert "64x48 is far from the 32x32 that this model is for: things often come twice, or fall apart" in text
