@@ -119,11 +119,14 @@ class Words(Addition, nn.Module):
 
     def row_of(self, prompt: str) -> list[int]:
         """The ids of a prompt as the encoder sees it: each learned word takes as many places as it has vectors."""
-        tokens = self.embedder.tokenize(prompt, self.placeholders)
+        return self.expanded(self.embedder.tokenize(prompt, self.placeholders))[0].tolist()
+
+    def expanded(self, tokens: Tensor) -> Tensor:
+        """Token ids [B, N] with each learned word in as many places as it has vectors; rows keep their length."""
         with self.paused():
             counts = {self.token(name): value.shape[-2] for name, value in self.at().items()}
         source, _ = expansion(tokens, counts)
-        return tokens.gather(1, source)[0].tolist()
+        return tokens.gather(1, source)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

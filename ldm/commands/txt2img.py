@@ -11,6 +11,8 @@ from ldm.util import run_command
 def parse() -> argparse.Namespace:
     """Only what was given; the defaults are those of ``ldm.workflows.txt2img.Txt2ImgOptions``."""
     from ldm.additions.lora.lora import DORA_RULES
+    from ldm.workflows.guide.options import GuideOptions
+    from ldm.workflows.options import add_flags
 
     parser = argparse.ArgumentParser(description="Make pictures from prompts.", argument_default=argparse.SUPPRESS)
     add = parser.add_argument
@@ -46,6 +48,7 @@ def parse() -> argparse.Namespace:
     add("--n_rows", type=int, help="columns of the sheet (n_samples)")
     add("--precision", choices=["full", "autocast", "bf16", "fp16"], help="autocast: mixed on a GPU, full on a CPU")
     add("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+    add_flags(parser.add_argument_group("guidance by attention, see docs/guidance.md"), GuideOptions)
     add("--trust_config", action="store_true", help="the YAML beside the weights may name classes of any package")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()

@@ -269,13 +269,13 @@ def make_grid(
         top = gap + number // columns * (height + strip + gap)
         sheet.paste(image.convert("RGB"), (left + (width - image.width) // 2, top + (height - image.height) // 2))
         if text:
-            draw.multiline_text((left, top + height), text, fill="black", font=_font(), spacing=2)
+            draw.multiline_text((left, top + height), text, fill="black", font=label_font(), spacing=2)
     return sheet
 
 
 def _wrap(text: str, width: int) -> str:
     """Break a label between words (anywhere in a word that is too long) so that it fits the width in pixels."""
-    font, lines = _font(), [""]
+    font, lines = label_font(), [""]
     for word in re.findall(r"\S+\s*", text):
         if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:
             lines.append("")
@@ -287,7 +287,7 @@ def _wrap(text: str, width: int) -> str:
 
 
 @cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def label_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """A font of the system that has Korean and Chinese letters, where there is one; Pillow's own otherwise."""
     for name in WIDE_FONTS:
         try:

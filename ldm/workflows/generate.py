@@ -8,19 +8,34 @@ import torch
 from PIL.Image import Image
 
 from ldm.models.diffusion.noise import ImageNoise
-from ldm.models.diffusion.sampling import sample
+from ldm.models.diffusion.sampling import sample, step_rule
 from ldm.workflows.batches import Batch
+from ldm.workflows.guide.steer import Steered, Steering
 from ldm.workflows.pictures import pictures_of
 from ldm.workflows.plan import Plan
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
 
 
-@torch.no_grad()
 def generate(
     studio: Studio, plan: Plan, batch: Batch, watch: Watch[Any] | None = None, progress: bool = False
 ) -> list[Image]:
-    """The pictures of one batch. Each depends on its prompt, its seed and the plan alone.
+    """The pictures of one batch; see ``generate_guided``."""
+    return generate_guided(studio, plan, batch, None, watch, progress)[0]
+
+
+@torch.no_grad()
+def generate_guided(
+    studio: Studio,
+    plan: Plan,
+    batch: Batch,
+    guide: Steered | None,
+    watch: Watch[Any] | None = None,
+    progress: bool = False,
+) -> tuple[list[Image], Steering]:
+    """The pictures of one batch, and how their guidance by attention went.
+
+    Each picture depends on its prompt, its seed, the plan and the guidance alone.
 
     Raises:
         UserError: the model needs more than a prompt; or what came out is not finite, see ``ldm.workflows.pictures``.
@@ -32,6 +47,8 @@ def generate(
     noise = ImageNoise(batch.seeds)
     with studio.mixed():
         condition = model.condition(batch.prompts, size=shape[1:])
+        steps = len(step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)) - 1
+        steering = Steering() if guide is None else guide.on(model, condition, batch.prompts, steps)
         uncond = None if plan.guidance_scale == 1 else model.unconditional(condition, plan.negative_prompt)
         latents = sample(
             model,
@@ -43,7 +60,8 @@ def generate(
             uncond=uncond,
             eta=plan.eta,
             noise=lambda: noise.draw(shape),
+            before=steering.before,
             callback=(watch or Watch()).steps(model, "sampling"),
             progress=progress,
         )
-    return pictures_of(studio, latents)
+    return pictures_of(studio, latents), steering

@@ -76,3 +76,9 @@ def usual_settings(studio: Studio) -> dict[str, Any]:
     size, factor = studio.model.image_size, studio.model.first_stage_model.factor
     height, width = (size, size) if isinstance(size, int) else size
     return {**DEFAULTS, "height": int(height) * factor, "width": int(width) * factor, **studio.inference}
+
+
+def latent_size(studio: Studio, plan: Plan) -> tuple[int, int]:
+    """(height, width) of the latents of a plan's pictures."""
+    factor = studio.model.first_stage_model.factor
+    return plan.height // factor, plan.width // factor

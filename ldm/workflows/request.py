@@ -10,13 +10,15 @@ from ldm.models.diffusion.sampling import step_rule
 from ldm.texts import check_text, read_lines
 from ldm.util import UserError, writable_folder
 from ldm.workflows.batches import Batch, batches, settled_seed
+from ldm.workflows.guide.options import GuideOptions
+from ldm.workflows.guide.reading import Guide, read_guide
 from ldm.workflows.lora_calls import calls_in, without_calls
 
 PROMPT = "a red circle on a blue background"
 
 
 @dataclass
-class Txt2ImgOptions:
+class Txt2ImgOptions(GuideOptions):
     """What to make, how, and where to put it. None means: as the model's YAML says under ``inference:``, else usual.
 
     Each picture has a seed of its own, ``seed`` + its number, so that it can be made again alone.
@@ -62,6 +64,7 @@ class Request:
     negative_prompt: str
     seed: int
     batches: list[Batch]
+    guide: Guide | None = None  # by attention
 
     @property
     def read_prompts(self) -> list[str]:
@@ -82,9 +85,11 @@ def read_request(options: Txt2ImgOptions) -> Request:
 
     Raises:
         UserError: an unknown sampler or language, an eta that the sampler does not take, a count below 1, a seed that
-            no generator takes, a prompt or file of prompts that is no text, or an ``outdir`` that is a file.
+            no generator takes, a prompt or file of prompts that is no text, boxes that are none, or an ``outdir`` that
+            is a file.
     """
     check_language(options.lang, "auto")
+    guide = read_guide(options)
     if options.sampler is not None:
         step_rule(options.sampler, options.eta)
     for name in ("n_iter", "n_samples"):
@@ -106,4 +111,4 @@ def read_request(options: Txt2ImgOptions) -> Request:
     for prompt in prompts:
         calls_in(prompt)
     made = batches(row, options.n_samples, options.n_iter, seed, options.fixed_code)
-    return Request(prompts, options.negative_prompt, seed, list(made))
+    return Request(prompts, options.negative_prompt, seed, list(made), guide)

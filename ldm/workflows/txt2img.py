@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ from PIL.Image import Image
 
 from ldm.additions.base import applied
 from ldm.additions.reading import read_others
-from ldm.pictures.images import make_grid
+from ldm.pictures.images import make_grid, save_image
 from ldm.pictures.numbered import save_numbered
+from ldm.util import writable_folder
 from ldm.workflows.expectations import report_prompts
-from ldm.workflows.generate import generate
+from ldm.workflows.generate import generate_guided
+from ldm.workflows.guide.boxed import with_boxes
+from ldm.workflows.guide.steer import steered
+from ldm.workflows.guide.wishes import Wish
 from ldm.workflows.languages import speaking
 from ldm.workflows.learned_words import files_of, report_words
 from ldm.workflows.loras import read_all, worn
-from ldm.workflows.plan import make_plan
+from ldm.workflows.plan import latent_size, make_plan
 from ldm.workflows.request import Txt2ImgOptions, read_request
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.watch import Watch, until_cancelled
@@ -34,14 +39,16 @@ class Made:
     prompt: str
     seed: int
     path: Path | None
+    boxed: Image | None = None  # with the boxes that were asked for over it
 
 
 def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | None = None) -> list[Image]:
     """Make pictures from prompts, save them with their parameters, and return them in order.
 
-    Files are ``<outdir>/samples/00000.png`` and on, and ``<outdir>/grid-0000.png``; none is ever overwritten. A picture
-    is saved as soon as its batch is done, so an interruption loses one batch at most. Learned words and adapters are on
-    the model for this request only.
+    Files are ``<outdir>/samples/00000.png`` and on, and ``<outdir>/grid-0000.png``; none is ever overwritten. With
+    ``boxes`` the same pictures with the boxes over them are ``<outdir>/boxes/00000.png`` and on. A picture is saved as
+    soon as its batch is done, so an interruption loses one batch at most. Learned words and adapters are on the model
+    for this request only.
 
     Args:
         options: see ``Txt2ImgOptions``.
@@ -65,15 +72,19 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
         with applied(studio.model, additions), speaking(studio.model, options.lang, request.read_prompts):
             report_words(studio.model, additions, request.texts)
             report_prompts(studio.model, request.texts, files_of(additions))
+            guide = None
+            if request.guide is not None:
+                guide = steered(request.guide, studio.model, request.read_prompts, latent_size(studio, plan))
             with contextlib.closing(worn(studio.model, loras, request.batches)) as parts:
                 for batch, read in parts:
                     watch.check()
-                    images = generate(studio, plan, read, watch, progress=options.progress)
-                    for image, prompt, seed in zip(images, batch.prompts, batch.seeds, strict=True):
-                        about = {"prompt": prompt, "seed": seed, **asdict(plan), **loras.about(prompt)}
-                        folder = Path(options.outdir) / "samples"
-                        path = None if options.skip_save else save_numbered(image, folder, about)
-                        made.append(Made(image, prompt, seed, path))
+                    images, steering = generate_guided(studio, plan, read, guide, watch, options.progress)
+                    for row, image in enumerate(images):
+                        guided = {} if guide is None else guide.about() | steering.about(row)
+                        about = {"prompt": batch.prompts[row], "seed": batch.seeds[row], **asdict(plan)}
+                        about |= {**loras.about(batch.prompts[row]), **guided}
+                        wishes = () if guide is None else guide.wishes_of(read.prompts[row])
+                        made.append(_finished(options, image, about, wishes))
                         watch.result(made[-1])
     images = [one.image for one in made]
     if images and not options.skip_grid:
@@ -82,3 +93,13 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
         sheet = make_grid(images, columns=options.n_rows or options.n_samples)
         save_numbered(sheet, options.outdir, about, prefix="grid-", digits=4)
     return images
+
+
+def _finished(options: Txt2ImgOptions, image: Image, about: Mapping[str, Any], wishes: Sequence[Wish]) -> Made:
+    """A picture with what it depends on, saved if pictures are."""
+    boxed = with_boxes(image, wishes) if wishes else None
+    path = None if options.skip_save else save_numbered(image, Path(options.outdir) / "samples", about)
+    if boxed is not None and path is not None:
+        beside = writable_folder(Path(options.outdir) / "boxes", "--outdir")
+        save_image(boxed, beside / path.name, about)
+    return Made(image, about["prompt"], about["seed"], path, boxed)

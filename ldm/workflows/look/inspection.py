@@ -16,6 +16,7 @@ from ldm.control.seam import Clock
 from ldm.modules.attention import scaled_dot_product_attention
 from ldm.pictures.sizing import Picture
 from ldm.util import UserError
+from ldm.workflows.guide.places import places
 from ldm.workflows.inversion.invert import unet_of
 
 MOST_SPOTS = 256
@@ -177,17 +178,7 @@ def word_positions(model: Any, prompt: str, word: str) -> list[int]:
     Raises:
         UserError: the model reads no text, or the prompt does not have the word.
     """
-    encoder = model.cond_stage_model
-    if getattr(encoder, "tokenizer", None) is None:
-        raise UserError("this model reads no text, so that no word can be looked for; --xy needs none")
-    learned = model.embedding_manager
-    tokens = encoder.tokenize(prompt)[0].tolist() if learned is None else learned.row_of(prompt)
-    known = learned is not None and word in learned.placeholders
-    pieces = [learned.token(word)] if known else encoder.tokenizer.pieces(word)
-    starts = [i for i in range(len(tokens)) if pieces and tokens[i : i + len(pieces)] == pieces]
-    if not starts:
-        raise UserError(f"the prompt '{prompt}' has no word '{word}'")
-    return [start + i for start in starts for i in range(len(pieces))]
+    return [place for occurrence in places(model, prompt, word) for place in occurrence]
 
 
 def short_layer(name: str) -> str:

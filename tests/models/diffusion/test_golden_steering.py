@@ -278,9 +278,11 @@ def test_excite_walks(excited: GoldenCase, name: str) -> None:
 
 
 def test_settings_that_mean_nothing() -> None:
-    for wrong in ({"scale": 0.0}, {"until": 1.5}, {"iterations": 0}, {"threshold": math.nan}):
+    layouts: list[dict[str, Any]] = [{"scale": 0.0}, {"until": 1.5}, {"iterations": 0}, {"threshold": math.nan}]
+    for wrong in layouts:
         with pytest.raises(UserError):
             LayoutSettings(**wrong)
-    for wrong in ({"scale": math.inf}, {"until": -0.1}, {"thresholds": {0.0: 2.0}}):
+    excites: list[dict[str, Any]] = [{"scale": math.inf}, {"until": -0.1}, {"thresholds": {0.0: 2.0}}]
+    for wrong in excites:
         with pytest.raises(UserError):
             ExciteSettings(**wrong)
