@@ -254,7 +254,7 @@ class AlignerTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         modules: list[nn.Module] = [self.aligner] + ([] if self.encoder is None else [self.encoder])
-        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        parameters = [p for module in modules for p in module.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate)
         if self.scheduler_config is None:
             return optimizer

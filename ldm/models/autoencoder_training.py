@@ -29,8 +29,15 @@ class TrainedAutoencoder(Hooked):
 
     With a loss that has a discriminator, both optimisers step on every batch (Lightning's manual optimisation), so
     that Lightning's ``global_step``, and with it ``max_steps``, advances by two a batch. The discriminator's
-    ``disc_start`` counts batches all the same.
+    ``disc_start`` counts batches all the same, or updates where gradients of several batches are added up.
+
+    Attributes:
+        accumulate_grad_batches: with a discriminator, batches whose gradients are added up for one update.
+        between_updates: whether the last batch completed one.
     """
+
+    accumulate_grad_batches = 1
+    between_updates = True
 
     quant_conv: nn.Conv2d  # between encoder and latent, and
     post_quant_conv: nn.Conv2d  # between latent and decoder: the subclasses make them
@@ -57,6 +64,7 @@ class TrainedAutoencoder(Hooked):
         self.adversarial = isinstance(self.loss, AdversarialLoss)
         self.automatic_optimization = not self.adversarial
         self.model_ema: LitEma | None = None
+        self._added = 0  # batches since the last update
         if colorize_nlabels is not None:
             self.register_buffer("colorize", torch.randn(3, colorize_nlabels, 1, 1, device="cpu"))
 
@@ -103,7 +111,7 @@ class TrainedAutoencoder(Hooked):
 
     @property
     def batches_seen(self) -> int:
-        """Training batches since the start of the run, resumed ones included."""
+        """Training batches, or updates of several, since the start of the run, resumed ones included."""
         return self.global_step // (2 if self.adversarial else 1)
 
     # ---- steps ----------------------------------------------------------------------------------------------------
@@ -119,19 +127,24 @@ class TrainedAutoencoder(Hooked):
             loss, log = self._loss(x, self.reconstruct(x), 0, "train")
             self._log_training("aeloss", loss, log)
             return loss
+        self._added += 1
+        self.between_updates = self._added == self.accumulate_grad_batches or self.trainer.is_last_batch
         for index, optimizer in enumerate(self._optimizers()):
             self.toggle_optimizer(optimizer)
             if index == 0:
                 step = self.batches_seen  # both optimisers of a batch are at the same step
                 parts = self.reconstruct(x)
             loss, log = self._loss(x, parts, index, "train", step)
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            optimizer.step()
+            self.manual_backward(loss / self.accumulate_grad_batches)
+            if self.between_updates:
+                optimizer.step()
+                optimizer.zero_grad()
             self.untoggle_optimizer(optimizer)
             self._log_training(("aeloss", "discloss")[index], loss, log)
-        self._step_schedulers()
-        self._update_average()
+        if self.between_updates:
+            self._added = 0
+            self._step_schedulers()
+            self._update_average()
         return None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -12,9 +12,19 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from ldm.checkpoint import read_file, write_file
 
 
+@runtime_checkable
+class AccumulatesByHand(Protocol):
+    """A model with several optimisers, which adds up the gradients of batches itself."""
+
+    accumulate_grad_batches: int
+    between_updates: bool
+
+
 def between_updates(trainer: pl.Trainer) -> bool:
     """Whether the last batch completed an optimizer step: gradients half accumulated are in no checkpoint."""
-    return not trainer.fit_loop._should_accumulate()
+    model = trainer.lightning_module
+    by_hand = isinstance(model, AccumulatesByHand) and not model.automatic_optimization
+    return model.between_updates if by_hand else not trainer.fit_loop._should_accumulate()
 
 
 class AtomicCheckpointIO(CheckpointIO):

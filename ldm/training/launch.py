@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
@@ -21,7 +22,7 @@ from ldm.checkpoint import load_weights
 from ldm.runs import LAST, given_or_latest
 from ldm.training import legacy
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
-from ldm.training.checkpoints import AtomicCheckpointIO, TrainCheckpoint
+from ldm.training.checkpoints import AccumulatesByHand, AtomicCheckpointIO, TrainCheckpoint
 from ldm.training.config import PERSONALIZATION, apply_personalization, check_placeholders, read_config, require
 from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.options import parse
@@ -77,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     data.setup("fit")
     trainer = make_trainer(options, run, config, lightning)
     setattr(model, "learning_rate", learning_rate(options, config, trainer))  # noqa: B010  (a plain float, no submodule)
+    train_by_hand(trainer, model)
     change_memory(model, lightning)
     convert_frozen(model, lightning)
     if options.train:
@@ -159,6 +161,17 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
         return pl.Trainer(logger=make_loggers(options, run, lightning), callbacks=callbacks, **settings)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError(f"lightning.trainer does not fit: {one_line(error)}") from error
+
+
+def train_by_hand(trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    """Where a model's optimisers take turns: it adds gradients up itself, and each turn leaves some parameters out."""
+    if model.automatic_optimization:
+        return
+    if isinstance(model, AccumulatesByHand):
+        model.accumulate_grad_batches = trainer.accumulate_grad_batches
+        trainer.accumulate_grad_batches = 1
+    if isinstance(trainer.strategy, DDPStrategy):
+        trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
 
 def make_callbacks(

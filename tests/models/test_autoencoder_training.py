@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ldm.models.autoencoder import AutoencoderKL, VQModel
+from ldm.training.checkpoints import between_updates
 from ldm.util import MissingPartError
 
 DDCONFIG: dict[str, Any] = {
@@ -167,3 +169,25 @@ def test_label_maps_are_shown_in_colours() -> None:
     shown = model.log_images({"image": torch.rand(2, 16, 16, 5)})
     assert shown["inputs"].shape == (2, 3, 16, 16)
     assert shown["inputs"].min() == -1 and shown["inputs"].max() == 1
+
+
+def test_gradients_of_several_batches_are_added_up(tmp_path: Path) -> None:
+    """Lightning itself does not where a discriminator takes turns; the last batches of an epoch are an update, too."""
+    model = kl(KL_GAN)
+    model.accumulate_grad_batches = 2
+    weights, complete = [model.encoder.conv_in.weight.detach().clone()], []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            weights.append(model.encoder.conv_in.weight.detach().clone())
+            complete.append(between_updates(trainer))
+
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, callbacks=[Look()],
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    batches: Any = [{"image": pictures()}] * 5
+    trainer.fit(model, DataLoader(batches, batch_size=None))
+    assert complete == [False, True, False, True, True]
+    assert [not torch.equal(a, b) for a, b in pairwise(weights)] == complete
+    assert trainer.global_step == 2 * 3 and model.batches_seen == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -240,6 +240,17 @@ class TextEncoder(AbstractEncoder):
         """
         if self.tokenizer is not None:
             _ = self.tokenizer.unknown
+
+    def unread_parameters(self) -> Iterable[nn.Parameter]:
+        """Weights that files have and no context depends on: there is nothing for them to learn."""
+        return ()
+
+    def requires_grad_(self, requires_grad: bool = True) -> TextEncoder:
+        """As usual, but what no context depends on never learns: several processes would wait for its gradient."""
+        super().requires_grad_(requires_grad)
+        for parameter in self.unread_parameters():
+            parameter.requires_grad_(False)
+        return self
 
     def freeze(self) -> None:
         """No gradients, and evaluation mode for good: a later ``train()`` on a parent does not reach this module."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -100,6 +100,9 @@ class TransformerEmbedder(TextEncoder):
     @property
     def max_length(self) -> int:
         return self.transformer.max_seq_len
+
+    def unread_parameters(self) -> Iterable[nn.Parameter]:
+        return self.transformer.to_logits.parameters()
 
     def encode_tokens(self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
         embedded = self.token_embedding(tokens.clamp(min=0))  # learned words may have negative ids

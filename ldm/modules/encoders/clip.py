@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +95,13 @@ class FrozenCLIPEmbedder(TextEncoder):
     @property
     def token_embedding(self) -> nn.Embedding:
         return self.transformer.text_model.embeddings.token_embedding
+
+    def unread_parameters(self) -> Iterable[nn.Parameter]:
+        if self.layer != "hidden":
+            return []
+        tower, depth = self.transformer.text_model, self.transformer.text_model.config.num_hidden_layers
+        used = self.layer_idx if self.layer_idx is not None and self.layer_idx >= 0 else depth + 1 + self.layer_idx
+        return [*tower.encoder.layers[used:].parameters(), *tower.final_layer_norm.parameters()]
 
     def encode_tokens(self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
         with _output_changed(self.token_embedding, embedding_manager):

@@ -51,6 +51,9 @@ class MultilingualEncoder(nn.Module):
         self.source = source
         self.tokenizer, model = _from_pretrained(source)
         self.model = model.get_encoder() if model.config.is_encoder_decoder else model
+        for name, parameter in self.model.named_parameters():
+            if name.startswith("pooler."):  # token states are all that is read, so there is nothing for it to learn
+                parameter.requires_grad_(False)
         limits = [self.tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", max_length)]
         self.max_length = int(min([max_length, *limits]))
         self.slot = self.tokenizer.mask_token or self.tokenizer.unk_token

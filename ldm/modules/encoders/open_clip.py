@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,11 @@ class FrozenOpenCLIPEmbedder(TextEncoder):
     @property
     def token_embedding(self) -> nn.Embedding:
         return self.model.token_embedding
+
+    def unread_parameters(self) -> Iterable[nn.Parameter]:
+        blocks = self.model.transformer.resblocks
+        left_out = blocks[len(blocks) - LAYERS[self.layer] :]
+        return [*left_out.parameters(), self.model.text_projection, self.model.logit_scale]
 
     def encode_tokens(self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
         return self.model(tokens, skip_last=LAYERS[self.layer], change=embedding_manager)
