@@ -15,10 +15,10 @@ MARKS = {
 }  # fmt: skip
 
 
-def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
-    """The lines of a text file without the spaces around them; blank ones are left out.
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """A text file, each line of it ended by LF.
 
-    A byte-order mark says what encoding it is; without one it is UTF-8. Only line ends (LF, CRLF, CR) end a line.
+    A byte-order mark says what encoding it is; without one it is UTF-8.
 
     Args:
         what: what the file is called in errors, such as "prompt file".
@@ -38,11 +38,22 @@ def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
         raise UserError(
             f"the {what} '{path}' is not in UTF-8 (line {line}): save it as UTF-8, or as UTF-16 with a byte-order mark"
         ) from error
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    broken = next((number for number, line in enumerate(lines, start=1) if "\0" in line), None)
-    if broken is not None:
-        raise UserError(f"the {what} '{path}' is no text: line {broken} has a NUL; save it as UTF-8")
-    return [line.strip() for line in lines if line.strip()]
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UserError(f"the {what} '{path}' is no text: line {line} has a NUL; save it as UTF-8")
+    return text
+
+
+def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
+    """The lines of a text file without the spaces around them; blank ones are left out.
+
+    Only line ends (LF, CRLF, CR) end a line.
+
+    Raises:
+        UserError: as ``read_text``.
+    """
+    return [line.strip() for line in read_text(path, what).split("\n") if line.strip()]
 
 
 def check_text(text: str, what: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ldm.checkpoint import read_metadata
 from ldm.modules.scorer import AttributeScorer
 from ldm.pictures.images import image_to_tensor, list_images, load_image, read_parameters
+from ldm.texts import read_lines
 from ldm.util import UserError, atomic_write, parse_json, run_command
 from ldm.world.attributes import Attributes
 from ldm.world.captions import parse
@@ -71,9 +72,7 @@ def prompts_of(files: Sequence[Path], listing: Path | None) -> list[str]:
         UserError: no such file, or a picture that carries no prompt.
     """
     if listing is not None:
-        if not listing.is_file():
-            raise UserError(f"there is no prompt file '{listing}'")
-        return [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return read_lines(listing, "prompt file")
     return [_prompt_inside(path) for path in files]
 
 
@@ -82,7 +81,7 @@ def _prompt_inside(path: Path) -> str:
     prompt = parameters.get("prompt") if isinstance(parameters, dict) else parameters
     if not isinstance(prompt, str) or not prompt.strip():
         raise UserError(f"'{path}' carries no prompt in its 'parameters' text: give the prompts with --prompts")
-    return prompt.strip().splitlines()[0]
+    return prompt.strip().split("\n")[0]
 
 
 def main() -> None:

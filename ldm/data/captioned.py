@@ -12,6 +12,7 @@ from ldm.data.folder import PictureFiles
 from ldm.draws import uniform
 from ldm.pictures.crops import check_crops, random_crop, whole_crop
 from ldm.pictures.images import list_images
+from ldm.texts import read_text
 from ldm.util import UserError, parse_json
 
 LISTING = "captions.jsonl"
@@ -96,10 +97,7 @@ def read_captions(folder: Path) -> dict[Path, str]:
 
 
 def _caption_file(path: Path) -> str:
-    try:
-        text = " ".join(path.read_text(encoding="utf-8-sig").split())
-    except UnicodeDecodeError as error:
-        raise UserError(f"the caption file '{path}' is not text in UTF-8") from error
+    text = " ".join(read_text(path, "caption file").split())
     if not text:
         raise UserError(f"the caption file '{path}' is empty")
     return text
@@ -107,12 +105,8 @@ def _caption_file(path: Path) -> str:
 
 def _from_listing(folder: Path) -> dict[Path, str]:
     listing = folder / LISTING
-    try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{listing}' is not text in UTF-8") from error
     captions: dict[Path, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(listing, "list of captions").split("\n"), 1):
         if line.strip():
             name, text = _entry(line, f"line {number} of '{listing}'")
             if not _is_file(folder / name):

@@ -19,6 +19,7 @@ from ldm.data.templates import KINDS, PER_IMAGE_WORDS, read_templates
 from ldm.draws import uniform
 from ldm.pictures.crops import check_crops, random_crop
 from ldm.pictures.images import centre_crop, image_to_array, list_images, load_image, readable_images
+from ldm.texts import read_lines
 from ldm.util import UserError
 
 INTERPOLATIONS = {
@@ -188,11 +189,9 @@ def captions_beside(picture: Path, placeholder: str) -> tuple[str, ...]:
         UserError: there is no such file, it is empty or not text, or the placeholder is not in every line.
     """
     path = picture.with_suffix(".txt")
-    try:
-        lines = [" ".join(line.split()) for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{picture.name}' needs a sentence in '{path}': {error}") from error
-    sentences = tuple(line for line in lines if line)
+    if not path.is_file():
+        raise UserError(f"'{picture.name}' needs a sentence in '{path}', which is not there")
+    sentences = tuple(" ".join(line.split()) for line in read_lines(path, "caption file"))
     if not sentences or not all(has_word(sentence, placeholder) for sentence in sentences):
         raise UserError(
             f"a sentence in '{path}' lacks the placeholder '{placeholder}'; 'a photo of {placeholder}' has it"

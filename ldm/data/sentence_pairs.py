@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ldm.languages import LANGUAGES, check_language, what_is_wrong
+from ldm.texts import read_text
 from ldm.util import UserError
 
 MIXED = "mixed"  # several languages in one sentence
@@ -53,13 +54,7 @@ def read_pairs(path: Path) -> list[dict[str, str]]:
     Raises:
         UserError: the file cannot be read, is not UTF-8, or a column or cell of it does not fit.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot read the sentence pairs '{path}': {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is not UTF-8 text, at byte {error.start}; save it as CSV in UTF-8") from error
-    lines = csv.reader(io.StringIO(text, newline=""))
+    lines = csv.reader(io.StringIO(read_text(path, "table of sentence pairs"), newline=""))
     rows = _rows(lines, path)
     header = [name.strip().lower() for name in next(rows, [])]
     columns = _columns(header, path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
+from ldm.texts import read_lines
 from ldm.util import UserError
 
 PER_IMAGE_WORDS = tuple("אבגדהוזחטיכלמנסעפצקרשת")  # one for each training picture, as the original has them
@@ -76,11 +76,7 @@ def read_templates(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str,
     where = "the templates"
     if isinstance(source, (str, os.PathLike)):
         where = f"the template file '{source}'"
-        try:
-            lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {where}: {error}") from error
-        sentences = tuple(line.strip() for line in lines if line.strip())
+        sentences = tuple(read_lines(source, "template file"))
     else:
         sentences = tuple(source)
     if not sentences:

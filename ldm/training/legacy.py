@@ -18,12 +18,15 @@ Settings = dict[str, Any]
 
 
 def _gpus(value: Any) -> Settings:
-    """``0,`` and ``[0]`` are device 0, ``2`` is any two, ``-1`` is all, 0 is none; without CUDA: the CPU."""
-    if value in (None, "", 0, "0"):
-        return {"accelerator": "cpu", "devices": 1} if value in (0, "0") else {}
+    """``0,``, ``[0]`` and 0 are device 0, ``2`` is any two, ``-1`` is all; without CUDA: the CPU."""
+    if value in (None, ""):
+        return {}
     if not torch.cuda.is_available():
         log.warning("gpus=%s was asked for, but this machine has no CUDA device: training on the CPU", value)
         return {"accelerator": "cpu", "devices": 1}
+    if value in (0, "0"):  # none at all to Lightning 1, which few people mean
+        log.warning("gpus=0 is taken as '0,': device 0; --accelerator cpu (without gpus) trains on the CPU")
+        return {"accelerator": "gpu", "devices": [0]}
     if isinstance(value, str) and "," in value:
         return {"accelerator": "gpu", "devices": [int(part) for part in value.split(",") if part.strip()]}
     return {"accelerator": "gpu", "devices": value if isinstance(value, list) else int(value)}

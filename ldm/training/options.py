@@ -12,6 +12,7 @@ from ldm.training.legacy import TRAINER_KEYS
 from ldm.util import UserError
 
 _CHANGE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=")
+_VALUE_FLAG = re.compile(r"--\w+(\.\w+)+")  # --a.b, whose value is the next word
 
 
 def _boolean(text: str) -> bool:
@@ -62,8 +63,16 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
         UserError: a flag that neither main.py nor the Trainer has, or one without its value.
     """
-    changes = [text for text in arguments if _CHANGE.match(text)]
-    options, rest = make_parser().parse_known_args([text for text in arguments if not _CHANGE.match(text)])
+    parser = make_parser()
+    need_a_value = {flag for action in parser._actions if action.nargs is None for flag in action.option_strings}
+
+    def is_change(place: int) -> bool:
+        before = arguments[place - 1] if place else ""
+        is_value = before in need_a_value or bool(_VALUE_FLAG.fullmatch(before))
+        return _CHANGE.match(arguments[place]) is not None and not is_value
+
+    changes = [text for place, text in enumerate(arguments) if is_change(place)]
+    options, rest = parser.parse_known_args([text for place, text in enumerate(arguments) if not is_change(place)])
     return options, [*_read_rest(rest), *changes]
 
 

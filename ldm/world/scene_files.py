@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ldm.texts import read_text
 from ldm.util import UserError, atomic_write
 from ldm.world.scene import Scene, Thing
 
@@ -31,9 +32,7 @@ def read_scenes(path: Path) -> list[Scene]:
     Raises:
         UserError: there is no such file, or a line is no scene of this world.
     """
-    if not path.is_file():
-        raise UserError(f"there is no file of scenes '{path}'")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, "file of scenes").split("\n")
     return [_scene(line, f"line {number} of '{path}'") for number, line in enumerate(lines, 1) if line.strip()]
 
 

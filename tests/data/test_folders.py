@@ -64,7 +64,7 @@ def test_missing_and_empty_captions_are_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"1 of 4 pictures in '.*' have no caption, the first is '2\.png'"):
         CaptionedFolder(str(folder))
     (folder / "2.txt").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(UserError, match="not text in UTF-8"):
+    with pytest.raises(UserError, match=r"the caption file '.*2\.txt' is not in UTF-8 \(line 1\)"):
         CaptionedFolder(str(folder))
 
 

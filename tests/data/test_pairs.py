@@ -53,9 +53,9 @@ def test_bad_files_end_with_one_sentence(tmp_path: Path, text: str, message: str
 
 
 def test_other_encodings_and_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not UTF-8 text, at byte 6"):
+    with pytest.raises(UserError, match=r"the table of sentence pairs '.*' is not in UTF-8 \(line 2\)"):
         SentencePairs(csv(tmp_path, "ko,en\n별,star\n", "cp949"))
-    with pytest.raises(UserError, match=r"cannot read the sentence pairs .*none\.csv"):
+    with pytest.raises(UserError, match=r"cannot read the table of sentence pairs .*none\.csv"):
         SentencePairs(str(tmp_path / "none.csv"))
     with pytest.raises(UserError, match="unknown language 'fr'"):
         SentencePairs(csv(tmp_path, "ko,en\n별,star\n"), languages=["fr"])

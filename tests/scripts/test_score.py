@@ -38,7 +38,7 @@ def test_prompts_from_a_file_and_what_is_wrong_with_them(tmp_path: Path, monkeyp
     run(monkeypatch, score, str(folder), "--prompts", str(listing), "--ckpt", str(weights))
     with pytest.raises(UserError, match=r"a\.png' carries no prompt .* --prompts"):
         run(monkeypatch, score, str(folder))
-    with pytest.raises(UserError, match="no prompt file"):
+    with pytest.raises(UserError, match="cannot read the prompt file"):
         run(monkeypatch, score, str(folder), "--prompts", str(tmp_path / "none.txt"))
     listing.write_text("a cat\n")
     with pytest.raises(UserError, match="'a cat' is not a caption"):

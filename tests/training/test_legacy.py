@@ -8,7 +8,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from ldm.training.config import read_config
 from ldm.training.legacy import translate_trainer
+from ldm.training.options import parse
 from ldm.util import UserError
 from tests.helpers import ROOT
 
@@ -20,7 +22,8 @@ from tests.helpers import ROOT
         ({"gpus": "1,3,"}, {"accelerator": "gpu", "devices": [1, 3]}),
         ({"gpus": 2}, {"accelerator": "gpu", "devices": 2}),
         ({"gpus": -1}, {"accelerator": "gpu", "devices": -1}),
-        ({"gpus": 0}, {"accelerator": "cpu", "devices": 1}),
+        ({"gpus": 0}, {"accelerator": "gpu", "devices": [0]}),
+        ({"gpus": "0"}, {"accelerator": "gpu", "devices": [0]}),
         ({"gpus": None}, {}),
         ({"gpus": "0,", "accelerator": "ddp"}, {"accelerator": "gpu", "devices": [0], "strategy": "ddp"}),
         ({"accelerator": "cpu", "devices": 2, "strategy": "ddp"},) * 2,
@@ -43,6 +46,14 @@ def test_gpus_without_cuda_mean_the_cpu(monkeypatch: pytest.MonkeyPatch, caplog:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert translate_trainer({"gpus": "0,"}) == {"accelerator": "cpu", "devices": 1}
     assert "no CUDA device: training on the CPU" in caplog.text
+
+
+def test_no_gpu_is_device_0_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    _, changes = parse(["--gpus", "0"])
+    trainer = OmegaConf.to_container(read_config([], changes).lightning.trainer)
+    assert translate_trainer(trainer) == {"accelerator": "gpu", "devices": [0]}
+    assert "gpus=0 is taken as '0,': device 0; --accelerator cpu (without gpus) trains on the CPU" in caplog.text
 
 
 def test_a_device_named_on_purpose_wins_over_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

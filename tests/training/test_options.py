@@ -33,6 +33,14 @@ def test_a_command_line_from_somebody_s_history() -> None:
     }  # fmt: skip
 
 
+def test_a_value_that_looks_like_a_change_is_a_value() -> None:
+    options, changes = parse(shlex.split("-t --data_root my.pics=2024 -n run.a=1 --a.b c.d=2 x.y=3 -b a.yaml z.w=4"))
+    assert (options.data_root, options.name, options.base) == ("my.pics=2024", "run.a=1", ["a.yaml"])
+    assert changes == ["a.b=c.d=2", "x.y=3", "z.w=4"]
+    config = read_config([], changes)
+    assert config.a.b == "c.d=2" and config.x.y == 3
+
+
 def test_defaults_are_those_of_old() -> None:
     options, changes = parse([])
     assert (options.train, options.seed, options.scale_lr, options.logdir) == (False, 23, True, "logs")

@@ -57,7 +57,7 @@ def _from_merges(folder: Path) -> Tokenizer:
 
     try:
         vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges: list[Any] = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         return CLIPTokenizer(vocab=vocab, merges=merges).backend_tokenizer
     except Exception as error:  # the library raises plain Exception for merges that do not fit the vocabulary
