@@ -34,7 +34,7 @@ from ldm.modules.encoders.aligner import Aligner, load_aligner, save_aligner
 from ldm.modules.encoders.post_BERT import SIZES, sizes_in
 from ldm.pictures.images import load_image, read_parameters, save_image
 from ldm.pictures.masks import read_mask
-from ldm.training.latents import Latents, is_made_from, read_latents, write_latents
+from ldm.training.latent_files import Latents, is_made_from, read_latents, write_latents
 from ldm.util import instantiate_from_config, read_yaml
 from ldm.workflows.models import sampling_node
 from ldm.workflows.request import Txt2ImgOptions, read_request

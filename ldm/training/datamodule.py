@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,9 +13,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ldm.building.kinds import DATA
 from ldm.data.mixture import Mixture
-from ldm.training.latents import CachedItems, cache_latents
+from ldm.training.latents import CachedItems, LatentFile, Unfinished, cache_latents, latent_file
 from ldm.training.sampling import Position, ResumableSampler, SeededItems, seed_worker
 from ldm.util import ConfigError, UserError, instantiate_from_config
+
+log = logging.getLogger(__name__)
 
 
 class DataModuleFromConfig(pl.LightningDataModule):
@@ -27,9 +30,9 @@ class DataModuleFromConfig(pl.LightningDataModule):
         num_workers: loader processes; None is twice the batch size, at most the number of CPUs.
         shuffle_test_loader, shuffle_val_dataloader: draw those in random order (the same one in every run).
         use_worker_init_fn: accepted from old YAMLs; every item has a seed of its own here, whatever worker reads it.
-        cache_latents: encode every training image once and train on the stored moments; for data sets whose items
-            are always the same picture (see :mod:`ldm.training.latents`).
-        cache_file: keep the moments in this safetensors file, too.
+        cache_latents: encode every training image once, when it is first needed, and train on the stored moments; for
+            data sets whose items are always the same picture (see :mod:`ldm.training.latents`).
+        cache_file: keep the moments in this safetensors file, too, for later runs.
         cache_precision: fp32 or bf16, for the autoencoder while it encodes.
 
     Raises:
@@ -63,7 +66,8 @@ class DataModuleFromConfig(pl.LightningDataModule):
         self.num_workers = min(2 * batch_size, os.cpu_count() or 1) if num_workers is None else num_workers
         self.shuffled = {"train": True, "validation": shuffle_val_dataloader, "test": shuffle_test_loader}
         self.cache_latents = cache_latents
-        self.cache_options: dict[str, Any] = {"cache_file": cache_file, "precision": cache_precision}
+        self.cache_file, self.cache_precision = cache_file, cache_precision
+        self.latent_file: LatentFile | None = None
         self.position = Position()
         self.datasets: dict[str, Any] = {}
 
@@ -89,11 +93,36 @@ class DataModuleFromConfig(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader | list[DataLoader]:
         train = self.datasets.get("train")
         if self.cache_latents and train is not None and not isinstance(train, CachedItems):
-            assert self.trainer is not None
-            self.datasets["train"] = cache_latents(
-                train, self.trainer, self.position, self.batch_size, self.num_workers, **self.cache_options
-            )
+            self.datasets["train"] = self._cached(train)
         return self.loader("train", self.position, self._batches_per_epoch)
+
+    def _cached(self, data: Any) -> CachedItems:
+        trainer = self.trainer
+        assert trainer is not None
+        cache = cache_latents(data, trainer, self.position.seed, self.cache_precision)
+        if self.cache_file is not None:
+            self.latent_file = latent_file(cache, self.cache_file, trainer)
+        log.info("%d of %d training pictures are encoded; others are when they are first needed",
+                 int(cache.known.sum()), len(cache))  # fmt: skip
+        return cache
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """What is new in a batch of cached latents is encoded here, where the model is."""
+        if not isinstance(batch, Unfinished):
+            return batch
+        assert self.trainer is not None
+        finished = self.datasets["train"].finish(batch, self.trainer.strategy.root_device)
+        if self.latent_file is not None:
+            self.latent_file.write_if_due()
+        return finished
+
+    def teardown(self, stage: str) -> None:
+        """What this run has encoded is kept for the next one."""
+        if self.latent_file is not None:
+            self.latent_file.write()
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.teardown("fit")
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         return self.loader("validation", Position(self.position.seed))
@@ -127,6 +156,8 @@ class DataModuleFromConfig(pl.LightningDataModule):
         sampler = ResumableSampler(data, position, self.batch_size, shuffle=shuffle, rank=rank, world_size=world_size)
         limit = batches_per_epoch(sampler.batches_per_epoch)
         sampler.batches_per_epoch = min(sampler.batches_per_epoch, limit or sampler.batches_per_epoch)
+        if isinstance(data, CachedItems):
+            return DataLoader(data.items(position), sampler=sampler, collate_fn=Unfinished, **options)
         return DataLoader(SeededItems(data, position), sampler=sampler, **options)
 
     @property

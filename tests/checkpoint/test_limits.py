@@ -199,7 +199,7 @@ def test_odd_numbers_in_pictures(body: str, tmp_path: Path) -> None:
 
 def test_a_flipped_bit_in_a_cache_is_seen(tmp_path: Path) -> None:
     from ldm.control import CacheError, FeatureStore
-    from ldm.training.latents import Latents, is_made_from, read_latents, write_latents
+    from ldm.training.latent_files import Latents, is_made_from, read_latents, write_latents
 
     path, generator = tmp_path / "latents.safetensors", random.Random(1)
     moments = torch.randn(4, 8, 4, 4).half()
@@ -235,7 +235,7 @@ def test_a_checksum_is_of_names_types_shapes_and_values() -> None:
 
 def test_caches_of_earlier_versions_have_no_checksum_and_are_read(tmp_path: Path) -> None:
     from ldm.checkpoint import save_state_dict
-    from ldm.training.latents import is_made_from
+    from ldm.training.latent_files import is_made_from
 
     save_state_dict({"moments": torch.ones(2)}, tmp_path / "x.safetensors", {"made_from": "key"})
     assert is_made_from(tmp_path / "x.safetensors", "key")
