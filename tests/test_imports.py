@@ -36,8 +36,8 @@ MAY_IMPORT = {
     "control": {"util", "checkpoint", "modules"},
     "draws": set(),
     "pictures": {"util", "draws", "arrays"},
-    "world": {"util", "draws", "languages", "pictures"},
-    "data": {"util", "draws", "languages", "pictures"},
+    "world": {"util", "draws", "languages", "pictures", "texts"},
+    "data": {"util", "draws", "languages", "pictures", "texts"},
     "models": {"util", "flat_options", "checkpoint", "modules", "additions", "control"},
     "training": {"util", "runs", "checkpoint", "data", "additions", "pictures"},
     "workflows": {
