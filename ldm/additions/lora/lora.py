@@ -214,9 +214,8 @@ def check_model(file: LoraFile, modules: Sequence[Module], model: Any) -> None:
             continue
         made_for, here = parts["lora_down"].shape[1], shapes[module.place.weight][1]
         if made_for != here:
-            raise UserError(
-                f"'{file.path}' was made for {_called(made_for)}, but the loaded model is {_called(here)}"
-            )
+            theirs, ours = called_by_width(made_for), called_by_width(here)
+            raise UserError(f"'{file.path}' was made for {theirs}, but the loaded model is {ours}")
     if not modules:
         some = ", ".join(f"'{printable(str(key))}'" for key in list(file.modules)[:SHOWN])
         raise UserError(
@@ -231,7 +230,7 @@ def _checked_kind(file: LoraFile, module: Module) -> str:
         raise UserError(f"'{file.path}': '{printable(str(module.key))}': {error}") from error
 
 
-def _called(width: int) -> str:
+def called_by_width(width: int) -> str:
     name = MODELS_OF_WIDTH.get(width)
     return f"{name} (context of width {width})" if name else f"a model with a context of width {width}"
 

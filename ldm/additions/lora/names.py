@@ -40,11 +40,22 @@ _BERT = {"to_q": "self_attn.q_proj", "to_k": "self_attn.k_proj", "to_v": "self_a
 
 @dataclass(frozen=True)
 class Place:
-    """What a module of a file is in a model: parameters by name, and their rows where they are fused with others'."""
+    """What a module of a file is in a model.
+
+    Attributes:
+        weight, bias: parameters by name.
+        name: the path that files spell, with dots: diffusers' and transformers' where there is one.
+        rows: the parameters' own rows, where they are fused with others'.
+    """
 
     weight: str
     bias: str
+    name: str = ""
     rows: tuple[int, int] | None = None
+
+    @property
+    def network(self) -> str:
+        return UNET if self.weight.startswith(UNET_PREFIX) else TEXT
 
 
 def places(model: Any) -> dict[Key, Place]:
@@ -57,18 +68,21 @@ def places(model: Any) -> dict[Key, Place]:
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     for path, names in unet_names(_modules_below(shapes, UNET_PREFIX)).items():
         for name in names:
-            found[_key(UNET, name)] = Place(f"{UNET_PREFIX}{path}.weight", f"{UNET_PREFIX}{path}.bias")
+            found[_key(UNET, name)] = Place(f"{UNET_PREFIX}{path}.weight", f"{UNET_PREFIX}{path}.bias", names[-1])
     for path in _modules_below(shapes, TEXT_PREFIX):
-        for name in text_names(path):
-            found[_key(TEXT, name)] = Place(f"{TEXT_PREFIX}{path}.weight", f"{TEXT_PREFIX}{path}.bias")
+        names = text_names(path)
+        for name in names:
+            spelled = names[1] if len(names) == 3 else path
+            found[_key(TEXT, name)] = Place(f"{TEXT_PREFIX}{path}.weight", f"{TEXT_PREFIX}{path}.bias", spelled)
     for name, shape in shapes.items():
         match = re.search(r"resblocks\.(\d+)\.attn\.in_proj_weight$", name)
         if match is not None and name.startswith(TEXT_PREFIX):
             rows = shape[0] // 3
             for i, part in enumerate("qkv"):
-                place = Place(name, name.removesuffix("weight") + "bias", (i * rows, (i + 1) * rows))
-                for spelled in _with_and_without(f"encoder.layers.{match[1]}.self_attn.{part}_proj"):
-                    found[_key(TEXT, spelled)] = place
+                names = _with_and_without(f"encoder.layers.{match[1]}.self_attn.{part}_proj")
+                bias = name.removesuffix("weight") + "bias"
+                for spelled in names:
+                    found[_key(TEXT, spelled)] = Place(name, bias, names[0], (i * rows, (i + 1) * rows))
     return found
 
 
@@ -189,5 +203,6 @@ def numbered_places(table: Mapping[Key, Place], network: str) -> list[Place]:
     ordered = [
         f"{block}{name}" for part in parts.values() for block, names in part.items() for name in _ORDER if name in names
     ]
-    return [Place(f"{path}.weight", f"{path}.bias") for path in ordered]
+    by_weight = {place.weight: place for place in table.values()}
+    return [by_weight[f"{path}.weight"] for path in ordered]
 
