@@ -7,7 +7,7 @@ Every content with every style. Beside StyleID: the content as it is, what is le
 AdaIN of the clean latents, and AdaIN of the noise alone (StyleID without its injection); and the style itself, which
 says how large distances to the content become. For masks a disc in the middle of each content, and the bundled pair
 with masks: how far the result is from the content's reconstruction outside of all masks and inside. A table (CSV),
-sheets and a summary go to ``--out``. See ``benchmarks.style_measures`` for the distances.
+sheets and a summary go to ``--out``. See ``ldm.metrics.appearance`` for the distances.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.style_measures import CONTENT, STYLE, measures
+from ldm.metrics.appearance import CONTENT, STYLE, measures
 from ldm.pictures.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.pictures.sizing import Picture, Sizing, look_at, open_mask, sizing_for
 from ldm.shipped import SAMPLES

@@ -26,9 +26,9 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.checkpoint import read_embeddings
+from ldm.metrics.likeness import ClipJudge, Judge, ScorerJudge, among_themselves
 from ldm.pictures.images import image_to_tensor, load_folder, make_grid, save_image
 from ldm.util import UserError, atomic_write, run_command
-from ldm.workflows.likeness import ClipJudge, Judge, ScorerJudge, among_themselves
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from scripts.score import load_scorer, prompts_of
 

@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "world": {"util", "draws", "languages", "pictures", "texts"},
     "data": {"util", "draws", "languages", "pictures", "texts"},
     "models": {"util", "flat_options", "checkpoint", "modules", "additions", "control"},
+    "metrics": {"util", "shipped", "released", "checkpoint", "modules", "models", "pictures", "world"},
     "training": {"util", "runs", "checkpoint", "data", "additions", "pictures"},
     "workflows": {
         "util",
@@ -52,6 +53,7 @@ MAY_IMPORT = {
         "additions",
         "control",
         "models",
+        "metrics",
         "data",
         "pictures",
         "world",

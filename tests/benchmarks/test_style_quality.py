@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import style_quality
-from benchmarks.style_measures import CONTENT, STYLE, gabor_bank
+from ldm.metrics.appearance import CONTENT, STYLE, gabor_bank
 from ldm.shipped import SAMPLES
 
 

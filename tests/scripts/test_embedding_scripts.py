@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.checkpoint import EmbeddingFile, read_embedding, save_state_dict, write_embedding
+from ldm.metrics.likeness import ScorerJudge, asked_around
 from ldm.pictures.images import save_image
 from ldm.util import UserError
-from ldm.workflows.likeness import ScorerJudge, asked_around
 from ldm.workflows.text_encoder import open_text_encoder
 from ldm.world.attributes import Attributes
 from ldm.world.render import render
@@ -212,7 +212,7 @@ def test_clip_as_a_judge(tmp_path: Path) -> None:
     """The embeddings are those of transformers' own methods for the same numbers."""
     from transformers import CLIPConfig, CLIPModel
 
-    from ldm.workflows.likeness import ClipJudge
+    from ldm.metrics.likeness import ClipJudge
     from tests.modules.encoders.vocabularies import bpe_size
 
     folder = write_bpe(tmp_path / "clip")
