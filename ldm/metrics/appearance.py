@@ -8,6 +8,8 @@ They say nothing about what is shown; a person has to look at that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,8 @@ from kornia.filters import gaussian_blur2d, spatial_gradient
 from kornia.metrics import ssim
 from skimage.filters import gabor_kernel
 from torch import Tensor
+
+from ldm.metrics.distance import Distance
 
 PROJECTIONS = 64
 QUANTILES = 512
@@ -31,13 +35,13 @@ def lab(picture: Tensor) -> Tensor:
     return rgb_to_lab(((picture.float() + 1) / 2).clamp(0, 1))
 
 
-def colour_distance(a: Tensor, b: Tensor) -> float:
-    """Mean distance, in units of CIELAB, between the colours of two pictures [3, H, W] wherever they lie."""
+def colour_quantiles(picture: Tensor) -> Tensor:
+    """How the colours [3, H, W] of a picture lie along some directions of CIELAB: [directions, quantiles]."""
     generator = torch.Generator().manual_seed(0)
     directions = F.normalize(torch.randn(PROJECTIONS, 3, generator=generator), dim=1)
     places = (torch.arange(QUANTILES) + 0.5) / QUANTILES
-    one, other = (torch.quantile(directions @ lab(picture).flatten(1), places, dim=1) for picture in (a, b))
-    return float((one - other).abs().mean())
+    # one direction at a time: torch takes no more than 2^24 values
+    return torch.stack([torch.quantile(along, places) for along in directions @ lab(picture).flatten(1)])
 
 
 def gabor_bank() -> Tensor:
@@ -66,9 +70,9 @@ def texture_grams(picture: Tensor) -> list[Tensor]:
     return grams
 
 
-def texture_distance(a: Tensor, b: Tensor) -> float:
-    """||A - B|| / (||A|| + ||B||) of the Gram matrices, the mean over scales: 0 the same, at most 1."""
-    pairs = zip(texture_grams(a), texture_grams(b), strict=True)
+def between_grams(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """||A - B|| / (||A|| + ||B||), the mean over scales: 0 the same, at most 1."""
+    pairs = zip(a, b, strict=True)
     return float(torch.stack([(x - y).norm() / (x.norm() + y.norm()).clamp_min(1e-12) for x, y in pairs]).mean())
 
 
@@ -79,20 +83,24 @@ def edges(picture: Tensor) -> Tensor:
     return gaussian_blur2d(gradient.square().sum(dim=2).sqrt(), (size, size), (EDGE_BLUR, EDGE_BLUR))[0, 0]
 
 
-def edge_distance(a: Tensor, b: Tensor) -> float:
-    """One minus the correlation of two pictures' edges: 0 the same up to contrast, about 1 unrelated."""
-    both = torch.stack([edges(a).flatten(), edges(b).flatten()])
-    return 1 - float(torch.corrcoef(both)[0, 1])
+def between_edges(a: Tensor, b: Tensor) -> float:
+    """One minus their correlation: 0 the same up to contrast, about 1 unrelated."""
+    return 1 - float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
 
 
-def ssim_distance(a: Tensor, b: Tensor) -> float:
-    """One minus the mean SSIM of luminance."""
-    one, other = (lab(picture)[None, :1] / 100 for picture in (a, b))
-    return 1 - float(ssim(one, other, SSIM_WINDOW).mean())
+def luminance(picture: Tensor) -> Tensor:
+    """L from 0 to 1: [1, 1, H, W]."""
+    return lab(picture)[None, :1] / 100
 
 
-STYLE = {"colour": colour_distance, "texture": texture_distance}
-CONTENT = {"edges": edge_distance, "ssim": ssim_distance}
+STYLE = {  # of pictures [3, H, W] in [-1, 1], wherever colours and textures lie
+    "colour": Distance(colour_quantiles, lambda a, b: float((a - b).abs().mean())),  # in units of CIELAB
+    "texture": Distance(texture_grams, between_grams),
+}
+CONTENT = {  # of pictures of one size
+    "edges": Distance(edges, between_edges),
+    "ssim": Distance(luminance, lambda a, b: 1 - float(ssim(a, b, SSIM_WINDOW).mean())),
+}
 
 
 def measures(picture: Tensor, content: Tensor, style: Tensor) -> dict[str, float]:

@@ -157,9 +157,7 @@ class ScorerJudge:
         """
         concept, seen = self.concept(references), self.seen(pictures)
         asked = [asked_around(prompt, word) for prompt in prompts]
-        right = {
-            name: torch.tensor([float(shown[name] == value) for shown in seen]) for name, value in concept.items()
-        }
+        right = {name: torch.tensor([float(shown[name] == value) for shown in seen]) for name, value in concept.items()}
         found = {"image to image": self.image_similarity(references, pictures), **right}
         found["concept"] = torch.stack(list(right.values())).amin(dim=0)
         for name in AROUND:
