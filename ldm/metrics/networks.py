@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,47 +13,44 @@ from pathlib import Path
 from torch import nn
 
 from ldm.checkpoint import load_weights
-from ldm.shipped import here_or_shipped
+from ldm.released import MEASURES, File, how_to_get, released
 from ldm.util import MissingPartError, UserError
 
-FOLDER = "models/measures"
 BLOCK = 1 << 20
+_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")  # torch's rule: the first digits of a file's hash are in its name
 
 
 @dataclass(frozen=True)
 class Network:
-    """A file of weights that a measure stands or falls with.
+    """A network by its name in the table of released weights.
 
     Attributes:
-        file: its name, as its maker publishes it.
-        url: where that is.
-        sha256: of the file, as much of it as its maker says; empty: nobody says it.
+        entry: of ``ldm.released``.
         ignore: beginnings of keys that no measure uses.
     """
 
-    file: str
-    url: str
-    sha256: str = ""
-    ignore: tuple[str, ...] = ()
+    entry: str
+    ignore: tuple[str, ...]
+
+    @property
+    def file(self) -> File:
+        found = released(self.entry)
+        assert found is not None, self.entry
+        return found.files[0]
+
+    @property
+    def sha256(self) -> str:
+        """Of the published file, as much of it as is known; empty: nothing is."""
+        in_name = _IN_NAME.search(self.file.saved_as)
+        return self.file.sha256 or (in_name[1] if in_name else "")
 
 
-_TORCH = "https://download.pytorch.org/models/"
-_CLASSIFIER = ("classifier.",)
 NETWORKS = {
-    "alexnet": Network("alexnet-owt-7be5be79.pth", f"{_TORCH}alexnet-owt-7be5be79.pth", "7be5be79", _CLASSIFIER),
-    "vgg16": Network("vgg16-397923af.pth", f"{_TORCH}vgg16-397923af.pth", "397923af", _CLASSIFIER),
-    "vgg19": Network("vgg19-dcbb9e9d.pth", f"{_TORCH}vgg19-dcbb9e9d.pth", "dcbb9e9d", _CLASSIFIER),
-    "art_inception": Network(
-        "art_inception.pth",
-        "https://huggingface.co/matthias-wright/art_inception/resolve/main/art_inception.pth",
-        ignore=("AuxLogits", "fc"),
-    ),
-    "inception_2015": Network(
-        "pt_inception-2015-12-05-6726825d.pth",
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-        "6726825d",
-        ("fc.", "AuxLogits"),
-    ),
+    "alexnet": Network("lpips-alex", ("classifier.",)),
+    "vgg16": Network("lpips-vgg", ("classifier.",)),
+    "vgg19": Network("cfsd-vgg19", ("classifier.",)),
+    "art_inception": Network("art-inception", ("AuxLogits", "fc")),
+    "inception_2015": Network("fid-inception", ("fc.", "AuxLogits")),
 }
 
 
@@ -77,24 +75,24 @@ def find_weights(name: str, folder: str | os.PathLike[str] | None = None, any_we
         UserError: its hash is not that of the published file.
     """
     network = NETWORKS[name]
-    places = places_of(folder)
-    path = next((place / network.file for place in places if (place / network.file).is_file()), None)
+    file, places = network.file.saved_as, places_of(folder)
+    path = next((place / file for place in places if (place / file).is_file()), None)
     if path is None:
-        raise MissingPartError(f"there is no '{network.file}' in '{places[0]}'; it is published at {network.url}")
+        raise MissingPartError(f"there is no '{places[0] / file}'; {how_to_get(MEASURES / file)}")
     digest = file_hash(path)
-    released = digest.startswith(network.sha256) if network.sha256 else None
-    if released is False and not any_weights:
+    is_released = digest.startswith(network.sha256) if network.sha256 else None
+    if is_released is False and not any_weights:
         raise UserError(
             f"'{path}' is not the file of that name that is published: its sha256 begins with {digest[:8]}, "
-            f"not {network.sha256}; numbers of other weights do not compare (--any_weights takes them all the same)"
+            f"not {network.sha256[:8]}; numbers of other weights do not compare (--any_weights takes them all the same)"
         )
-    return Weights(path, digest, released)
+    return Weights(path, digest, is_released)
 
 
 def places_of(folder: str | os.PathLike[str] | None) -> Sequence[Path]:
     """Where weights are looked for, in this order."""
     cache = Path(os.environ.get("TORCH_HOME") or Path("~/.cache/torch").expanduser())
-    own = here_or_shipped(FOLDER) if folder is None else Path(folder)
+    own = MEASURES if folder is None else Path(folder)
     return own, cache / "hub" / "checkpoints", Path(tempfile.gettempdir()) / "art_fid"
 
 

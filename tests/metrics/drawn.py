@@ -43,4 +43,4 @@ def write_networks(folder: Path, *names: str) -> None:
     for name in names:
         unused = {"classifier.6.weight": torch.ones(1), "fc.weight": torch.ones(1), "fc1.bias": torch.ones(1)}
         ignored = {key: value for key, value in unused.items() if key.startswith(NETWORKS[name].ignore)}
-        torch.save(drawn(MAKE[name]()) | ignored, folder / NETWORKS[name].file)
+        torch.save(drawn(MAKE[name]()) | ignored, folder / NETWORKS[name].file.saved_as)

@@ -98,7 +98,7 @@ def test_the_report_names_the_networks_and_what_is_left_out(evaluation: Evaluati
     text = table(evaluation)
     assert "art_inception.pth sha256 " in text and "no published hash to compare with" in text
     assert "alexnet-owt-7be5be79.pth" in text and "NOT the published file" in text
-    assert "FID_2015, KID_2015 left out: there is no 'pt_inception-2015-12-05-6726825d.pth'" in text
+    assert "FID_2015, KID_2015 left out: there is no '" in text and "'python -m scripts.download fid-inception'" in text
     assert "short side 512 by LPIPS, FID, FID_infinity, KID" in text
     assert "compare only with those of as many" in text
     assert original_lines(evaluation)[0].startswith("ArtFID: ")

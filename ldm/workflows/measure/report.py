@@ -96,7 +96,7 @@ def as_json(evaluation: Evaluation, settings: dict[str, Any]) -> dict[str, Any]:
         return {"value": number.value, "low": low, "high": high}
 
     judges = evaluation.judges
-    known = {name: {"published": network.url} for name, network in NETWORKS.items()}
+    known = {name: {"published": network.file.url} for name, network in NETWORKS.items()}
     return {
         "pairs": len(evaluation.trios),
         "settings": settings,
