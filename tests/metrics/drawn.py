@@ -8,17 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ldm.metrics.inception import Inception
 from ldm.metrics.networks import NETWORKS
-from ldm.metrics.towers import alexnet, vgg16, vgg19
-
-MAKE = {
-    "alexnet": alexnet,
-    "vgg16": vgg16,
-    "vgg19": vgg19,
-    "art_inception": Inception,
-    "inception_2015": lambda: Inception(of_2015=True),
-}
+from ldm.workflows.measure.judges import MAKE
 
 
 def drawn(module: nn.Module) -> dict[str, Tensor]:

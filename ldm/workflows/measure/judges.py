@@ -161,10 +161,11 @@ def _content_metric(judges: Judges, wanted: Wanted) -> None:
     name = wanted.content_metric
     title, network = CONTENT_METRICS[name]
     if network is None:
-        similar = functional.multiscale_structural_similarity_index_measure
-        if name == "ssim":
-            similar = functional.structural_similarity_index_measure
-        _in_colour_and_grey(judges, title, Distance(_as_it_is, lambda a, b: 1 - float(similar(a, b, data_range=1.0))))
+        similar: Callable[..., Any] = functional.structural_similarity_index_measure
+        if name == "ms-ssim":
+            similar = functional.multiscale_structural_similarity_index_measure
+        distance = Distance(_as_it_is, lambda a, b: 1 - float(similar(a, b, data_range=1.0)))
+        _in_colour_and_grey(judges, title, distance)
         return
 
     def use(tower: nn.Module) -> None:
