@@ -13,6 +13,7 @@ from ldm.workflows.batches import Batch
 from ldm.workflows.guide.steer import Steered, Steering
 from ldm.workflows.pictures import pictures_of
 from ldm.workflows.plan import Plan
+from ldm.workflows.prompts import conditions
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
 
@@ -46,10 +47,10 @@ def generate_guided(
     shape = (model.channels, plan.height // factor, plan.width // factor)
     noise = ImageNoise(batch.seeds)
     with studio.mixed():
-        condition = model.condition(batch.prompts, size=shape[1:])
+        guided = plan.guidance_scale != 1
+        condition, uncond = conditions(model, batch.prompts, plan.negative_prompt, shape[1:], guided)
         steps = len(step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)) - 1
         steering = Steering() if guide is None else guide.on(model, condition, batch.prompts, steps)
-        uncond = None if plan.guidance_scale == 1 else model.unconditional(condition, plan.negative_prompt)
         latents = sample(
             model,
             noise.draw(shape).to(model.device),

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 
 NOT_UNDERSTOOD = {
-    r"<(?:lora|lyco|hypernet):[^<>]*>": "calls for a file",
-    r"\([^()]*:\s*\d*\.?\d+\s*\)": "gives words a weight",
-    r"\[[^\[\]]*\]": "gives words less weight, or swaps them on the way",
-    r"\(\([^()]*\)\)": "gives words more weight",
+    r"<hypernet:[^<>]*>": "calls for a file",
+    r"\[[^\[\]]*[:|][^\[\]]*\]": "swaps words on the way",
     r"\{[^{}]*\|[^{}]*\}": "stands for one of several words",
     r"(?<!\w)(?:BREAK|AND)(?!\w)": "parts a prompt",
 }

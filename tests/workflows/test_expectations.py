@@ -54,8 +54,8 @@ def test_what_is_no_unknown_english_word(text: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "signs"),
     [
-        ("a (red:1.3) circle", ["(red:1.3)"]),
-        ("a [red] ((blue)) circle <lyco:style:0.8>", ["<lyco:style:0.8>", "[red]", "((blue))"]),
+        ("a (red:1.3) [circle] ((blue))", []),
+        ("a [red:blue:0.5] [a|b] circle <hypernet:style:0.8>", ["<hypernet:style:0.8>", "[red:blue:0.5]", "[a|b]"]),
         ("{red|blue} circle AND square", ["{red|blue}", "AND"]),
         ("a circle (red, not blue) and a square: 3", []),
     ],

@@ -16,6 +16,7 @@ from ldm.workflows.guide.places import Place, encoder_of, end_of, nouns, places
 from ldm.workflows.guide.reading import Guide
 from ldm.workflows.guide.wishes import Wish
 from ldm.workflows.inversion.invert import unet_of
+from ldm.workflows.prompts import read_prompt
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +99,11 @@ def steered(guide: Guide, model: Any, prompts: Sequence[str], size: tuple[int, i
     Raises:
         UserError: a word is in no prompt, the network has no such layers, or the model reads no text.
     """
-    unet, texts = unet_of(model), list(dict.fromkeys(prompts))
+    unet = unet_of(model)
+    texts = {prompt: read_prompt(model, prompt).text for prompt in prompts}
     goals = _found(model, texts, [wish.word for wish in guide.wishes])
     asked = guide.words
-    words = {text: nouns(model, text) if asked == () else list(asked or ()) for text in texts}
+    words = {prompt: nouns(model, text) if asked == () else list(asked or ()) for prompt, text in texts.items()}
     every = list(dict.fromkeys(word for chosen in words.values() for word in chosen))
     found = _found(model, texts, every)
     regions = {wish.word: wish for wish in guide.wishes}
@@ -112,27 +114,30 @@ def steered(guide: Guide, model: Any, prompts: Sequence[str], size: tuple[int, i
         guide,
         unet,
         {
-            text: [
+            prompt: [
                 Goal(tuple(itertools.chain.from_iterable(stands)), regions[word].region)
-                for word, stands in goals[text].items()
+                for word, stands in goals[prompt].items()
             ]
-            for text in texts
+            for prompt in texts
         },
-        {text: [place for word in words[text] for place in found[text].get(word, [])] for text in texts},
-        {text: end_of(model, text) if encoder_of(model).family in CUT_AT_END else None for text in texts},
+        {prompt: [place for word in words[prompt] for place in found[prompt].get(word, [])] for prompt in texts},
+        {
+            prompt: end_of(model, text) if encoder_of(model).family in CUT_AT_END else None
+            for prompt, text in texts.items()
+        },
         layers,
         None if asked is None else _excite_layers(unet, guide.factor),
     )
 
 
-def _found(model: Any, prompts: Sequence[str], words: Sequence[str]) -> dict[str, dict[str, list[Place]]]:
-    """Prompt -> word -> where it stands; of several prompts some may lack a word, but not all."""
-    found: dict[str, dict[str, list[Place]]] = {prompt: {} for prompt in prompts}
+def _found(model: Any, texts: Mapping[str, str], words: Sequence[str]) -> dict[str, dict[str, list[Place]]]:
+    """Prompt -> word -> where it stands in its text; of several prompts some may lack a word, but not all."""
+    found: dict[str, dict[str, list[Place]]] = {prompt: {} for prompt in texts}
     for word in words:
         lacking: UserError | None = None
-        for prompt in prompts:
+        for prompt, text in texts.items():
             try:
-                found[prompt][word] = places(model, prompt, word)
+                found[prompt][word] = places(model, text, word)
             except UserError as error:
                 lacking = error
         if lacking is not None and not any(word in by_word for by_word in found.values()):
