@@ -1,13 +1,18 @@
-"""Draw masks over a content in the browser: ``python -m scripts.draw_mask photo.jpg``, then open the address it prints.
+"""Draw masks over a content in the browser, see them, and restyle: open the address that is printed.
 
-A layer for each style: paint with the brush, add a layer for the next style, press "Save". The masks are written
-beside the content, <content>_mask.npy for one layer and <content>_mask0.npy, <content>_mask1.npy, ... for several.
-Needs gradio: pip install -e '.[web]'
+    python -m scripts.draw_mask photo.jpg
+    python -m scripts.draw_mask photo.jpg --sty painting.jpg other.jpg     # a style for each layer
+    python -m scripts.draw_mask photo.jpg --ckpt MODEL.ckpt --config MODEL.yaml --longest 768
+
+A layer for each style: paint with the brush, add a layer for the next style, press "Save", or "Restyle" at once. The
+masks are written beside the content, <content>_mask.npy for one layer and <content>_mask0.npy, <content>_mask1.npy, ...
+for several. Needs gradio: pip install -e '.[web]'
 """
 
 from __future__ import annotations
 
 import argparse
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +25,20 @@ from torch import Tensor
 
 from ldm.pictures.images import load_image
 from ldm.pictures.masks import feather, find_masks, mask_path, read_mask, write_mask
+from ldm.shipped import SAMPLES
 from ldm.util import MissingPartError, UserError, run_command
 
-COLOURS = ("#e6194bff", "#3cb44bff", "#4363d8ff", "#f58231ff", "#911eb4ff")
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4")
+OPACITY = 0.5  # of the paint, which lets the picture through and counts as a whole mask
+DIMMED = 0.45  # brightness outside of all masks in the preview
+SHOWN = 1024  # the longer side on the page, in pixels, whatever the picture's size
+MOST_LAYERS = 16
+LARGEST_UPLOAD = "64mb"
+WEB = "pip install -e '.[web]'"
 
 
 def layers_to_masks(layers: Sequence[NDArray[np.uint8]], size: tuple[int, int], radius: float = 0.0) -> list[Tensor]:
-    """Masks [H, W] of the layers on which something is painted: how opaque the paint is, whatever its colour.
+    """Masks [H, W] of the layers on which something is painted, whatever its colour; paint of OPACITY is a whole mask.
 
     Args:
         layers: [h, w, 4] RGBA, of the picture's size or scaled from it.
@@ -34,8 +46,10 @@ def layers_to_masks(layers: Sequence[NDArray[np.uint8]], size: tuple[int, int], 
         radius: of the soft edge, in pixels.
 
     Raises:
-        UserError: nothing is painted, or a layer is no RGBA picture.
+        UserError: nothing is painted, there are too many layers, or a layer is no RGBA picture.
     """
+    if len(layers) > MOST_LAYERS:
+        raise UserError(f"{len(layers)} layers are too many; up to {MOST_LAYERS} would do")
     masks = []
     for number, layer in enumerate(layers, start=1):
         if layer.ndim != 3 or layer.shape[2] != 4:
@@ -43,9 +57,9 @@ def layers_to_masks(layers: Sequence[NDArray[np.uint8]], size: tuple[int, int], 
         alpha = Image.fromarray(np.ascontiguousarray(layer[..., 3]))
         if alpha.size != size[::-1]:
             alpha = alpha.resize(size[::-1], Image.Resampling.BILINEAR)
-        opacity = torch.from_numpy(np.asarray(alpha, np.float32) / 255)
-        if bool(opacity.any()):
-            masks.append(feather(opacity, radius))
+        painted = torch.from_numpy(np.asarray(alpha, np.float32) / int(255 * OPACITY)).clamp(max=1)
+        if bool(painted.any()):
+            masks.append(feather(painted, radius))
     if not masks:
         raise UserError("nothing is painted yet")
     return masks
@@ -66,65 +80,203 @@ def save_masks(content: Path, masks: Sequence[Tensor]) -> list[Path]:
     return paths
 
 
-def masks_to_layers(masks: Sequence[Tensor]) -> list[NDArray[np.uint8]]:
-    """RGBA layers to go on painting: each mask in a colour of its own."""
+def masks_to_layers(masks: Sequence[Tensor], size: tuple[int, int] | None = None) -> list[NDArray[np.uint8]]:
+    """RGBA layers to go on painting, at (height, width) if that is given: each mask in a colour of its own."""
     layers = []
-    for number, mask in enumerate(masks):
-        colour = COLOURS[number % len(COLOURS)]
-        layer = np.empty((*mask.shape, 4), np.uint8)
-        layer[..., :3] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        layer[..., 3] = (mask * 255).round().to(torch.uint8).numpy()
-        layers.append(layer)
+    for mask, colour in zip(masks, colours(len(masks)), strict=True):
+        alpha = Image.fromarray((mask * int(255 * OPACITY)).round().to(torch.uint8).numpy())
+        alpha = alpha if size is None else alpha.resize(size[::-1], Image.Resampling.BILINEAR)
+        layers.append(np.dstack([np.full((alpha.height, alpha.width, 3), colour, np.uint8), np.asarray(alpha)]))
     return layers
 
 
-def page(content: Path) -> Any:
+def preview(image: Image.Image, masks: Sequence[Tensor]) -> Image.Image:
+    """The picture with each mask tinted in its colour, and dimmed where no mask is."""
+    picture = np.asarray(image, np.float32)
+    covered = torch.stack(list(masks)).amax(dim=0).numpy()[..., None]
+    seen = picture * (DIMMED + (1 - DIMMED) * covered)
+    for mask, colour in zip(masks, colours(len(masks)), strict=True):
+        share = mask.numpy()[..., None] * (1 - OPACITY) * 0.6
+        seen = seen * (1 - share) + np.asarray(colour, np.float32) * share
+    return Image.fromarray(seen.round().clip(0, 255).astype(np.uint8))
+
+
+def colours(count: int) -> list[list[int]]:
+    """RGB of the first layers, from the start again where there are more of them."""
+    return [[int(COLOURS[n % len(COLOURS)][i : i + 2], 16) for i in (1, 3, 5)] for n in range(count)]
+
+
+def restyle(options: argparse.Namespace, masks: Sequence[Tensor], styles: Sequence[str]) -> list[Path]:
+    """The content restyled inside the masks, which are saved beside it; where the results are.
+
+    Raises:
+        UserError: not one style a mask, or something else that does not fit; see ``styleid``.
+    """
+    from ldm.workflows.restyle.plan import StyleIDOptions
+    from ldm.workflows.restyle.styleid import styleid
+
+    if len(styles) != len(masks) and not (len(masks) == 1 and styles):
+        raise UserError(f"{len(masks)} layers need {len(masks)} styles, got {len(styles)}")
+    paths = save_masks(options.content, masks)
+    results: list[Path] = []
+    for group in [[style] for style in styles] if len(masks) == 1 else [styles]:
+        pairs = options.outdir / "pairs.txt"
+        pairs.parent.mkdir(parents=True, exist_ok=True)
+        pairs.write_text(",".join(f'"{Path(one).resolve()}"' for one in (options.content, *group)) + "\n", "utf-8")
+        asked = StyleIDOptions(
+            pairs=str(pairs), masks=[str(path) for path in paths], output_path=str(options.outdir), no_sheet=True,
+            ckpt=options.ckpt, model_config=options.config, longest=options.longest, progress=False,
+        )  # fmt: skip
+        results += [result.path for result in styleid(asked)]
+        pairs.unlink()
+    return results
+
+
+class Page:
+    """What the buttons of the page do: values of the editor in, what is shown out."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Raises UserError: the content or a mask beside it cannot be read."""
+        self.options = options
+        self.image = load_image(options.content)
+        self.size = (self.image.height, self.image.width)
+        scale = SHOWN / max(self.size)
+        self.shown = (max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale)))
+
+    def start(self) -> dict[str, Any]:
+        """The editor's value at first: the picture, large, and the masks that it has."""
+        background = np.asarray(self.image.resize(self.shown[::-1], Image.Resampling.LANCZOS))
+        masks = [read_mask(path, [self.size]) for path in find_masks(self.options.content)]
+        return {"background": background, "layers": masks_to_layers(masks, self.shown), "composite": background}
+
+    def masks(self, value: Mapping[str, Any], radius: float) -> list[Tensor]:
+        return layers_to_masks([np.asarray(layer) for layer in value["layers"]], self.size, radius)
+
+    def see(self, value: Mapping[str, Any], radius: float) -> Image.Image:
+        """The preview; before anything is painted, the picture."""
+        try:
+            return preview(self.image, self.masks(value, radius))
+        except UserError:
+            return self.image
+
+    def save(self, value: Mapping[str, Any], radius: float) -> str:
+        try:
+            made = self.masks(value, radius)
+            return "Saved: " + ", ".join(path.name for path in save_masks(self.options.content, made))
+        except UserError as error:
+            return f"Not saved: {error}"
+
+    def restyle(self, value: Mapping[str, Any], radius: float, styles: Sequence[str]) -> tuple[list[str], str]:
+        """The results, and a sentence about them."""
+        try:
+            made = [str(path) for path in restyle(self.options, self.masks(value, radius), styles or [])]
+            return made, f"Made: {', '.join(made)}"
+        except UserError as error:
+            return [], f"Not restyled: {error}"
+
+
+def page(options: argparse.Namespace) -> Any:
     """The page as a gradio app.
 
     Raises:
         UserError: the content cannot be read.
-        MissingPartError: gradio is not installed.
+        MissingPartError: gradio, or something that it needs, is not installed.
     """
-    try:
-        import gradio as gr
-    except ImportError as error:
-        raise MissingPartError(
-            "drawing masks needs gradio, which is not installed: pip install -e '.[web]'"
-        ) from error
-    image = load_image(content)
-    size = (image.height, image.width)
-    masks = [read_mask(path, [size]) for path in find_masks(content)]
-    background = np.asarray(image)
-    start = {"background": background, "layers": masks_to_layers(masks), "composite": background}
-
-    def save(value: Mapping[str, Any], radius: float) -> str:
-        try:
-            made = layers_to_masks([np.asarray(layer) for layer in value["layers"]], size, radius)
-            return "Saved: " + ", ".join(str(path) for path in save_masks(content, made))
-        except UserError as error:
-            return f"Not saved: {error}"
-
-    with gr.Blocks(title=f"Masks for {content.name}") as app:
-        gr.Markdown(f"**{content.name}**: paint where a style goes; a layer for each style.")
+    gr = load_gradio()
+    acts = Page(options)
+    styles = [str(path) for path in options.sty] or [str(path) for path in sorted((SAMPLES / "sty").iterdir())]
+    with gr.Blocks(title=f"Masks for {options.content.name}", fill_width=True) as app:
+        gr.Markdown(f"**{options.content.name}**: paint where a style goes; a layer for each style.")
         editor = gr.ImageEditor(
-            start, type="numpy", image_mode="RGBA", format="png", sources=(), transforms=(), fixed_canvas=True,
-            canvas_size=image.size, brush=gr.Brush(default_size=24, colors=list(COLOURS), color_mode="fixed"),
+            acts.start(), type="numpy", image_mode="RGBA", format="png", sources=(), transforms=(), fixed_canvas=True,
+            canvas_size=acts.shown[::-1], height=acts.shown[0] + 120,
+            brush=gr.Brush(default_size=32, colors=[(colour, OPACITY) for colour in COLOURS],
+                           default_color=(COLOURS[0], OPACITY), color_mode="fixed"),
             layers=gr.LayerOptions(allow_additional_layers=True), label="content",
         )  # fmt: skip
         radius = gr.Slider(0, 20, value=0, step=0.5, label="soft edge, in pixels")
-        button, told = gr.Button("Save"), gr.Textbox(label="saved", interactive=False)
-        button.click(save, [editor, radius], told)
+        with gr.Row():
+            chosen = gr.Dropdown(styles, value=styles[:1], multiselect=True, label="styles, one for each layer")
+            save, go = gr.Button("Save"), gr.Button("Restyle", variant="primary")
+        told = gr.Textbox(label="what happened", interactive=False)
+        with gr.Row():
+            seen = gr.Image(acts.see(acts.start(), 0), label="the masks", interactive=False)
+            made = gr.Gallery(label="restyled")
+        for changed in (editor.change, radius.change):
+            changed(acts.see, [editor, radius], seen, trigger_mode="always_last", show_progress="hidden")
+        save.click(acts.save, [editor, radius], told)
+        go.click(acts.restyle, [editor, radius, chosen], [made, told])
     return app
 
 
-def main() -> None:
+def load_gradio() -> Any:
+    """The library of the page.
+
+    Raises:
+        MissingPartError: it, or something that it needs, is not installed; the sentence says which.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        if (error.name or "gradio") == "gradio":
+            raise MissingPartError(f"drawing masks needs gradio, which is not installed: {WEB}") from error
+        raise MissingPartError(f"drawing masks needs gradio, which cannot be loaded ({error}): {WEB}") from error
+    return gradio
+
+
+def server(app: Any, host: str, outdir: Path) -> Any:
+    """The page behind a check that a browser asked for this machine by its own name (against DNS rebinding)."""
+    from fastapi import FastAPI
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    web = FastAPI()
+    web.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", host])
+    return load_gradio().mount_gradio_app(
+        web, app, path="/", max_file_size=LARGEST_UPLOAD, allowed_paths=[str(outdir.resolve())]
+    )
+
+
+def free_port(host: str, wanted: int | None) -> int:
+    """The port that was asked for, else 7860 or the next that is free.
+
+    Raises:
+        UserError: there is none, or no such address.
+    """
+    error = ""
+    for port in [wanted] if wanted else range(7860, 7960):
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except (OSError, OverflowError) as problem:
+                error = str(problem)
+                continue
+            return port
+    raise UserError(f"cannot listen at {host}, port {wanted or '7860 to 7959'}: {error}")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("content", type=Path, help="the picture to draw over")
+    parser.add_argument("--sty", type=Path, nargs="+", default=[], metavar="FILE", help="styles to offer (the samples)")
+    parser.add_argument("--ckpt", metavar="FILE", help="weights in any format (the small model)")
+    parser.add_argument("--config", metavar="FILE", help="the model's YAML (config.yaml beside the weights)")
+    parser.add_argument("--longest", type=int, metavar="N", help="longer side of what is made, in pixels (512)")
+    parser.add_argument("--outdir", type=Path, default=Path("outputs/styleid"), metavar="FOLDER",
+                        help="where results go (outputs/styleid)")  # fmt: skip
     parser.add_argument("--port", type=int, help="of the page (7860 or the next that is free)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (this machine only)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args()
-    page(options.content).launch(server_name=options.host, server_port=options.port)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = parse()
+    app = page(options)
+    import uvicorn
+
+    port = free_port(options.host, options.port)
+    print(f"http://{options.host}:{port} (Ctrl-C ends it)", flush=True)
+    uvicorn.run(server(app, options.host, options.outdir), host=options.host, port=port, log_level="warning")
 
 
 if __name__ == "__main__":

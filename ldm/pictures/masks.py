@@ -33,14 +33,14 @@ def short_name(path: StrPath) -> str:
 def mask_path(content: StrPath, number: int | None = None, suffix: str = ".npy") -> Path:
     """Where a content's mask lies: ``<content>_mask.npy``, or ``<content>_mask<number>.npy``."""
     content = Path(content)
-    return content.with_name(f"{short_name(content)}_mask{'' if number is None else number}{suffix}")
+    return content.with_name(f"{_names(content)[-1]}_mask{'' if number is None else number}{suffix}")
 
 
 def find_masks(content: StrPath) -> list[Path]:
     """The mask files beside a content, ``_mask`` first, then by number; ``.npy`` before a picture of that name."""
     content = Path(content)
     beside = sorted(content.parent.iterdir()) if content.parent.is_dir() else []
-    for name in (content.stem, short_name(content)):
+    for name in _names(content):
         found: dict[int, Path] = {}
         for suffix in MASK_SUFFIXES:
             for path in beside:
@@ -50,6 +50,17 @@ def find_masks(content: StrPath) -> list[Path]:
         if found:
             return [found[number] for number in sorted(found)]
     return []
+
+
+def _names(content: Path) -> list[str]:
+    """What the masks of a content may be named after: what is before its last full stop, or before its first.
+
+    ``photo_mask.npy`` belongs to ``photo.png``, where there is one, and not to ``photo.v2.png`` beside it.
+    """
+    short = short_name(content)
+    if content.stem != short and any(content.with_name(f"{short}{suffix}").is_file() for suffix in SUFFIXES):
+        return [content.stem]
+    return [content.stem, short]
 
 
 def is_mask_of_another(path: Path, others: Sequence[Path]) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.pictures.masks import find_masks, read_mask
+from ldm.pictures.masks import find_masks, mask_path, read_mask
 from ldm.util import MissingPartError, UserError
+from ldm.workflows.restyle import styleid as restyling
 from scripts import draw_mask, make_mask
 
 
@@ -131,7 +134,7 @@ def test_painted_layers_become_masks() -> None:
     masks = draw_mask.layers_to_masks([layer(slice(0, 10)), layer(slice(0, 0)), layer(slice(20, 30), 51)], (30, 40))
     assert len(masks) == 2
     assert masks[0][:10].min() == 1 and masks[0][10:].max() == 0
-    assert masks[1][25, 5] == pytest.approx(0.2)
+    assert masks[1][25, 5] == pytest.approx(51 / 127)
     (large,) = draw_mask.layers_to_masks([layer(slice(0, 30), size=(60, 80))], (30, 40))
     assert large.shape == (30, 40) and large[:14].min() == 1 and large[16:].max() == 0
     (soft,) = draw_mask.layers_to_masks([layer(slice(0, 10))], (30, 40), radius=2)
@@ -150,23 +153,99 @@ def test_masks_are_saved_under_the_names_that_are_found(content: Path) -> None:
     draw_mask.save_masks(content, three[:1])
     assert [path.name for path in find_masks(content)] == ["photo_mask.npy"]
     (again,) = draw_mask.layers_to_masks(draw_mask.masks_to_layers(three[:1]), (30, 40))
-    assert (again - 0.25).abs().max() <= 0.5 / 255 + 1e-6
+    assert (again - 0.25).abs().max() <= 0.5 / 127 + 1e-6
 
 
-def test_without_gradio_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch, content: Path) -> None:
+def test_masks_of_another_picture_stay(content: Path) -> None:
+    """photo.v2.png has masks of its own, and those of photo.png are neither found for it nor removed."""
+    draw_mask.save_masks(content, [torch.ones(30, 40), torch.ones(30, 40)])
+    other = content.with_name("photo.v2.png")
+    other.write_bytes(content.read_bytes())
+    assert find_masks(other) == []
+    draw_mask.save_masks(other, [torch.full((30, 40), 0.5)])
+    assert [path.name for path in find_masks(other)] == ["photo.v2_mask.npy"]
+    assert [path.name for path in find_masks(content)] == ["photo_mask0.npy", "photo_mask1.npy"]
+
+
+def test_the_preview_shows_the_picture_and_the_masks(content: Path) -> None:
+    image = Image.open(content).convert("RGB")
+    mask = torch.zeros(30, 40)
+    mask[:, :20] = 1
+    seen = np.asarray(draw_mask.preview(image, [mask]), int)
+    plain = np.asarray(image, int)
+    assert np.abs(seen[:, 20:] - 0.45 * plain[:, 20:]).max() <= 1  # dimmed outside
+    tinted = 0.7 * plain[:, :20] + 0.3 * np.array(draw_mask.colours(1)[0])
+    assert np.abs(seen[:, :20] - tinted).max() <= 1
+
+
+def painted(shown: tuple[int, int], rows: slice) -> dict[str, Any]:
+    return {"layers": [layer(rows, 127, shown)]}
+
+
+def test_what_the_buttons_do(content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def made(options: Any) -> list[Any]:
+        asked.append((options, Path(options.pairs).read_text()))
+        return [SimpleNamespace(path=Path(options.output_path) / "r.png")]
+
+    monkeypatch.setattr(restyling, "styleid", made)
+    page = draw_mask.Page(draw_mask.parse([str(content), "--outdir", str(tmp_path / "out")]))
+    assert page.shown == (768, 1024) and page.start()["background"].shape == (768, 1024, 3)
+    top = painted(page.shown, slice(0, 384))
+    assert page.save({"layers": []}, 0) == "Not saved: nothing is painted yet"
+    assert page.save(top, 0) == "Saved: photo_mask.npy"
+    assert np.load(mask_path(content))[:14].min() == 1 and not np.load(mask_path(content))[16:].any()
+    assert np.asarray(page.see({"layers": []}, 0)).tolist() == np.asarray(page.image).tolist()
+    results, told = page.restyle(top, 0, ["style.png"])
+    assert results == [str(tmp_path / "out/r.png")] and told == f"Made: {results[0]}"
+    options, pairs = asked[0]
+    assert options.masks == [str(mask_path(content))] and pairs.split(",")[0] == f'"{content}"'
+    assert page.restyle({"layers": top["layers"] * 2}, 0, ["style.png"])[1] == (
+        "Not restyled: 2 layers need 2 styles, got 1"
+    )
+    assert not list((tmp_path / "out").glob("*.txt"))
+
+
+def test_too_many_layers_are_refused() -> None:
+    with pytest.raises(UserError, match="17 layers are too many"):
+        draw_mask.layers_to_masks([layer(slice(0, 1))] * 17, (30, 40))
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(UserError, match=r"cannot listen at 127\.0\.0\.1, port"):
+            draw_mask.free_port("127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("gradio", "which is not installed"), ("certifi", r"which cannot be loaded \(No module named 'certifi'\)")],
+)
+def test_without_gradio_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, content: Path, missing: str, words: str
+) -> None:
     plain = builtins.__import__
 
     def without(name: str, *rest: Any, **more: Any) -> Any:
         if name.split(".")[0] == "gradio":
-            raise ImportError(name)
+            raise ImportError(f"No module named '{missing}'", name=missing)
         return plain(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingPartError, match=r"pip install -e \'\.\[web\]\'"):
-        draw_mask.page(content)
+    with pytest.raises(MissingPartError, match=words + r": pip install -e \'\.\[web\]\'"):
+        draw_mask.page(draw_mask.parse([str(content)]))
 
 
 def test_the_page_with_gradio(content: Path) -> None:
     pytest.importorskip("gradio")
+    from starlette.testclient import TestClient
+
     draw_mask.save_masks(content, [torch.ones(30, 40)])
-    assert draw_mask.page(content).title == "Masks for photo.png"
+    options = draw_mask.parse([str(content)])
+    app = draw_mask.page(options)
+    assert app.title == "Masks for photo.png"
+    web = TestClient(draw_mask.server(app, "127.0.0.1", options.outdir), base_url="http://127.0.0.1:7860")
+    assert web.get("/").status_code == 200
+    assert web.get("/", headers={"Host": "evil.example"}).status_code == 400
