@@ -56,6 +56,15 @@ class Labelled(Protocol):
         ...
 
 
+@runtime_checkable
+class LabelledInBatches(Labelled, Protocol):
+    """A labelled data set that is much faster at many items at once."""
+
+    def labels_of(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """``labels`` of each item."""
+        ...
+
+
 @dataclass
 class Item:
     """An item on its way to a batch."""
@@ -162,7 +171,7 @@ class LoadedItems(Dataset):
     def __init__(self, cache: CachedItems, position: Position) -> None:
         self.known, self.image_key, self.keeps_fields = cache.known, cache.image_key, cache.keeps_fields
         self.first_visits = cache.first_visits
-        self.visits = SeededItems(Fields(cache.data, cache.image_key), position)
+        self.visits = SeededItems(fields_of(cache.data, cache.image_key), position)
 
     def __len__(self) -> int:
         return len(self.known)
@@ -171,9 +180,10 @@ class LoadedItems(Dataset):
         unknown = list(dict.fromkeys(index for index, _ in keys if not self.known[index]))
         read = self.first_visits.__getitems__([(index, 0) for index in unknown]) if unknown else []
         found = dict(zip(unknown, read, strict=True))
+        fields = [None] * len(keys) if self.keeps_fields else self.visits.__getitems__(keys)
         items = []
-        for index, epoch in keys:
-            item = Item(index, None if self.keeps_fields else self.visits[(index, epoch)])
+        for (index, _), held in zip(keys, fields, strict=True):
+            item = Item(index, held)
             if index in found:
                 item.picture = torch.as_tensor(found[index][self.image_key]).float()
                 item.name = hashlib.blake2b(item.picture.contiguous().numpy().data, digest_size=16).digest()
@@ -193,6 +203,18 @@ class Fields(Dataset):
         if isinstance(self.data, Labelled):
             return self.data.labels(index)
         return without(self.data[index], self.image_key)
+
+
+class FieldsInBatches(Fields):
+    """The same, of a whole batch at once."""
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        return self.data.labels_of(indices)
+
+
+def fields_of(data: Any, image_key: str) -> Fields:
+    """What the items of a data set hold besides their picture, one by one or in batches, as the data set can."""
+    return FieldsInBatches(data, image_key) if isinstance(data, LabelledInBatches) else Fields(data, image_key)
 
 
 class LatentFile:

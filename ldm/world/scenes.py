@@ -118,10 +118,14 @@ class SceneWorld(Dataset[dict[str, Any]]):
 
     def labels(self, index: int) -> dict[str, Any]:
         """A sentence for an item, drawn from Python's generator."""
-        numbers = self._numbers([index])
-        empty = random.random() < self.caption_dropout
-        (text,) = self._captions(self.contents([index]), numbers, [random.random()])
-        return {"caption": "" if empty else text}
+        return self.labels_of([index])[0]
+
+    def labels_of(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """A sentence for each of many items, drawn from Python's generator: much faster than one by one."""
+        empty = [random.random() < self.caption_dropout for _ in indices]
+        variants = [random.random() for _ in indices]
+        captions = self._captions(self.contents(indices), self._numbers(indices), variants)
+        return [{"caption": "" if none else text} for text, none in zip(captions, empty, strict=True)]
 
     def _captions(
         self, contents: Sequence[Scene | Figure], numbers: NDArray[np.int64], variants: Iterable[float]

@@ -124,6 +124,25 @@ def test_some_conditions_become_empty() -> None:
     assert "" not in captions
 
 
+def test_many_draws_of_a_picture_are_as_many_rows_of_a_batch() -> None:
+    """Each latent is trained with ``draws`` noises beside its own condition; validation takes one."""
+    z, cond = torch.randn(2, 4, 8, 8), {"c_crossattn": [torch.randn(2, 3, 16)]}
+    model = latent_diffusion(draws=3).train()
+    torch.manual_seed(5)
+    loss, _ = model(z, cond)
+    plain = latent_diffusion().train()
+    torch.manual_seed(5)
+    expected, _ = plain(torch.cat([z] * 3), {"c_crossattn": [torch.cat(cond["c_crossattn"] * 3)]})
+    assert loss.item() == expected.item()
+
+    torch.manual_seed(5)
+    one, _ = plain(z, cond)
+    torch.manual_seed(5)
+    assert model.eval()(z, cond)[0].item() == pytest.approx(one.item(), rel=1e-6)
+    with pytest.raises(ConfigError, match="draws, the noises of a picture"):
+        latent_diffusion(draws=0)
+
+
 def test_averages_move_once_an_optimiser_step() -> None:
     model = latent_diffusion(use_ema=True)
     start = {k: v.clone() for k, v in model.model_ema.state_dict().items()}

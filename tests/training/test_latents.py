@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import yaml
 
 from ldm.checkpoint import read_metadata
+from ldm.data.reading import BatchReader
 from ldm.training import latents
 from ldm.training.latent_files import Latents, write_latents
 from ldm.training.latents import LatentFile
@@ -184,6 +186,26 @@ def test_a_full_disk_costs_the_file_and_not_the_run(
     visit(cache, 0)
     file.write()
     assert "encoded pictures are not kept for later runs: no space left" in caplog.text
+
+
+class ManyNames(Renamed):
+    """Captions of a whole batch at once."""
+
+    calls = 0
+
+    def labels_of(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        ManyNames.calls += 1
+        return [self.labels(index) for index in indices]
+
+
+def test_captions_of_a_batch_are_asked_for_at_once() -> None:
+    position = Position(1)
+    cache = latents.CachedItems(ManyNames(), lambda pictures: pictures.mean((1, 2)).half(), "image")
+    items = cache.items(position).__getitems__([(7, 0), (2, 0)])
+    assert ManyNames.calls == 1
+    assert [item.fields["caption"][0].item() for item in items if item.fields] == [7, 2]
+    one_by_one = latents.CachedItems(Renamed(), cache.encode, "image").items(position).visits.data
+    assert not isinstance(one_by_one, BatchReader), "where each item's draws are its own, they stay so"
 
 
 def test_a_model_without_an_autoencoder_is_an_error(tmp_path: Path) -> None:

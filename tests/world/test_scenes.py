@@ -186,6 +186,14 @@ def test_an_item_depends_on_seed_and_index_only() -> None:
     assert once == [second.labels(7)["caption"] for _ in range(8)] and len(set(once)) > 4
 
 
+def test_sentences_of_many_items_are_of_those_items() -> None:
+    world = SceneWorld(length=300, seed=7, plain_sentences=True, figures=0.0)
+    indices = [5, 250, 17]
+    assert [label["caption"] for label in world.labels_of(indices)] == [world[i]["caption"] for i in indices]
+    empty = SceneWorld(length=300, seed=7, caption_dropout=0.5).labels_of(range(300))
+    assert sum(label["caption"] == "" for label in empty) == pytest.approx(150, abs=40)
+
+
 def test_figures_fill_the_space_between_the_named_things() -> None:
     world = SceneWorld(length=200, figures=1.0)
     figures = [c for c in world.contents(range(200)) if isinstance(c, Figure)]

@@ -120,6 +120,15 @@ def take_rows(cond: Any, rows: Sequence[int]) -> Any:
     return _map(lambda tensor: tensor[list(rows)], cond)
 
 
+def repeat_condition(cond: Any, batch: int, times: int) -> Any:
+    """A condition for ``batch`` rows as one for ``times * batch``: all rows, then all of them again.
+
+    Raises:
+        UserError: a tensor has neither one row nor ``batch``.
+    """
+    return _map(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)), expand_condition(cond, batch))
+
+
 def can_join(first: Any, second: Any) -> bool:
     """Whether two conditions have the same structure and differ in their batch at most."""
     if isinstance(first, dict) and isinstance(second, dict):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ldm.flat_options import flat
 from ldm.models.diffusion.condition import Condition
+from ldm.models.diffusion.guidance import repeat_condition
 from ldm.models.diffusion.network import DiffusionNetwork, Start
 from ldm.util import ConfigError
 
@@ -32,6 +33,7 @@ class DiffusionModel(DiffusionNetwork):
         learn_logvar: bool = False,  # learn the log-variance that the loss at each timestep is scaled by
         logvar_init: float = 0.0,
         min_snr_gamma: float | None = None,  # weights the loss by min(SNR, gamma); 5 in the paper
+        draws: int = 1,  # noises and timesteps that a picture of a batch is trained with; it is encoded once for all
         first_stage_key: str = "image",  # the batch's key of the picture
         monitor: str | None = "val/loss",
         log_every_t: int = 100,
@@ -46,7 +48,10 @@ class DiffusionModel(DiffusionNetwork):
         super().__init__(**network)
         if loss_type not in ("l1", "l2"):
             raise ConfigError(f"unknown loss_type '{loss_type}'; known: l1, l2")
+        if draws < 1:
+            raise ConfigError(f"draws, the noises of a picture in a batch, must be 1 or more, got {draws}")
         self.loss_type = loss_type
+        self.draws = draws
         self.l_simple_weight = l_simple_weight
         self.original_elbo_weight = original_elbo_weight
         self.min_snr_gamma = min_snr_gamma
@@ -105,7 +110,10 @@ class DiffusionModel(DiffusionNetwork):
         return loss, {f"{stage}/{name}": value.detach() for name, value in parts.items()}
 
     def forward(self, x: Tensor, cond: Condition = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss for clean latents [B, C, h, w] at random timesteps."""
+        """The loss for clean latents [B, C, h, w] at random timesteps; in training, for ``draws`` of them a latent."""
+        if self.training and self.draws > 1:
+            cond = repeat_condition(cond, x.shape[0], self.draws)
+            x = x.repeat(self.draws, *[1] * (x.dim() - 1))
         t = torch.randint(0, self.num_timesteps, (x.shape[0],), device=x.device)
         return self.p_losses(x, cond, t)
 
