@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ldm.modules.cpu.packed_weight import values_of
 from ldm.pictures.images import read_parameters
 from ldm.util import UserError, atomic_write
 
@@ -20,11 +21,11 @@ def fingerprint(model: torch.nn.Module) -> str:
     """What tells a model's weights from others': a hash of every weight's name, shape and some of its values.
 
     The values are spread evenly over each weight, so that any training or merging changes it. It is the same on every
-    device, but not at every precision.
+    device, but not at every precision. Weights that are packed for the CPU stay packed.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        flat = value.detach().reshape(-1)
+    for name, value in sorted(model.state_dict(keep_vars=True).items()):
+        flat = values_of(value).detach().reshape(-1)
         stride = max(1, flat.numel() // PROBES)
         probes = flat[::stride][:PROBES].to("cpu", torch.float64)
         digest.update(f"{name}{list(value.shape)}".encode())

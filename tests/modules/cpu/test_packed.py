@@ -28,6 +28,7 @@ from ldm.modules.cpu.packed import (
 from ldm.modules.cpu.packed_weight import PackedWeight
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ldm.modules.diffusionmodules.resblock import Upsample
+from ldm.workflows.record import fingerprint
 
 PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 0.03}  # allowed difference, in units of the largest value
 
@@ -359,6 +360,15 @@ def test_looking_at_a_packed_weight() -> None:
         assert type(weight) is PackedWeight
         assert torch.equal(copied(packed)(x), packed(x))
         assert torch.equal(copied(weight), expected)
+
+
+@torch.no_grad()
+def test_a_fingerprint_leaves_packed_weights_packed() -> None:
+    plain, name, x = editable()["geglu"]
+    packed = pack_for_inference(copy.deepcopy(plain))
+    packed(x)
+    assert fingerprint(packed) == fingerprint(plain)
+    assert type(packed.get_parameter(f"{name}.weight")) is PackedWeight
 
 
 def test_a_weight_that_is_to_learn_is_not_packed() -> None:
