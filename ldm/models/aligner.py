@@ -233,6 +233,10 @@ class AlignerTraining(pl.LightningModule):
         }
         return torch.stack([weights[name] * part for name, part in parts.items()]).sum()
 
+    def next_command(self, folder: str) -> str:
+        """What makes the files that a model's YAML names."""
+        return f"python -m scripts.export_aligner {folder} FOLDER_OF_THE_MODEL"
+
     # ---- Lightning --------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:

@@ -114,6 +114,10 @@ class TrainedAutoencoder(Hooked):
         """Training batches, or updates of several, since the start of the run, resumed ones included."""
         return self.global_step // (2 if self.adversarial else 1)
 
+    def next_command(self, folder: str) -> str:
+        """What makes the file that a diffusion model's YAML names."""
+        return f"python -m scripts.export_model {folder}/checkpoints/last.ckpt autoencoder.safetensors"
+
     # ---- steps ----------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:

@@ -55,6 +55,8 @@ def labels_of(drawn: dict[str, Any], images: Tensor, shown: int) -> list[str] | 
 class ImageLogger(pl.Callback):
     """Asks the model for pictures (``log_images(batch, split=..., **log_images_kwargs)``) from time to time.
 
+    Whatever the frequency, there are some after the first step of a start and at the end.
+
     Args:
         batch_frequency: optimizer steps (or batches, see ``log_on_batch_idx``) between two sets of pictures.
         max_images: pictures of each kind.
@@ -90,7 +92,8 @@ class ImageLogger(pl.Callback):
         self.log_images_kwargs = dict(log_images_kwargs or {})
         self.folder = None if folder is None else Path(folder)
         self.extra_steps = {2**n for n in range(int(math.log2(batch_frequency)) + 1)} if increase_log_steps else set()
-        self._done: tuple[str, int] | None = None
+        self._done: dict[str, int] = {}  # the step of the last pictures of each split
+        self._last: tuple[Any, int] | None = None  # the batch of the last step, and its number
 
     def is_due(self, count: int) -> bool:
         """Whether pictures are wanted at this step."""
@@ -99,7 +102,13 @@ class ImageLogger(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.log_images(trainer, pl_module, batch, batch_idx, "train")
+        first, self._last = self._last is None, (batch, batch_idx)
+        self.log_images(trainer, pl_module, batch, batch_idx, "train", due=True if first else None)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._last is not None:
+            self.log_images(trainer, pl_module, *self._last, "train", due=True)
+            self._last = None
 
     def on_validation_batch_end(
         self,
@@ -120,9 +129,9 @@ class ImageLogger(pl.Callback):
         count = batch_idx if self.log_on_batch_idx else trainer.global_step
         due = self.is_due(count) if due is None else due
         draw = getattr(pl_module, "log_images", None)
-        if self.disabled or not due or not trainer.is_global_zero or draw is None or self._done == (split, count):
+        if self.disabled or not due or not trainer.is_global_zero or draw is None or self._done.get(split) == count:
             return
-        self._done = (split, count)
+        self._done[split] = count
         with evaluating(pl_module):
             drawn = draw(batch, split=split, **self.log_images_kwargs)
         for kind, images in drawn.items():

@@ -25,8 +25,10 @@ from ldm.training.callbacks import StopOnSignal, StopRequestedError
 from ldm.training.checkpoints import AccumulatesByHand, AtomicCheckpointIO, TrainCheckpoint
 from ldm.training.config import PERSONALIZATION, apply_personalization, check_placeholders, read_config, require
 from ldm.training.datamodule import DataModuleFromConfig
+from ldm.training.ending import Ending
 from ldm.training.options import parse
 from ldm.training.precision import affordable
+from ldm.training.progress import ProgressLine
 from ldm.training.resume import ExactResume
 from ldm.training.run_folder import RunFolder, choose_run_folder, saved_configurations
 from ldm.util import ConfigError, MissingPartError, UserError, instantiate_from_config
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_no_advertisement)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # what is there, what it restores, its products
     options, changes = parse(sys.argv[1:] if arguments is None else arguments)
     run = choose_run_folder(options)
     config = read_config(options.base, changes, saved_configurations(options, run))
@@ -107,11 +109,6 @@ def build_model(config: DictConfig) -> pl.LightningModule:
     return model
 
 
-def is_no_advertisement(record: logging.LogRecord) -> bool:
-    """Lightning recommends its own products in the log."""
-    return "litlogger" not in record.getMessage()
-
-
 def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, run: RunFolder) -> None:
     """Train; when asked to stop, leave with a checkpoint, a hint and exit code 130 (0 in helper processes).
 
@@ -151,8 +148,12 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
     settings = affordable(legacy.translate_trainer(plain(lightning.get("trainer")) or {}))
     if lightning.get("find_unused_parameters") and settings.get("strategy", "ddp") == "ddp":
         settings["strategy"] = "ddp_find_unused_parameters_true"
-    settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO()], **settings}
+    settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO()], "enable_model_summary": False,
+                **settings}  # fmt: skip
     callbacks = make_callbacks(options, run, config, lightning)
+    own_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
+    if settings.get("enable_progress_bar", True) and not own_bar:
+        callbacks.append(ProgressLine())
     accumulation = settings.get("accumulate_grad_batches", 1)
     if isinstance(accumulation, dict):
         callbacks.append(pl.callbacks.GradientAccumulationScheduler({int(k): v for k, v in accumulation.items()}))
@@ -210,7 +211,8 @@ def make_callbacks(
     # as they are written: values of the environment are not saved
     written = {"config": OmegaConf.to_container(config), "lightning_config": OmegaConf.to_container(lightning)}
     built = [build(node, **(written if name == "setup_callback" else {})) for name, node in wanted.items()]
-    return [ExactResume(options.seed), *built, StopOnSignal(run.checkpoints), make_checkpoint(run, lightning)]
+    ending = Ending(run.path, base or "")
+    return [ExactResume(options.seed), *built, StopOnSignal(run.checkpoints), make_checkpoint(run, lightning), ending]
 
 
 def make_checkpoint(run: RunFolder, lightning: DictConfig) -> TrainCheckpoint:

@@ -42,8 +42,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("-p", "--project", default="", help="name of the project, for loggers that have one (wandb)")
     add("--postfix", default="", help="added to the run folder's name")
     add("-l", "--logdir", default="logs", help="where run folders are made")
-    add("-r", "--resume", default="", metavar="RUN|CKPT",
-        help="run folder, or a checkpoint inside one, to go on with; latest or latest:NAME: the newest run (of a name)")
+    add(
+        "-r",
+        "--resume",
+        default="",
+        metavar="RUN|CKPT",
+        help="run folder, or a checkpoint inside one, to go on with; latest or latest:NAME: the newest run (of a name)",
+    )
     add("--actual_resume", default="", metavar="CKPT", help="start from these weights (weights only)")
     add("-s", "--seed", type=int, default=23, help="seed of everything that is drawn")
     switch("--scale_lr", default=True, help="multiply base_learning_rate by devices, batch size and accumulation")
