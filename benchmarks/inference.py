@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--size", type=int, default=64, help="side of the latent")
-    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "benchmarks")
+    parser.add_argument("--outdir", "--out", dest="out", type=Path, default=ROOT / "outputs" / "benchmarks")
     options = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{options.precision}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")

@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--side", choices=SIDES, help="be one side; for the benchmark itself")
     parser.add_argument("--folder", type=Path, help="with --side")
-    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "benchmarks")
+    parser.add_argument("--outdir", "--out", dest="out", type=Path, default=ROOT / "outputs" / "benchmarks")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.side == "diffusers":

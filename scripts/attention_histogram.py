@@ -1,10 +1,11 @@
 """Logits of attention before and after a style is injected or mixed in, at chosen places of a content.
 
+    python -m scripts.attention_histogram --xy 97,66 --timesteps 801,401                # the bundled samples
     python -m scripts.attention_histogram --cnt photo.jpg --sty art.jpg --xy 120,80
     python -m scripts.attention_histogram --cnt photo.jpg --sty a.jpg b.jpg --masks a.npy b.npy --inside a.npy
 
 Before is the content's attention to itself during its inversion, after is what the same queries do to keys of the style
-(or of content and styles) while the stylised picture is sampled. Written to --out: a PNG with both pictures and the
+(or of content and styles) while the stylised picture is sampled. Written to --outdir: a PNG with both pictures and the
 histograms of each head, and two CSV files: logits, mass, entropy and largest keys of each query, and the histograms.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from ldm.pictures.images import save_image
 from ldm.pictures.masks import find_masks, short_name
+from ldm.pictures.numbered import free_path
 from ldm.pictures.sizing import Picture, open_mask
 from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
@@ -32,7 +34,7 @@ from ldm.workflows.look.inspection import (
     spots_in,
 )
 from ldm.workflows.look.inspection_plots import plot_histograms, save_figure
-from ldm.workflows.options import add_flags, given_flags
+from ldm.workflows.options import add_flags, given_flags, old_spellings
 from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.features import make_cache
 from ldm.workflows.restyle.jobs import Job, make_jobs
@@ -52,7 +54,8 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--cnt", metavar="FILE", default=str(SAMPLE_CONTENT), help="content (a bundled sample)")
     add("--sty", metavar="FILE", nargs="+", default=[str(SAMPLE_STYLE)], help="style, or several (a bundled sample)")
-    add("--out", type=Path, default=Path("outputs/attention"), help="folder for the results (outputs/attention)")
+    old_spellings(add("--outdir", "--out", type=Path, default=Path("outputs/attention"),
+                      help="folder for the results (outputs/attention)"))  # fmt: skip
     where = parser.add_argument_group("where to look")
     where.add_argument("--xy", nargs="+", default=[], metavar="X,Y", help="positions in pixels of the content's file")
     where.add_argument("--inside", metavar="FILE", help="all positions that a mask marks")
@@ -71,7 +74,8 @@ def parse() -> argparse.Namespace:
     how.add_argument("--longest", type=int, metavar="N", help="the longer side in pixels (512)")
     how.add_argument("--precomputed", metavar="FOLDER", default="", help="where inversions are kept (nowhere)")
     how.add_argument("--ckpt", metavar="FILE", help="weights in any format (the small model)")
-    how.add_argument("--config", "--model_config", dest="model_config", metavar="FILE", help="the model's YAML")
+    old_spellings(how.add_argument("--config", "--model_config", dest="model_config", metavar="FILE",
+                                   help="the model's YAML"))  # fmt: skip
     how.add_argument("--precision", choices=["full", "autocast", "bf16", "fp16"], default="autocast")
     how.add_argument("--device", help="cpu, cuda, ... (a GPU if there is one)")
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -141,11 +145,12 @@ def main() -> None:
 
     cache = make_cache(options, setting, [job])
     image, looks = restyle_and_look(setting, cache, job, spots, layers, timesteps, heads, progress=True)
-    path = given.out / f"{pair.name}_histogram.png"
+    path = free_path(given.outdir / f"{pair.name}_histogram.png")
+    name = path.stem.replace("_histogram", "")
     save_figure(plot_histograms(job.content.image(), image, spots, looks), path)
-    save_image(image, given.out / f"{pair.name}.png", job.parameters)
-    write_csv(list(chain.from_iterable(numbers(one) for one in looks)), given.out / f"{pair.name}_numbers.csv")
-    write_csv(list(chain.from_iterable(histograms(one) for one in looks)), given.out / f"{pair.name}_bins.csv")
+    save_image(image, given.outdir / f"{name}.png", job.parameters)
+    write_csv(list(chain.from_iterable(numbers(one) for one in looks)), given.outdir / f"{name}_numbers.csv")
+    write_csv(list(chain.from_iterable(histograms(one) for one in looks)), given.outdir / f"{name}_bins.csv")
     print(f"{path}, with _numbers.csv and _bins.csv beside it: {len(spots)} position(s), {len(looks)} x layer and step")
 
 

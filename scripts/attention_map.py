@@ -5,7 +5,7 @@
     python -m scripts.attention_map --image photo.jpg --prompt "a cat" --word cat   # the same in a photograph
     python -m scripts.attention_map --image photo.jpg --pca q                       # principal components as colours
 
-A picture is inverted (DDIM), without one a picture is made of the prompt. Written to --out: a sheet (layers x steps)
+A picture is inverted (DDIM), without one a picture is made of the prompt. Written to --outdir: a sheet (layers x steps)
 and every overlay; with --save FILE.safetensors q, k and sim (the scaled logits), for other programs.
 """
 
@@ -22,6 +22,7 @@ from PIL import Image
 from ldm.control import Sites, late_decoder
 from ldm.pictures.images import save_image
 from ldm.pictures.masks import short_name
+from ldm.pictures.numbered import free_path
 from ldm.pictures.sizing import look_at, sizing_for
 from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
@@ -44,6 +45,7 @@ from ldm.workflows.look.inspection import (
     word_positions,
 )
 from ldm.workflows.look.inspection_plots import component_pictures, overlay, save_figure, sheet
+from ldm.workflows.options import old_spellings
 from ldm.workflows.plan import usual_settings
 from ldm.workflows.restyle.setting import usual_side
 from ldm.workflows.studio import Studio, open_studio
@@ -66,15 +68,17 @@ def parse() -> argparse.Namespace:
     add("--heads", metavar="LIST", help="such as 0,3 (the mean over all)")
     add("--steps", type=int, default=50, metavar="N", help="of the inversion, or of making a picture (50)")
     add("--seed", type=int, default=42, help="of a picture that is made (42)")
-    add("--guidance_scale", type=float, help="of a picture that is made (as the model's YAML says, or 7.5)")
+    old_spellings(add("--scale", "--guidance_scale", dest="guidance_scale", type=float,
+                      help="guidance of a picture that is made (as the model's YAML says, or 7.5)"))  # fmt: skip
     add("--H", type=int, help="height in pixels")
     add("--W", type=int, help="width in pixels")
     add("--crop", action="store_true", help="cut a square out of the middle")
     add("--longest", type=int, metavar="N", help="the longer side in pixels (512)")
     add("--save", type=Path, metavar="FILE", help="write q, k and sim as .safetensors")
-    add("--out", type=Path, default=Path("outputs/attention"), help="folder for the results (outputs/attention)")
+    old_spellings(add("--outdir", "--out", type=Path, default=Path("outputs/attention"),
+                      help="folder for the results (outputs/attention)"))  # fmt: skip
     add("--ckpt", metavar="FILE", help="weights in any format (the small model)")
-    add("--config", "--model_config", dest="config", metavar="FILE", help="the model's YAML")
+    old_spellings(add("--config", "--model_config", dest="config", metavar="FILE", help="the model's YAML"))
     add("--precision", choices=["full", "bf16", "fp16"], default="full", help="of the weights")
     add("--device", help="cpu, cuda, ... (a GPU if there is one)")
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -173,17 +177,18 @@ def main() -> None:
             f"{name}_{given.word}", f"'{given.word}' in '{given.prompt}'"
         )  # fmt: skip
         cells, means = maps(given, model, course, layers, timesteps, heads, spots, words)
-    path = given.out / f"{name}.png"
+    path = free_path(given.outdir / f"{name}.png")
+    name = path.stem
     save_figure(sheet(course.image, cells, title, spots, means), path)
     for (site, t), image in cells.items():
-        save_image(image, given.out / name / f"{short_layer(site).replace(' ', '')}_t{t:03d}.png")
+        save_image(image, given.outdir / name / f"{short_layer(site).replace(' ', '')}_t{t:03d}.png")
     if given.save is not None:
         if kind == "residual":
             raise UserError("--save writes q, k and sim of attention, which a residual block does not have")
         about = {"picture": given.image or "", "prompt": given.prompt or "", "steps": given.steps, "kind_of": kind,
                  "heads": "all" if heads is None else heads, "places": [(s.x, s.y) for s in spots]}  # fmt: skip
         keep(model, course, layers, timesteps, heads, spots).save(given.save, about)
-    print(f"{path}, and each of its pictures in {given.out / name}")
+    print(f"{path}, and each of its pictures in {given.outdir / name}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How well a model's autoencoder keeps pictures: PSNR of what it decodes of its own latents, in decibels.
 
     python -m scripts.autoencoder_quality                 # held-out renders at 64x64, held-out photographs at 256x256
+    python -m scripts.autoencoder_quality --size 128 --count 64
     python -m scripts.autoencoder_quality --ckpt MODEL.ckpt --config MODEL.yaml --size 512
 """
 

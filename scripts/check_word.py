@@ -1,6 +1,8 @@
 """How words are taken apart by the tokenizers of the models, and what they can be used for.
 
     python -m scripts.check_word cat "oil painting" "*"
+    python -m scripts.check_word sks --clip models/tokenizers/clip-vit-large-patch14
+    python -m scripts.check_word "<cat-toy>" --online
 
 The small model's vocabulary is always here. BERT's (LDM text-to-image) and CLIP's (Stable Diffusion) are taken from the
 hub's local cache, or from where --bert and --clip say; nothing is downloaded without --online.

@@ -1,7 +1,8 @@
 """A LoRA file in another spelling: kohya's names (sd-scripts, the web UI, ComfyUI), or PEFT's (diffusers).
 
-    python -m scripts.convert_lora style.safetensors --output style-kohya.safetensors
-    python -m scripts.convert_lora style.safetensors --format peft --output style-diffusers.safetensors
+    python -m scripts.convert_lora style.safetensors --out style-kohya.safetensors
+    python -m scripts.convert_lora style.safetensors --config v1-inference.yaml --out style-kohya.safetensors
+    python -m scripts.convert_lora style.safetensors --format peft --out style-diffusers.safetensors
 
 Names are looked up in the model that the file is for: that of --config, or the one whose context is as wide as the
 file's. No weights are read. Learned words in the file go into a file of their own beside the new one.
@@ -28,6 +29,7 @@ from ldm.checkpoint.lora.writing import SPELLINGS, Written, write_lora
 from ldm.shipped import here_or_shipped
 from ldm.util import UserError, instantiate_from_config, read_yaml, run_command
 from ldm.workflows.models import sampling_node
+from ldm.workflows.options import old_spellings
 from scripts.inspect_lora import width_of_context
 
 CONFIGS = {
@@ -72,14 +74,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("file", help="a LoRA file of any family, or a folder of PEFT or diffusers")
-    add("--output", type=Path, required=True, metavar="FILE", help="what to write")
+    old_spellings(
+        add("--out", "--output", dest="output", type=Path, required=True, metavar="FILE", help="what to write")
+    )
     add("--format", choices=SPELLINGS, default="kohya", help="whose names it has (kohya)")
     add("--config", metavar="FILE", help="the YAML of the model that it is for")
     add("--debug", action="store_true", help="show the traceback of an error")
     given = parser.parse_args()
     file = read_lora(given.file)
     if Path(given.file).resolve() == given.output.resolve():
-        raise UserError(f"--output '{given.output}' is the file that is read; name another")
+        raise UserError(f"--out '{given.output}' is the file that is read; name another")
     modules = converted(file, model_for(file, given.config))
     notes = {key: value for key, value in file.metadata.items() if key not in ("format", SETTINGS)}
     write_lora(given.output, modules, given.format, notes)

@@ -1,6 +1,8 @@
 """Contents and styles copied once for each pair, for evaluations that match by sorted names.
 
     python -m scripts.copy_inputs --cnt data/cnt --sty data/sty      # into data/cnt_eval and data/sty_eval
+    python -m scripts.copy_inputs --cnt photos --sty paintings
+    python -m scripts.copy_inputs --cnt examples/styleid/cnt --sty examples/styleid/sty
 
 ``scripts.evaluate_style`` needs no copies where results have the names that run_styleid.py gives them.
 """

@@ -1,5 +1,9 @@
 """What `make demo` shows: prompts in three languages, restyled photographs, the autoencoder, a training that learns.
 
+    python -m scripts.demo
+    python -m scripts.demo --outdir outputs/again
+    python -m scripts.demo --debug                  # with the traceback of an error
+
 Everything is written under outputs/demo; the pictures come from the small model in models/ldm/tiny.
 """
 
@@ -20,6 +24,7 @@ from ldm.pictures.images import centre_crop, image_to_tensor, make_grid, save_im
 from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
 from ldm.workflows.models import open_model
+from ldm.workflows.options import old_spellings
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.styleid import SHEET, styleid
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
@@ -37,10 +42,11 @@ TRANSLATED = ("a red star on a blue background", "파란 배경 위의 빨간 �
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo", help="folder for the results")
+    old_spellings(parser.add_argument("--outdir", "--out", type=Path, default=ROOT / "outputs" / "demo",
+                                      help="folder for the results (outputs/demo)"))  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args()
-    out: Path = options.out
+    out: Path = options.outdir
     started = time.perf_counter()
     steps = (show_prompts, show_languages, show_restyling, show_photographs, show_training)
     written = [step(out) for step in steps]

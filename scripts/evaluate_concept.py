@@ -1,6 +1,7 @@
 """How well a learned word shows what it was learned from: a table (printed and CSV) and a sheet of pictures.
 
     python -m scripts.evaluate_concept --references pictures/ --embedding_path embeddings.pt --init_word star
+    python -m scripts.evaluate_concept --references pictures/ --embedding_path latest:NAME --prompt "a small {} on blue"
     python -m scripts.evaluate_concept --references pictures/ --generated outputs/samples --clip path/to/clip
 
 Pictures are made from prompts with the word, unless --generated has some (whose prompts are read from the files).
@@ -28,6 +29,7 @@ from torch import Tensor
 from ldm.checkpoint import read_embeddings
 from ldm.metrics.likeness import ClipJudge, Judge, ScorerJudge, among_themselves
 from ldm.pictures.images import image_to_tensor, load_folder, make_grid, save_image
+from ldm.pictures.numbered import free_path
 from ldm.util import UserError, atomic_write, run_command
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from scripts.score import load_scorer, prompts_of
@@ -164,7 +166,7 @@ def parse() -> argparse.Namespace:
     add("--config", help="its YAML")
     add("--clip", help="a CLIP model as transformers saves it: a folder or a hub id")
     add("--device")
-    add("--outdir", type=Path, default=Path("outputs/concept"), help="for table.csv and sheet.png")
+    add("--outdir", type=Path, default=Path("outputs/concept"), help="for table.csv and sheet.png (outputs/concept)")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()
 
@@ -186,9 +188,10 @@ def main() -> None:
         sets = {f"learned '{word}'": generate(options, templates, word, learned=True)}
     if options.init_word:
         sets[f"word '{options.init_word}'"] = generate(options, templates, options.init_word, learned=False)
-    write_table(evaluate(judge, references, sets), options.outdir / "table.csv")
-    write_sheet(references, sets, options.outdir / "sheet.png")
-    print(f"{options.outdir}: table.csv and sheet.png")
+    outdir = free_path(options.outdir, lambda folder: not (folder / "table.csv").exists())
+    write_table(evaluate(judge, references, sets), outdir / "table.csv")
+    write_sheet(references, sets, outdir / "sheet.png")
+    print(f"{outdir}: table.csv and sheet.png")
 
 
 if __name__ == "__main__":

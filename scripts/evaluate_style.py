@@ -1,11 +1,12 @@
 """Numbers of restyled pictures, beside those of simple ways: ArtFID and its parts, CFSD, colours, CLIP, KID.
 
     python -m scripts.evaluate_style --sty styles --cnt contents --tar output
+    python -m scripts.evaluate_style --sty styles --cnt contents --tar outputs/styleid --baselines content style
     python -m scripts.evaluate_style --sty data/sty_eval --cnt data/cnt_eval --tar output --weights models/measures
 
 Results are matched by their names (<content>_stylized_<style>), or, where three folders hold equally many pictures, by
 sorted names as in StyleID's evaluation. A number whose network is not at hand is left out. A table (also as Markdown,
-CSV and JSON) and a sheet of pictures go to --out. What each number sees: docs/measures.md.
+CSV and JSON) and a sheet of pictures go to --outdir. What each number sees: docs/measures.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ldm.workflows.measure.baselines import BASELINES
 from ldm.workflows.measure.evaluate import MODES, EvaluateOptions, evaluate_style
 from ldm.workflows.measure.judges import CONTENT_METRICS
 from ldm.workflows.measure.report import write_report
+from ldm.workflows.options import old_spellings
 
 
 def parse() -> argparse.Namespace:
@@ -41,9 +43,10 @@ def parse() -> argparse.Namespace:
     add("--content_text", help="with --text: what the contents show, for the direction of the change")
     add("--baselines", nargs="*", choices=BASELINES, help=f"ways to compare with ({' '.join(BASELINES)})")
     add("--ckpt", metavar="FILE", help="the model whose latents are a baseline (the small one)")
-    add("--model_config", metavar="FILE", help="its YAML")
+    old_spellings(add("--config", "--model_config", dest="model_config", metavar="FILE", help="its YAML"))
     add("--device", help="cpu, cuda, ... (a GPU if there is one)")
-    add("--out", metavar="DIR", help="for table.md, pairs.csv, summary.json and sheet.png (outputs/evaluate_style)")
+    old_spellings(add("--outdir", "--out", dest="out", metavar="DIR",
+                      help="for table.md, pairs.csv, summary.json and sheet.png (outputs/evaluate_style)"))  # fmt: skip
     for name in ("--batch_size", "--num_workers"):
         add(name, type=int, help="accepted for old command lines; pictures are seen one by one")
     add("--debug", action="store_true", help="show the traceback of an error")

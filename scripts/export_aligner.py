@@ -1,6 +1,8 @@
 """Make small files of a trained aligner: the aligner, and its multilingual encoder if that was trained as well.
 
-    python -m scripts.export_aligner logs/<run> models/ldm/tiny
+    python -m scripts.export_aligner latest:aligner models/ldm/tiny
+    python -m scripts.export_aligner logs/<run> outputs/aligner --precision fp32
+    python -m scripts.export_aligner logs/<run> outputs/aligner --ckpt logs/<run>/checkpoints/<file>
 
 writes aligner.safetensors and, after ``train_encoder: true``, the folder multilingual/: the encoder and its tokenizer.
 """

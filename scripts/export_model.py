@@ -1,6 +1,8 @@
 """Make a small, safe file of a training checkpoint: averaged weights, half precision, nothing but the model.
 
-    python -m scripts.export_model logs/<run>/checkpoints/last.ckpt models/ldm/tiny/model.safetensors --precision bf16
+    python -m scripts.export_model latest:tiny models/mine/model.safetensors
+    python -m scripts.export_model logs/<run>/checkpoints/last.ckpt models/mine/model.safetensors --precision fp32
+    python -m scripts.export_model latest:tiny models/mine/model.safetensors --first_stage latest:tiny-decoder
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a weight file holds, and which YAML of configs/ it fits.
 
     python -m scripts.inspect_checkpoint model.ckpt
+    python -m scripts.inspect_checkpoint models/ldm/tiny/model.safetensors
     python -m scripts.inspect_checkpoint model.safetensors --configs my/configs
 
 Every configuration is built without memory for its weights, and its keys and shapes are compared with the file's.

@@ -1,6 +1,7 @@
 """What a file of learned words holds: placeholders, vectors, lengths, nearest words, and how far it went in training.
 
     python -m scripts.inspect_embedding cat.safetensors
+    python -m scripts.inspect_embedding latest:NAME --nearest 3
     python -m scripts.inspect_embedding embeddings.pt --init_word cat --ckpt model.ckpt --config v1-inference.yaml
 
 Nearest words need the text encoder of the model that the words were made for; of a checkpoint only that is read.

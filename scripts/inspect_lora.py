@@ -1,6 +1,7 @@
 """What a LoRA file holds: its family, kinds, ranks, layers, words, what its header tells of its training, what it fits.
 
     python -m scripts.inspect_lora style.safetensors
+    python -m scripts.inspect_lora peft-folder/
     python -m scripts.inspect_lora style.safetensors --ckpt model.ckpt --config v1-inference.yaml
 
 With a model it is said how much of the file that model has a place for, and how long each change is beside the weight.

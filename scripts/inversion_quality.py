@@ -1,6 +1,7 @@
 """How well a picture survives DDIM inversion and sampling back, beside what the autoencoder alone makes of it.
 
     python -m scripts.inversion_quality                  # the bundled photographs that the small model never saw
+    python -m scripts.inversion_quality FOLDER --steps 20
     python -m scripts.inversion_quality FOLDER --size 512 --ckpt MODEL.ckpt --config MODEL.yaml
 
 No prompt, no guidance; PSNR in decibels. Style injection needs the first of the two columns high.

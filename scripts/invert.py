@@ -25,6 +25,7 @@ from ldm.util import UserError, run_command
 from ldm.workflows.inversion.cache import InversionCache, Needs, clean_latent
 from ldm.workflows.inversion.old_features import read_old_features
 from ldm.workflows.memory import peak_memory
+from ldm.workflows.options import old_spellings
 from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.features import cache_for
 from ldm.workflows.restyle.pairs import pictures_at
@@ -54,7 +55,7 @@ def parse() -> argparse.Namespace:
     add("--longest", type=int, metavar="N", help="the longer side in pixels, when it is not cut (512)")
     add("--batch", type=int, default=1, metavar="N", help="pictures that are inverted together (1)")
     add("--ckpt", metavar="FILE", help="weights in any format (the small model)")
-    add("--config", "--model_config", dest="model_config", metavar="FILE", help="the model's YAML")
+    old_spellings(add("--config", "--model_config", dest="model_config", metavar="FILE", help="the model's YAML"))
     add("--precision", choices=["full", "autocast", "bf16", "fp16"], default="autocast", help="as in run_styleid.py")
     add("--device", help="cpu, cuda, ... (a GPU if there is one)")
     add("--debug", action="store_true", help="show the traceback of an error")

@@ -1,4 +1,8 @@
-"""Judge pictures of scenes by classical measures against true renders: python -m scripts.judge FOLDER --scenes FILE
+"""Judge pictures of scenes by classical measures against true renders.
+
+    python -m scripts.judge outputs/asked/samples --scenes outputs/asked/scenes.jsonl
+    python -m scripts.judge FOLDER --scenes FILE --json verdicts.json
+    python -m scripts.judge FOLDER --scenes FILE --debug
 
 The scenes, one a line in the order of the file names, are what `scripts.scene_prompts` writes; by hand, a line is
 {"ground": "blue", "things": [{"name": "cat", "place": "left"}]}, with null or nothing for what is left open.

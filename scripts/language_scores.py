@@ -1,6 +1,7 @@
 """How well prompts in each language are drawn: the scorer's table for the same combinations, side by side.
 
     python -m scripts.language_scores -n 256 [--json scores.json]
+    python -m scripts.language_scores -n 96 --aligner outputs/aligner/aligner.safetensors
     python -m scripts.language_scores -n 128 --embedding_path word.safetensors --concept "green striped triangle"
 
 The combinations are held out from the training of the small model and of the aligner; a combination has the same seed

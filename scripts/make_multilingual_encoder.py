@@ -1,6 +1,8 @@
 """Make a small multilingual encoder: a WordPiece vocabulary learned from sentence pairs, and an untrained BERT for it.
 
     python -m scripts.make_multilingual_encoder outputs/pairs/train.csv outputs/multilingual
+    python -m scripts.make_multilingual_encoder pairs.csv FOLDER --vocab_size 700 --layers 2
+    python -m scripts.make_multilingual_encoder pairs.csv FOLDER --width 256 --heads 8 --length 96
 
 The folder is one that transformers reads (tokenizer.json, config.json, model.safetensors). Training an aligner with
 ``train_encoder: true`` trains its weights.

@@ -1,6 +1,8 @@
 """Put the learned words of several files into one.
 
-    python -m scripts.merge_embeddings --manager_ckpts cat.pt style.safetensors='<monet>' --output_path both.safetensors
+    python -m scripts.merge_embeddings --manager_ckpts cat.pt style.safetensors='<monet>' --out both.safetensors
+    python -m scripts.merge_embeddings --manager_ckpts a.pt b.pt=@ --out both.pt
+    python -m scripts.merge_embeddings --manager_ckpts a.pt b.pt=@ --out both.safetensors -sd      # CLIP's words
 
 A word that two files have needs another name in one of them: with ``file=<new>`` (``file=<old>:<new>`` where a file has
 several), or by answering when asked. A new name should be one token for the model; ``scripts.check_word`` tells.
@@ -19,6 +21,7 @@ from ldm.checkpoint import EmbeddingFile, merge_embeddings, read_embeddings, wri
 from ldm.checkpoint.embeddings import FORMATS
 from ldm.modules.encoders.base import TextTokenizer
 from ldm.util import UserError, run_command
+from ldm.workflows.options import old_spellings
 from scripts.check_word import BERT, CLIP, find_tokenizer
 
 
@@ -55,7 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--manager_ckpts", nargs="+", required=True, metavar="FILE[=NAME]", help="the files to put together")
-    add("--output_path", type=Path, required=True, help="the suffix chooses the format: .safetensors, .pt (CompVis)")
+    old_spellings(add("--out", "--output_path", dest="output_path", type=Path, required=True, metavar="FILE",
+                      help="the suffix chooses the format: .safetensors, .pt (CompVis)"))  # fmt: skip
     add("--format", choices=FORMATS, help="a format that the suffix alone does not say")
     add("-sd", "--stable_diffusion", action="store_true", help="the words are CLIP's, not BERT's")
     add("--tokenizer", help="vocab.txt or tokenizer.json, their folder or a hub id, to check the words with")

@@ -1,8 +1,8 @@
 """LoRAs into a checkpoint for good, several LoRAs into one, or a LoRA out of two checkpoints.
 
-    python -m scripts.merge_lora --ckpt model.ckpt --lora a.safetensors=0.8 b.safetensors --output merged.safetensors
-    python -m scripts.merge_lora --lora a.safetensors=0.8 b.safetensors --rank 16 --output both.safetensors
-    python -m scripts.merge_lora --ckpt model.ckpt --tuned finetuned.ckpt --rank 32 --output difference.safetensors
+    python -m scripts.merge_lora --ckpt model.ckpt --lora a.safetensors=0.8 b.safetensors --out merged.safetensors
+    python -m scripts.merge_lora --lora a.safetensors=0.8 b.safetensors --rank 16 --out both.safetensors
+    python -m scripts.merge_lora --ckpt model.ckpt --tuned finetuned.ckpt --rank 32 --out difference.safetensors
 
 With --rank the result is a LoRA, the nearest of that rank, and it is said how much of the change it keeps; without it,
 a checkpoint that needs no LoRA any more. Words in LoRA files stay in those files.
@@ -25,6 +25,7 @@ from ldm.checkpoint import read_state_dict, save_state_dict
 from ldm.checkpoint.lora.writing import SPELLINGS, Written, write_lora
 from ldm.util import UserError, run_command
 from ldm.workflows.models import open_model
+from ldm.workflows.options import old_spellings
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -38,7 +39,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--format", choices=SPELLINGS, default="kohya", help="whose names a LoRA has (kohya)")
     add("--precision", choices=["full", "bf16", "fp16"], default="full", help="of a checkpoint that is written (full)")
     add("--lora_dora", choices=DORA_RULES, default="interpolate", help="how other scales than 1 act with DoRA")
-    add("--output", type=Path, required=True, metavar="FILE", help="what to write; never one of the files read")
+    out = add("--out", "--output", dest="output", type=Path, required=True, metavar="FILE")
+    out.help = "what to write; never one of the files read"
+    old_spellings(out)
     add("--trust_config", action="store_true", help="the YAML beside the weights may name classes of any package")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -52,7 +55,7 @@ def check(given: argparse.Namespace) -> None:
         raise UserError("--tuned needs --rank, the rank of the LoRA, such as 32")
     inputs = [given.ckpt, given.tuned, *(parse_lora(text)[0] for text in given.lora or ())]
     if any(path is not None and Path(path).resolve() == given.output.resolve() for path in inputs):
-        raise UserError(f"--output '{given.output}' is one of the files that are read; name another")
+        raise UserError(f"--out '{given.output}' is one of the files that are read; name another")
 
 
 def write_checkpoint(model: Any, loras: list[Lora], output: Path) -> str:

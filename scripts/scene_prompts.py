@@ -3,6 +3,8 @@
     python -m scripts.scene_prompts outputs/asked -n 512 --things one
     python txt2img.py --from-file outputs/asked/prompts.txt --n_samples 64 --skip_grid --outdir outputs/asked
     python -m scripts.judge outputs/asked/samples --scenes outputs/asked/scenes.jsonl
+    python -m scripts.scene_prompts outputs/korean -n 64 --language ko
+    python -m scripts.scene_prompts outputs/three -n 64 --objects 3 --seed 1
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Score pictures against their prompts: python -m scripts.score FOLDER [--prompts prompts.txt] [--json out.json]
+"""Score pictures against their prompts.
+
+    python -m scripts.score outputs/txt2img-samples/samples
+    python -m scripts.score FOLDER --prompts prompts.txt
+    python -m scripts.score FOLDER --prompts prompts.txt --json out.json
 
 The prompts are captions of the rendered world in English, Korean or Chinese: one a line in the order of the file names,
 or, without --prompts, those that the PNG files carry themselves.
@@ -85,7 +89,7 @@ def _prompt_inside(path: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="pictures, taken in natural order (2.png before 10.png)")
     parser.add_argument("--prompts", type=Path, help="text file, one prompt a line")
     parser.add_argument("--ckpt", type=Path, default=WEIGHTS, help="the scorer's weights")

@@ -3,6 +3,7 @@
     python -m scripts.widen configs/tiny2/autoencoder.yaml models/ldm/tiny/model.safetensors \
         logs/second/start.safetensors
     python -m scripts.widen configs/tiny2/ldm.yaml models/ldm/tiny/model.safetensors logs/second/unet.safetensors
+    python -m scripts.widen LARGER.yaml logs/<run>/checkpoints/last.ckpt start.safetensors
 
 An autoencoder, or the UNet of a diffusion model (its text encoder and first stage come from elsewhere). What both have
 is taken over; new channels begin as the YAML's classes make them, and what was there before does not look at them yet.

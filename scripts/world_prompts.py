@@ -1,4 +1,9 @@
-"""Print captions of the rendered world: python -m scripts.world_prompts --split heldout -n 512 > prompts.txt"""
+"""Print captions of the rendered world, one a line.
+
+    python -m scripts.world_prompts --split heldout -n 512 > prompts.txt
+    python -m scripts.world_prompts -n 64 --language ko
+    python -m scripts.world_prompts --split train -n 64 --seed 1 --open_size 0.5
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ def prompts(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", default="heldout", help="train, heldout (what training never sees) or all")
     parser.add_argument("-n", type=int, default=512, help="how many")
     parser.add_argument("--seed", type=int, default=0)

@@ -6,15 +6,22 @@ import argparse
 import logging
 
 from ldm.util import run_command
-from ldm.workflows.options import add_flags
+from ldm.workflows.options import add_flags, old_spellings
 from ldm.workflows.restyle.recipe import Recipe
+
+EXAMPLES = """examples:
+    python run_styleid.py                                                # the small model on the bundled samples
+    python run_styleid.py --cnt photos --sty paintings --batch 4         # folders: every content with every style
+    python run_styleid.py --pairs examples/styleid/pairs.txt --gamma 0.3         # chosen pairs, with masks
+"""
 
 
 def parse() -> argparse.Namespace:
     """Only what was given; the defaults are those of ``ldm.workflows.restyle.plan.StyleIDOptions``."""
     parser = argparse.ArgumentParser(
-        description="Restyle pictures: every content with every style.", argument_default=argparse.SUPPRESS
-    )
+        description="Restyle pictures: every content with every style.", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS,
+    )  # fmt: skip
     what_to_restyle(parser.add_argument_group("what to restyle"))
     add_flags(parser.add_argument_group("how"), Recipe)
     what_with(parser.add_argument_group("with what, and where results go"))
@@ -42,8 +49,8 @@ def what_with(group: argparse._ArgumentGroup) -> None:
 
     add = group.add_argument
     add("--ckpt", metavar="FILE", help="weights in any format (the small model)")
-    add("--config", "--model_config", dest="model_config", metavar="FILE",
-        help="the model's YAML (config.yaml beside the weights)")
+    old_spellings(add("--config", "--model_config", dest="model_config", metavar="FILE",
+                      help="the model's YAML (config.yaml beside the weights)"))  # fmt: skip
     add("--lora", nargs="+", metavar="FILE[=SCALE]", help="LoRA files that are on the model while it restyles")
     add("--lora_dora", choices=DORA_RULES, help="how other scales than 1 act with DoRA (interpolate)")
     add("--precision", choices=["full", "autocast", "bf16", "fp16"], help="autocast: sampling is mixed on a GPU")
@@ -52,7 +59,8 @@ def what_with(group: argparse._ArgumentGroup) -> None:
     add("--features", choices=["memory", "disk", "replay"], help="how features are kept (memory)")
     add("--feature_gb", type=float, metavar="GB", help="features kept in memory beside those in use (2)")
     add("--batch", type=int, metavar="N", help="contents of one style that are made together (1)")
-    add("--outdir", "--output_path", dest="output_path", metavar="FOLDER", help="where results go (outputs/styleid)")
+    old_spellings(add("--outdir", "--output_path", dest="output_path", metavar="FOLDER",
+                      help="where results go (outputs/styleid)"))  # fmt: skip
     add("--no_sheet", action="store_true", help="no contact sheet")
     add("--C", type=int, dest="channels", help=argparse.SUPPRESS)
     add("--f", type=int, dest="factor", help=argparse.SUPPRESS)

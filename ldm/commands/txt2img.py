@@ -6,6 +6,13 @@ import argparse
 import logging
 
 from ldm.util import run_command
+from ldm.workflows.options import old_spellings
+
+EXAMPLES = """examples:
+    python txt2img.py --prompt "a small red star on a blue background"               # the small model
+    python txt2img.py --prompt "a small * on blue" --embedding_path latest:NAME      # a word that was learned
+    python txt2img.py --from-file prompts.txt --ckpt MODEL.ckpt --config MODEL.yaml --steps 30 --scale 7.5
+"""
 
 
 def parse() -> argparse.Namespace:
@@ -14,7 +21,10 @@ def parse() -> argparse.Namespace:
     from ldm.workflows.guide.options import GuideOptions
     from ldm.workflows.options import add_flags
 
-    parser = argparse.ArgumentParser(description="Make pictures from prompts.", argument_default=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        description="Make pictures from prompts.", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS,
+    )  # fmt: skip
     add = parser.add_argument
     add("--prompt", help="what to draw")
     add("--negative_prompt", help="what to lead away from")
@@ -23,7 +33,8 @@ def parse() -> argparse.Namespace:
     add("--outdir", help="where to put pictures (outputs/txt2img-samples)")
     add("--skip_grid", action="store_true", help="no sheet of all pictures")
     add("--skip_save", action="store_true", help="no single pictures")
-    add("--ckpt", "--ckpt_path", dest="ckpt", metavar="FILE", help="weights in any format (the small model)")
+    old_spellings(add("--ckpt", "--ckpt_path", dest="ckpt", metavar="FILE",
+                      help="weights in any format, or latest[:RUN] (the small model)"))  # fmt: skip
     add("--config", metavar="FILE", help="the model's YAML (config.yaml beside the weights)")
     add("--embedding_path", nargs="+", metavar="FILE[=NAME]",
         help="files of learned words, or latest[:RUN]; NAME renames the word")
@@ -31,12 +42,13 @@ def parse() -> argparse.Namespace:
     add("--lora", nargs="+", metavar="FILE[=SCALE]", help="LoRA files; a prompt calls further ones by <lora:name:0.8>")
     add("--lora_dir", metavar="FOLDER", help="where <lora:name:0.8> looks for files (models/lora)")
     add("--lora_dora", choices=DORA_RULES, help="how other scales than 1 act with DoRA (interpolate)")
-    add("--ddim_steps", "--steps", dest="steps", type=int, metavar="N", help="sampling steps (50, or as the YAML says)")
+    add("--steps", "--ddim_steps", dest="steps", type=int, metavar="N", help="sampling steps (50, or as the YAML says)")
     add("--sampler", help="ddim, plms, euler, euler_ancestral or dpm_solver (ddim, or as the YAML says)")
     add("--plms", dest="sampler", action="store_const", const="plms", help="the same as --sampler plms")
     add("--dpm_solver", dest="sampler", action="store_const", const="dpm_solver", help="as --sampler dpm_solver")
     add("--ddim_eta", dest="eta", type=float, metavar="ETA", help="fresh noise in DDIM: 0 none (default), 1 as DDPM")
-    add("--scale", dest="guidance_scale", type=float, help="guidance (7.5, or as the YAML says); 1 is without")
+    old_spellings(add("--scale", "--guidance_scale", dest="guidance_scale", type=float,
+                      help="guidance (7.5, or as the YAML says); 1 is without"))  # fmt: skip
     add("--H", dest="height", type=int, help="height in pixels")
     add("--W", dest="width", type=int, help="width in pixels")
     add("--C", dest="channels", type=int, help="latent channels; the model knows them, this is only checked")

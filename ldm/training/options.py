@@ -15,6 +15,15 @@ _CHANGE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=")
 _VALUE_FLAG = re.compile(r"--\w+(\.\w+)+")  # --a.b, whose value is the next word
 
 
+EPILOG = """Anything in the YAML can be changed with a.b=c or --a.b c; every option of the Trainer is a flag.
+
+examples:
+    python main.py -b configs/tiny/ldm.yaml -t --name mine --max_steps 1000
+    python main.py --resume latest:mine -t
+    python main.py -b configs/tiny/textual-inversion.yaml -t --name word --data_root FOLDER --init_word star
+"""
+
+
 def _boolean(text: str) -> bool:
     if text.lower() in ("yes", "true", "t", "y", "1"):
         return True
@@ -27,7 +36,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags of main.py."""
     parser = argparse.ArgumentParser(
         description="Train what a YAML describes.",
-        epilog="Anything in the YAML can be changed with a.b=c or --a.b c; every option of the Trainer is a flag.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -13,6 +13,11 @@ def option(default: Any, help: str, **flag: Any) -> Any:
     return field(default=default, metadata={"flag": {"help": help, **flag}})
 
 
+def old_spellings(action: argparse.Action, shown: int = 1) -> None:
+    """Of an option's spellings the help shows the first ``shown``; the others go on being understood."""
+    action.option_strings = list(action.option_strings)[:shown]
+
+
 def add_flags(group: argparse._ActionsContainer, options: type, without: Collection[str] = ()) -> None:
     """A flag ``--name`` for each field of a dataclass that was made by ``option``; what is not given stays out."""
     for one in fields(options):
