@@ -77,6 +77,8 @@ def apply_personalization(config: DictConfig, options: argparse.Namespace) -> No
         if value is None:
             continue
         if OmegaConf.select(config, PERSONALIZATION) is None:
+            if name == "placeholder_strings" and personal_pictures(config):
+                continue  # a LoRA learns what its sentences call by a word that is there
             raise ConfigError(f"the configuration has no section '{PERSONALIZATION}' to put {name} into")
         OmegaConf.update(config, f"{PERSONALIZATION}.{name}", value, merge=False, force_add=True)
     if options.placeholder_string:

@@ -61,7 +61,8 @@ def build(path: Path, words: bool = False) -> nn.Module:
     assert node is not None
     node = node.copy()
     if not words:
-        node.params.pop("personalization_config", None)
+        for learns in ("personalization_config", "lora_config"):
+            node.params.pop(learns, None)
     with torch.device("meta"):
         return instantiate_from_config(without_checkpoints(node))
 
@@ -78,6 +79,8 @@ def test_builds_on_the_meta_device(path: Path) -> None:
                 build(path, words=True)
         else:
             assert build(path, words=True).embedding_manager is not None
+    if "lora_config" in node.params:
+        assert len(build(path, words=True).lora.places) > 20  # type: ignore[arg-type, union-attr]
     model = build(path)
     parameters = dict(model.named_parameters())
     assert parameters

@@ -47,6 +47,7 @@ class LatentModel(ConditionedModel):
         scale_by_std: bool = False,  # take 1 / std of the first batch's latents
         force_null_conditioning: bool = False,
         personalization_config: dict[str, Any] | None = None,  # the EmbeddingManager of textual inversion
+        lora_config: dict[str, Any] | None = None,  # the TrainedLora that learns on the model
         embedding_reg_weight: float = 0.0,
         unfreeze_model: bool = False,  # with personalization_config: the network and the encoder learn as well,
         model_lr: float = 0.0,  # at this rate
@@ -83,8 +84,9 @@ class LatentModel(ConditionedModel):
         self.model_lr = model_lr
         if personalization_config is not None:
             self.learn_words(instantiate_from_config(personalization_config, embedder=self.cond_stage_model))
-        else:
-            self.learning.freeze_the_rest(self)
+        if lora_config is not None:
+            self.learn_lora(instantiate_from_config(lora_config, model=self))
+        self.learning.freeze_the_rest(self)
         self.train(self.training)
         self.begin(start)
 
@@ -109,6 +111,13 @@ class LatentModel(ConditionedModel):
             self.embedding_manager.remove()
         self.embedding_manager = manager
         manager.install(self.model.diffusion_model)
+        self.learning.freeze_the_rest(self)
+
+    def learn_lora(self, lora: Any) -> None:
+        """Have the factors of a LoRA beside the layers, for good; freeze what does not learn."""
+        self.lora = lora
+        self.further_additions.append(lora)
+        lora.attach(self)
         self.learning.freeze_the_rest(self)
 
     def _build_cond_stage(self, config: dict[str, Any] | str) -> Any:

@@ -95,9 +95,12 @@ class FusedAttention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 
+    def qkv(self, x: Tensor) -> Tensor:
+        """q, k and v beside each other, [B, N, 3 width]."""
+        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
+
     def forward(self, x: Tensor) -> Tensor:
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         return self.out_proj(
             rearrange(F.scaled_dot_product_attention(q, k, v, is_causal=self.causal), "b h n d -> b n (h d)")
         )

@@ -13,6 +13,9 @@ from tests.helpers import golden_case
 class Networks(nn.Module):
     """A UNet and a text encoder."""
 
+    embedding_manager = None
+    parameterization = "eps"
+
     def __init__(self, unet: nn.Module, encoder: Any) -> None:
         super().__init__()
         self.model: Any = nn.Module()

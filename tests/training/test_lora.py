@@ -1,0 +1,138 @@
+"""Learning a LoRA by main.py: its files, what changes and what does not, resuming, beside a word."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from ldm.additions.base import applied
+from ldm.additions.lora.lora import Lora
+from ldm.checkpoint import read_embedding, read_file, read_metadata, read_state_dict, save_state_dict
+from ldm.training.launch import main
+from ldm.util import ConfigError, instantiate_from_config
+from tests.models.small_words import small_model, small_node
+
+STEPS = 4
+LORA = {
+    "target": "ldm.additions.lora.trained.TrainedLora",
+    "params": {"rank": 2, "layers": "kohya", "text_layers": "kohya", "text_rate": 0.5, "dropout": 0.1},
+}
+WORDS = {
+    "target": "ldm.modules.embedding_manager.EmbeddingManager",
+    "params": {"placeholder_strings": ["*"], "initializer_words": ["red"]},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model's weights, configurations and pictures."""
+    folder = tmp_path_factory.mktemp("lora")
+    (folder / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(folder / "pictures" / f"{i}.png")
+    node = small_node(folder, lora_config=LORA)
+    config: dict[str, Any] = {
+        "model": {"base_learning_rate": 1e-2, **node},
+        "data": {
+            "target": "main.DataModuleFromConfig",
+            "params": {
+                "batch_size": 2, "num_workers": 0, "cache_latents": True,
+                "train": {"target": "ldm.data.personalized.PersonalizedBase",
+                          "params": {"size": 32, "repeats": 4, "templates": ["a {}", "{} on a blue background"]}},
+            },
+        },
+        "lightning": {
+            "callbacks": {"embeddings": {"params": {"every_n_steps": 2}},
+                          "image_logger": {"params": {"disabled": True}}},
+            "trainer": {"max_steps": STEPS, "log_every_n_steps": 1, "accelerator": "cpu", "gradient_clip_val": 1.0,
+                        "enable_progress_bar": False, "enable_model_summary": False},
+        },
+    }  # fmt: skip
+    (folder / "lora.yaml").write_text(yaml.safe_dump(config))
+    both = copy.deepcopy(config)
+    both["model"]["params"]["personalization_config"] = WORDS
+    both["model"]["params"]["lora_config"]["params"]["format"] = "peft"
+    (folder / "both.yaml").write_text(yaml.safe_dump(both))
+    weights = {k: v for k, v in small_model(folder).state_dict().items() if not k.startswith(("lora", "embedding"))}
+    save_state_dict(weights, folder / "base.safetensors")
+    return folder
+
+
+def run(place: Path, logs: Path, name: str = "lora", word: str = "circle", *more: str) -> Path:
+    main([
+        "--base", str(place / f"{name}.yaml"), "-t", "--actual_resume", str(place / "base.safetensors"),
+        "--data_root", str(place / "pictures"), "--placeholder_string", word, "-l", str(logs), "--name", name,
+        "--scale_lr", "false", *more,
+    ])  # fmt: skip
+    (found,) = logs.glob(f"*_{name}")
+    return found / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    return run(place, place / "whole")
+
+
+def base_model(place: Path) -> Any:
+    return instantiate_from_config(small_node(place, ckpt_path=str(place / "base.safetensors"))).eval()
+
+
+def test_files_of_a_run(place: Path, whole: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert {"lora_gs-2.safetensors", "lora.safetensors", "last.ckpt"} <= names and "embeddings.pt" not in names
+    about = read_metadata(whole / "lora.safetensors")
+    assert about["ss_steps"] == str(STEPS) and about["ss_sd_model_name"] == f"{place.name}/base.safetensors"
+    assert (about["ss_network_dim"], about["modelspec.prediction_type"]) == ("2", "epsilon")
+    lora = Lora.read(whole / "lora.safetensors", base_model(place))
+    assert {module.key.network for module in lora.modules} == {"unet", "text_encoder"}
+    assert all(module.parts["lora_up"].any() for module in lora.modules)
+    saved = set(read_file(whole / "last.ckpt")["state_dict"])
+    assert saved and all(key.startswith("lora.factors.") for key in saved)
+
+
+@torch.no_grad()
+def test_the_file_does_on_the_base_model_what_was_learned(place: Path, whole: Path) -> None:
+    x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([300])
+    node = small_node(place, lora_config=LORA)
+    trained = instantiate_from_config(node)
+    trained.load_state_dict(read_state_dict(place / "base.safetensors"), strict=False)
+    trained.load_state_dict(read_file(whole / "last.ckpt")["state_dict"], strict=False)
+    trained.eval()
+    learned = trained.apply_model(x, t, trained.condition(["a circle"]))
+    base = base_model(place)
+    plain = base.apply_model(x, t, base.condition(["a circle"]))
+    with applied(base, [Lora.read(whole / "lora.safetensors", base)]):
+        torch.testing.assert_close(base.apply_model(x, t, base.condition(["a circle"])), learned, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(plain, learned, atol=1e-3)
+
+
+def test_a_run_that_goes_on_is_the_whole_run(place: Path, whole: Path, tmp_path: Path) -> None:
+    half = run(place, tmp_path, "lora", "circle", "--max_steps", "2")
+    main(["-t", "-r", str(half.parent), "--max_steps", str(STEPS)])
+    one, other = (read_state_dict(folder / "lora.safetensors") for folder in (whole, half))
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, rtol=0, atol=1e-7)
+
+
+def test_a_word_and_a_lora_learn_together(place: Path, tmp_path: Path) -> None:
+    files = run(place, tmp_path, "both", "*")
+    word = read_embedding(files / "embeddings.safetensors")
+    assert not torch.equal(word.vectors["*"], word.initial["*"])
+    about = read_metadata(files / "lora.safetensors")
+    assert about["modelspec.trigger_phrase"] == "*" and "lora_adapter_metadata" in about
+    assert len(Lora.read(files / "lora.safetensors", base_model(place)).modules) > 20
+
+
+def test_a_wrong_value_is_said_before_anything_is_written(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no layer of the unet is called 'attic'"):
+        run(place, tmp_path, "lora", "circle", "model.params.lora_config.params.layers=attic")
+    assert not list(tmp_path.iterdir())
