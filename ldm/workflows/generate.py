@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,20 +10,32 @@ from PIL.Image import Image
 
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample, step_rule
+from ldm.pictures.images import centre_crop
 from ldm.workflows.batches import Batch
+from ldm.workflows.guide.edit import Walk, edited
+from ldm.workflows.guide.reading import Edit
 from ldm.workflows.guide.steer import Steered, Steering
 from ldm.workflows.pictures import pictures_of
-from ldm.workflows.plan import Plan
+from ldm.workflows.plan import Plan, latent_size
 from ldm.workflows.prompts import conditions
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The pictures of a batch, how their guidance by attention went, and the pictures that edits began from."""
+
+    images: list[Image]
+    steering: Steering = field(default_factory=Steering)
+    sources: list[Image] | None = None
 
 
 def generate(
     studio: Studio, plan: Plan, batch: Batch, watch: Watch[Any] | None = None, progress: bool = False
 ) -> list[Image]:
     """The pictures of one batch; see ``generate_guided``."""
-    return generate_guided(studio, plan, batch, None, watch, progress)[0]
+    return generate_guided(studio, plan, batch, None, watch, progress).images
 
 
 @torch.no_grad()
@@ -33,7 +46,7 @@ def generate_guided(
     guide: Steered | None,
     watch: Watch[Any] | None = None,
     progress: bool = False,
-) -> tuple[list[Image], Steering]:
+) -> Outcome:
     """The pictures of one batch, and how their guidance by attention went.
 
     Each picture depends on its prompt, its seed, the plan and the guidance alone.
@@ -43,8 +56,7 @@ def generate_guided(
         Cancelled: the watch does not want the rest.
     """
     model = studio.model
-    factor = model.first_stage_model.factor
-    shape = (model.channels, plan.height // factor, plan.width // factor)
+    shape = (model.channels, *latent_size(studio, plan))
     noise = ImageNoise(batch.seeds)
     with studio.mixed():
         guided = plan.guidance_scale != 1
@@ -65,4 +77,24 @@ def generate_guided(
             callback=(watch or Watch()).steps(model, "sampling"),
             progress=progress,
         )
-    return pictures_of(studio, latents), steering
+    return Outcome(pictures_of(studio, latents), steering)
+
+
+@torch.no_grad()
+def generate_edited(
+    studio: Studio, plan: Plan, batch: Batch, edit: Edit, watch: Watch[Any] | None = None, progress: bool = False
+) -> Outcome:
+    """The pictures of one batch under an edit, and those that the edit began from.
+
+    Raises:
+        UserError: as ``generate_guided`` and ``edited``.
+        Cancelled: the watch does not want the rest.
+    """
+    shape = (studio.model.channels, *latent_size(studio, plan))
+    walk = Walk(plan.steps, plan.sampler, plan.eta, plan.guidance_scale, plan.negative_prompt, shape, progress)
+    if edit.photo is not None:
+        edit = replace(edit, photo=centre_crop(edit.photo, plan.width, plan.height))
+    callback = (watch or Watch()).steps(studio.model, "sampling")
+    with studio.mixed():
+        first, second = edited(studio.model, edit, batch.prompts, batch.seeds, walk, callback)
+    return Outcome(pictures_of(studio, second), sources=pictures_of(studio, first))

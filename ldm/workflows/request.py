@@ -11,7 +11,7 @@ from ldm.texts import check_text, read_lines
 from ldm.util import UserError, writable_folder
 from ldm.workflows.batches import Batch, batches, settled_seed
 from ldm.workflows.guide.options import GuideOptions
-from ldm.workflows.guide.reading import Guide, read_guide
+from ldm.workflows.guide.reading import Edit, Guide, read_edit, read_guide
 from ldm.workflows.lora_calls import calls_in, without_calls
 
 PROMPT = "a red circle on a blue background"
@@ -65,6 +65,7 @@ class Request:
     seed: int
     batches: list[Batch]
     guide: Guide | None = None  # by attention
+    edit: Edit | None = None
 
     @property
     def read_prompts(self) -> list[str]:
@@ -89,7 +90,7 @@ def read_request(options: Txt2ImgOptions) -> Request:
             is a file.
     """
     check_language(options.lang, "auto")
-    guide = read_guide(options)
+    guide, edit = read_guide(options), read_edit(options)
     if options.sampler is not None:
         step_rule(options.sampler, options.eta)
     for name in ("n_iter", "n_samples"):
@@ -102,8 +103,11 @@ def read_request(options: Txt2ImgOptions) -> Request:
     prompts = [options.prompt] if options.from_file is None else read_lines(options.from_file, "prompt file")
     if not prompts:
         raise UserError(f"the prompt file '{options.from_file}' is empty; it should hold one prompt a line")
-    for text, what in ((prompts[0], "the prompt"), (options.negative_prompt, "the negative prompt")):
-        check_text(text, what)
+    texts = ((prompts[0], "the prompt"), (options.negative_prompt, "the negative prompt"), (options.edit, "the edit"))
+    for text, what in texts:
+        check_text(text or "", what)
+    if options.edit is not None and len(prompts) > 1:
+        raise UserError("--edit is another prompt for one prompt; a file of several takes --reweight alone")
     if calls_in(options.negative_prompt):
         raise UserError("a LoRA is called in the prompt, not in the negative one, where it has no meaning")
     row = prompts * options.n_samples if options.from_file is None else prompts
@@ -111,4 +115,4 @@ def read_request(options: Txt2ImgOptions) -> Request:
     for prompt in prompts:
         calls_in(prompt)
     made = batches(row, options.n_samples, options.n_iter, seed, options.fixed_code)
-    return Request(prompts, options.negative_prompt, seed, list(made), guide)
+    return Request(prompts, options.negative_prompt, seed, list(made), guide, edit)

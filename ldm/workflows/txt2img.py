@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ from ldm.pictures.images import make_grid, save_image
 from ldm.pictures.numbered import save_numbered
 from ldm.util import writable_folder
 from ldm.workflows.expectations import report_prompts
-from ldm.workflows.generate import generate_guided
+from ldm.workflows.generate import Outcome, generate_edited, generate_guided
 from ldm.workflows.guide.boxed import with_boxes
 from ldm.workflows.guide.steer import steered
 from ldm.workflows.guide.wishes import Wish
 from ldm.workflows.languages import speaking
 from ldm.workflows.learned_words import files_of, report_words
-from ldm.workflows.loras import read_all, worn
-from ldm.workflows.plan import latent_size, make_plan
-from ldm.workflows.request import Txt2ImgOptions, read_request
+from ldm.workflows.loras import Loras, read_all, worn
+from ldm.workflows.plan import Plan, latent_size, make_plan
+from ldm.workflows.request import Request, Txt2ImgOptions, read_request
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.watch import Watch, until_cancelled
 
@@ -40,15 +40,16 @@ class Made:
     seed: int
     path: Path | None
     boxed: Image | None = None  # with the boxes that were asked for over it
+    source: Image | None = None  # what an edit began from
 
 
 def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | None = None) -> list[Image]:
     """Make pictures from prompts, save them with their parameters, and return them in order.
 
     Files are ``<outdir>/samples/00000.png`` and on, and ``<outdir>/grid-0000.png``; none is ever overwritten. With
-    ``boxes`` the same pictures with the boxes over them are ``<outdir>/boxes/00000.png`` and on. A picture is saved as
-    soon as its batch is done, so an interruption loses one batch at most. Learned words and adapters are on the model
-    for this request only.
+    ``boxes`` the same pictures with the boxes over them are ``<outdir>/boxes/00000.png`` and on, with ``edit`` what it
+    began from is in ``<outdir>/source``. A picture is saved as soon as its batch is done, so an interruption loses one
+    batch at most. Learned words and adapters are on the model for this request only.
 
     Args:
         options: see ``Txt2ImgOptions``.
@@ -72,20 +73,9 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
         with applied(studio.model, additions), speaking(studio.model, options.lang, request.read_prompts):
             report_words(studio.model, additions, request.texts)
             report_prompts(studio.model, request.texts, files_of(additions))
-            guide = None
-            if request.guide is not None:
-                guide = steered(request.guide, studio.model, request.read_prompts, latent_size(studio, plan))
-            with contextlib.closing(worn(studio.model, loras, request.batches)) as parts:
-                for batch, read in parts:
-                    watch.check()
-                    images, steering = generate_guided(studio, plan, read, guide, watch, options.progress)
-                    for row, image in enumerate(images):
-                        guided = {} if guide is None else guide.about() | steering.about(row)
-                        about = {"prompt": batch.prompts[row], "seed": batch.seeds[row], **asdict(plan)}
-                        about |= {**loras.about(batch.prompts[row]), **guided}
-                        wishes = () if guide is None else guide.wishes_of(read.prompts[row])
-                        made.append(_finished(options, image, about, wishes))
-                        watch.result(made[-1])
+            for one in _pictures(options, request, studio, plan, loras, watch):
+                made.append(one)
+                watch.result(one)
     images = [one.image for one in made]
     if images and not options.skip_grid:
         prompts = request.prompts if len(request.prompts) > 1 else request.prompts[0]
@@ -95,11 +85,40 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
     return images
 
 
-def _finished(options: Txt2ImgOptions, image: Image, about: Mapping[str, Any], wishes: Sequence[Wish]) -> Made:
-    """A picture with what it depends on, saved if pictures are."""
+def _pictures(
+    options: Txt2ImgOptions, request: Request, studio: Studio, plan: Plan, loras: Loras, watch: Watch[Made]
+) -> Iterator[Made]:
+    """Batch after batch, each saved as soon as it is done."""
+    guide = None
+    if request.guide is not None:
+        guide = steered(request.guide, studio.model, request.read_prompts, latent_size(studio, plan))
+    with contextlib.closing(worn(studio.model, loras, request.batches)) as parts:
+        for batch, read in parts:
+            watch.check()
+            if request.edit is not None:
+                outcome = generate_edited(studio, plan, read, request.edit, watch, options.progress)
+            else:
+                outcome = generate_guided(studio, plan, read, guide, watch, options.progress)
+            for row in range(len(outcome.images)):
+                about = {"prompt": batch.prompts[row], "seed": batch.seeds[row], **asdict(plan)}
+                about |= loras.about(batch.prompts[row])
+                if guide is not None:
+                    about |= guide.about() | outcome.steering.about(row)
+                if request.edit is not None:
+                    about |= request.edit.about()
+                wishes = () if guide is None else guide.wishes_of(read.prompts[row])
+                yield _finished(options, outcome, row, about, wishes)
+
+
+def _finished(
+    options: Txt2ImgOptions, outcome: Outcome, row: int, about: Mapping[str, Any], wishes: Sequence[Wish]
+) -> Made:
+    """A picture with what belongs to it, saved if pictures are."""
+    image = outcome.images[row]
     boxed = with_boxes(image, wishes) if wishes else None
+    source = None if outcome.sources is None else outcome.sources[row]
     path = None if options.skip_save else save_numbered(image, Path(options.outdir) / "samples", about)
-    if boxed is not None and path is not None:
-        beside = writable_folder(Path(options.outdir) / "boxes", "--outdir")
-        save_image(boxed, beside / path.name, about)
-    return Made(image, about["prompt"], about["seed"], path, boxed)
+    for folder, beside in (("boxes", boxed), ("source", source)):
+        if beside is not None and path is not None:
+            save_image(beside, writable_folder(Path(options.outdir) / folder, "--outdir") / path.name, about)
+    return Made(image, about["prompt"], about["seed"], path, boxed, source)

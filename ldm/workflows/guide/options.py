@@ -1,4 +1,4 @@
-"""What somebody asks of attention: words in boxes, words that must not be neglected, and how hard to push."""
+"""What somebody asks of attention: words in boxes, words that must not be neglected, edits of a prompt."""
 
 from __future__ import annotations
 
@@ -37,6 +37,29 @@ class GuideOptions:
     excite_factor: int | None = option(
         None, "the size of the latent against that of the attention's maps which count (4, or what there is)", type=int,
     )  # fmt: skip
+
+    edit: str | None = option(None, "another prompt: the same picture is made for it as well", metavar="PROMPT")
+    edit_photo: str | None = option(
+        None, "a photograph that the prompt describes, to be edited in place of a new picture", metavar="FILE"
+    )
+    reweight: str | Mapping[str, float] | None = option(
+        None, "how much words count in the edited picture, such as 'striped:2, blue:0.5'", metavar="WORDS"
+    )
+    blend: str | Sequence[str] | None = option(
+        None, "change the picture only where these words are; alone: where those are that differ",
+        nargs="?", const=ALL_NOUNS, metavar="WORDS",
+    )  # fmt: skip
+    edit_cross: float = option(
+        0.8, "the share of the steps in which words look where they did (0.8)", type=float, metavar="SHARE"
+    )
+    edit_self: float = option(
+        0.4, "the share of the steps in which shapes stay where they were (0.4)", type=float, metavar="SHARE"
+    )
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether a picture is to be made for a second prompt."""
+        return self.edit is not None or self.reweight is not None
 
     @property
     def is_guided(self) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
 
 from ldm.models.diffusion.steering import ExciteSettings, LayoutSettings
+from ldm.pictures.images import load_image
 from ldm.util import UserError
 from ldm.workflows.guide.options import ALL_NOUNS, GuideOptions
 from ldm.workflows.guide.wishes import Wish, read_wishes
@@ -45,11 +49,81 @@ def read_guide(options: GuideOptions) -> Guide | None:
     return Guide(tuple(wishes), words, layout, excite, options.layout_layers, options.excite_factor)
 
 
+@dataclass(frozen=True)
+class Edit:
+    """A second prompt, read and checked.
+
+    Attributes:
+        prompt: None: the first one, with other weights.
+        weights: word of the second prompt -> factor of its maps.
+        blend: the words outside of whose maps nothing changes; None: all may, empty: those that differ.
+        cross_share, self_share: of the steps, in which attention is that of the first prompt.
+        photo: what the first prompt describes; None: a new picture is made.
+    """
+
+    prompt: str | None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    blend: tuple[str, ...] | None = None
+    cross_share: float = 0.8
+    self_share: float = 0.4
+    photo: Image.Image | None = None
+
+    def second(self, prompt: str) -> str:
+        """The prompt of the edited picture."""
+        return prompt if self.prompt is None else self.prompt
+
+    def about(self) -> dict[str, object]:
+        """For a picture's parameters."""
+        asked: dict[str, object] = {"edit_cross": self.cross_share, "edit_self": self.self_share}
+        asked |= {} if self.prompt is None else {"edit": self.prompt}
+        asked |= {"reweight": dict(self.weights)} if self.weights else {}
+        return asked if self.blend is None else asked | {"blend": list(self.blend) or ALL_NOUNS}
+
+
+def read_edit(options: GuideOptions) -> Edit | None:
+    """The edit that options ask for; None without any.
+
+    Raises:
+        UserError: shares or weights that mean nothing, a photograph that cannot be read or without an edit, or an edit
+            together with boxes or neglected words.
+    """
+    if not options.is_edited:
+        given = [name for name in ("edit_photo", "blend") if getattr(options, name) is not None]
+        if given:
+            raise UserError(f"--{given[0]} needs --edit, the prompt of the edited picture, or --reweight")
+        return None
+    if options.is_guided:
+        raise UserError("--edit or --reweight and --boxes or --excite do not go together; leave one of them out")
+    for name in ("edit_cross", "edit_self"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise UserError(f"--{name} is a share of the steps from 0 to 1, got {getattr(options, name)}")
+    blend = None if options.blend is None else _words(options.blend)
+    photo = None if options.edit_photo is None else load_image(options.edit_photo)
+    return Edit(options.edit, _weights(options.reweight), blend, options.edit_cross, options.edit_self, photo)
+
+
+def _weights(given: str | Mapping[str, float] | None) -> dict[str, float]:
+    """Word -> factor, of "striped:2, blue:0.5"."""
+    if given is None:
+        return {}
+    parts = given.items() if isinstance(given, Mapping) else [one.rpartition(":")[::2] for one in given.split(",")]
+    found: dict[str, float] = {}
+    for word, factor in parts:
+        try:
+            number = float(factor)
+        except ValueError:
+            number = math.nan
+        if not word.strip() or not math.isfinite(number):
+            raise UserError(f"--reweight takes words with a factor, such as 'striped:2, blue:0.5', got '{given}'")
+        found[word.strip()] = number
+    return found
+
+
 def _words(given: str | Sequence[str]) -> tuple[str, ...]:
     if given == ALL_NOUNS:
         return ()
     listed = given.split(",") if isinstance(given, str) else given
     words = tuple(word.strip() for word in listed if word.strip())
     if not words:
-        raise UserError("--excite takes words of the prompt, such as 'circle, star', or nothing: then all nouns")
+        raise UserError("--excite and --blend take words of the prompt, such as 'circle, star', or nothing at all")
     return words
