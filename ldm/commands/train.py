@@ -2,8 +2,45 @@
 
 from __future__ import annotations
 
-from ldm.training.launch import main
-from ldm.util import run_command
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+
+from ldm.training import launch
+from ldm.training.config import read_config
+from ldm.training.options import parse
+from ldm.util import UserError, run_command
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the class pictures that DreamBooth lacks, where they are asked for, and train.
+
+    Raises:
+        UserError: as ``ldm.training.launch.main`` and ``ldm.workflows.class_pictures.make_class_pictures``.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options, changes = parse(given)
+    if options.num_class_images and not options.resume:
+        class_pictures(options, changes)
+    launch.main(given)
+
+
+def class_pictures(options: argparse.Namespace, changes: list[str]) -> None:
+    """Raises UserError: nobody says where they go, what they show, or which model makes them."""
+    from ldm.workflows.class_pictures import make_class_pictures
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for flag, value in (("--reg_data_root", options.reg_data_root), ("--class_word", options.class_word)):
+        if not value:
+            raise UserError(f"--num_class_images needs {flag} as well")
+    config = read_config(options.base, changes)
+    ckpt = options.actual_resume or OmegaConf.select(config, "model.params.ckpt_path")
+    if not ckpt:
+        raise UserError("--num_class_images needs the base model's weights: --actual_resume")
+    make_class_pictures(options.reg_data_root, options.class_word, options.num_class_images, config, ckpt, options.seed)
 
 
 def run() -> None:

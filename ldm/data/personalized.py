@@ -29,6 +29,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+CLASS_TEMPLATES = ("photo of a {}",)
 KEPT = 64  # pictures that are kept as they come out of resizing
 
 Array = NDArray[np.float32]
@@ -68,6 +69,7 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         crops: how many random square parts of each picture there are, besides ``center_crop``; 0 for none.
         scales: smallest and largest side of such a part, as shares of the shorter side.
         seed: another seed, other flips and crops.
+        reg: these are class pictures of DreamBooth, and ``placeholder_token`` is the class: "photo of a dog".
 
     Raises:
         UserError: no folder, no picture that can be read, a sentence without a placeholder, too few words for the
@@ -94,6 +96,7 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         crops: int = 0,
         scales: Sequence[float] = (0.7, 1.0),
         seed: int = 0,
+        reg: bool = False,
     ) -> None:
         if interpolation not in INTERPOLATIONS:
             raise UserError(f"there is no interpolation '{interpolation}'; there are: {', '.join(INTERPOLATIONS)}")
@@ -109,6 +112,7 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         self.center_crop, self.crops, self.seed = center_crop, crops, seed
         self.mixing_prob, self.coarse_class_text = mixing_prob, coarse_class_text
         alone, with_image = KINDS[self.kind]
+        alone = CLASS_TEMPLATES if reg else alone
         self.templates = alone if templates is None else read_templates(templates)
         self.dual_templates = with_image if templates is None else tuple(f"{text} with {{}}" for text in self.templates)
         self.examples = find_examples(data_root, placeholder_token, captions)

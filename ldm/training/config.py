@@ -15,6 +15,7 @@ from ldm.runs import WORDS, given_or_latest
 from ldm.util import ConfigError, read_yaml
 
 PERSONALIZATION = "model.params.personalization_config.params"
+CLASS_PICTURES = "data.params.reg"  # DreamBooth's second data set
 PERSONAL_PICTURES = "ldm.data.personalized"  # data sets whose sentences have a placeholder
 
 
@@ -81,9 +82,34 @@ def apply_personalization(config: DictConfig, options: argparse.Namespace) -> No
                 continue  # a LoRA learns what its sentences call by a word that is there
             raise ConfigError(f"the configuration has no section '{PERSONALIZATION}' to put {name} into")
         OmegaConf.update(config, f"{PERSONALIZATION}.{name}", value, merge=False, force_add=True)
+    apply_class(config, options)
     if options.placeholder_string:
         for place in personal_pictures(config):
             OmegaConf.update(config, f"{place}.params.placeholder_token", options.placeholder_string, force_add=True)
+
+
+def apply_class(config: DictConfig, options: argparse.Namespace) -> None:
+    """Write --reg_data_root and --class_word into the configuration: sentences about the subject and about its class.
+
+    Raises:
+        ConfigError: the configuration has no data set of class pictures, or nobody says what they show.
+    """
+    has_class = OmegaConf.select(config, CLASS_PICTURES) is not None
+    if options.reg_data_root:
+        if not has_class:
+            raise ConfigError(f"the configuration has no section '{CLASS_PICTURES}' to put --reg_data_root into")
+        OmegaConf.update(config, f"{CLASS_PICTURES}.params.data_root", options.reg_data_root, force_add=True)
+    if not options.class_word:
+        if has_class and OmegaConf.select(config, f"{CLASS_PICTURES}.params.placeholder_token") is None:
+            raise ConfigError("say what the subject is one of, as in --class_word dog")
+        return
+    for place in personal_pictures(config):
+        OmegaConf.update(config, f"{place}.params.placeholder_token", options.class_word, force_add=True)
+        if OmegaConf.select(config, f"{place}.params.templates") is None:
+            sentence = f"photo of a {options.subject_word} {{}}"
+            OmegaConf.update(config, f"{place}.params.templates", [sentence], force_add=True)
+    if has_class:
+        OmegaConf.update(config, f"{CLASS_PICTURES}.params.placeholder_token", options.class_word, force_add=True)
 
 
 def personal_pictures(config: DictConfig) -> list[str]:
@@ -99,6 +125,8 @@ def check_placeholders(config: DictConfig) -> None:
         ConfigError: a data set's placeholder is not among those that learn.
     """
     known = OmegaConf.select(config, f"{PERSONALIZATION}.placeholder_strings")
+    if OmegaConf.select(config, "model.params.reg_weight") is not None:
+        return  # DreamBooth learns no words
     if known is None or OmegaConf.select(config, f"{PERSONALIZATION}.embedding_manager_ckpt"):
         return
     for place in personal_pictures(config):

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ldm.building.kinds import DATA
 from ldm.data.mixture import Mixture
+from ldm.data.prior import WithPrior
 from ldm.training.latents import CachedItems, LatentFile, Unfinished, cache_latents, latent_file
 from ldm.training.sampling import Position, ResumableSampler, SeededItems, seed_worker
 from ldm.util import ConfigError, UserError, instantiate_from_config
@@ -26,6 +27,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
     Args:
         batch_size: items per process and step.
         train, validation, test, predict: nodes of map-style (or iterable) data sets; each may be absent.
+        reg: DreamBooth's class pictures; batches then have ``train`` and ``reg``, see ``ldm.data.prior``.
         wrap: accepted from old YAMLs; every data set is wrapped anyway.
         num_workers: loader processes; None is twice the batch size, at most the number of CPUs.
         shuffle_test_loader, shuffle_val_dataloader: draw those in random order (the same one in every run).
@@ -46,6 +48,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         validation: Mapping[str, Any] | None = None,
         test: Mapping[str, Any] | None = None,
         predict: Mapping[str, Any] | None = None,
+        reg: Mapping[str, Any] | None = None,
         wrap: bool = False,
         num_workers: int | None = None,
         shuffle_test_loader: bool = False,
@@ -59,10 +62,12 @@ class DataModuleFromConfig(pl.LightningDataModule):
         if batch_size < 1:
             raise ConfigError(f"data.params.batch_size is {batch_size}; it must be at least 1")
         self.batch_size = batch_size
-        nodes = {"train": train, "validation": validation, "test": test, "predict": predict}
+        nodes = {"train": train, "validation": validation, "test": test, "predict": predict, "reg": reg}
         self.dataset_configs = {name: node for name, node in nodes.items() if node is not None}
         if not self.dataset_configs:
             raise ConfigError("data.params names no data set; it needs one of train, validation, test, predict")
+        if reg is not None and (train is None or cache_latents):
+            raise ConfigError("data.params.reg goes with data.params.train, and without cache_latents")
         self.num_workers = min(2 * batch_size, os.cpu_count() or 1) if num_workers is None else num_workers
         self.shuffled = {"train": True, "validation": shuffle_val_dataloader, "test": shuffle_test_loader}
         self.cache_latents = cache_latents
@@ -89,6 +94,8 @@ class DataModuleFromConfig(pl.LightningDataModule):
         train = self.datasets.get("train")
         if train is not None and not isinstance(train, IterableDataset) and len(train) == 0:
             raise UserError(f"the training data set '{self.dataset_configs['train']['target']}' is empty")
+        if "reg" in self.datasets:
+            self.datasets["train"] = WithPrior(train, self.datasets["reg"])
 
     def train_dataloader(self) -> DataLoader | list[DataLoader]:
         train = self.datasets.get("train")

@@ -68,6 +68,13 @@ def make_parser() -> argparse.ArgumentParser:
     switch("--datadir_in_name", help="put the name of --data_root in front of the run folder's name")
     add("--init_word", default="", help="word that a new placeholder starts from")
     add("--placeholder_string", default="", help="word that stands for the new concept")
+    add("--reg_data_root", default="", help="DreamBooth: folder of class pictures (data.params.reg.params.data_root)")
+    add("--class_word", default="", help="DreamBooth: what the subject is one of, such as dog")
+    add("--subject_word", default="sks", help="DreamBooth: the word before the class that names the subject (sks)")
+    add(
+        "--num_class_images", type=int, default=0, metavar="N",
+        help="DreamBooth: make class pictures with the base model until --reg_data_root has so many",
+    )  # fmt: skip
     add("--embedding_manager_ckpt", default="", help="embedding file to go on with")
     return parser
 

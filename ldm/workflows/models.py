@@ -50,7 +50,16 @@ def open_model(
     place = choose_device(device)
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
-    ckpt, document = find_model(ckpt, config)
+    model = model_of(*find_model(ckpt, config), place, precision)
+    return model, dict(model.origin.inference)
+
+
+def model_of(ckpt: Path, document: DictConfig, place: torch.device, precision: str = "full") -> Any:
+    """The model that a document describes, as ``open_model`` gives it.
+
+    Raises:
+        UserError: as ``open_model``.
+    """
     node, ema = sampling_node(document)
     log.info("loading %s", ckpt)
     sections = {"model": node, "inference": document.get("inference")}
@@ -59,7 +68,7 @@ def open_model(
         model.cond_stage_model.open_tokenizer()
     if place.type == "cpu":
         pack_for_inference(model)
-    return model, dict(model.origin.inference)
+    return model
 
 
 def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:

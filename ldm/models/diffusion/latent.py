@@ -20,6 +20,7 @@ from ldm.models.diffusion.conditioned import ConditionedModel
 from ldm.models.diffusion.invertible import invertible_loss
 from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.models.diffusion.network import Start
+from ldm.models.diffusion.prior import REG, SUBJECT
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
@@ -51,6 +52,7 @@ class LatentModel(ConditionedModel):
         embedding_reg_weight: float = 0.0,
         unfreeze_model: bool = False,  # with personalization_config: the network and the encoder learn as well,
         model_lr: float = 0.0,  # at this rate
+        reg_weight: float | None = None,  # DreamBooth: of the class pictures' loss; no words are learned then
         inversion_weight: float = 0.0,  # of the error of DDIM inversion in the loss of batches without any prompt
         inversion_stride: int = 20,  # timesteps of the inversion's step; 20: that of 50 steps
         *,
@@ -80,9 +82,12 @@ class LatentModel(ConditionedModel):
         self.embedding_reg_weight = embedding_reg_weight
         self.embedding_manager: Any = None
         self.further_additions: list[Addition] = []  # what learns besides words and adapters of the encoder
+        self.reg_weight = reg_weight
         self.unfreeze_model = unfreeze_model
         self.model_lr = model_lr
-        if personalization_config is not None:
+        if reg_weight is not None and not unfreeze_model and lora_config is None:
+            raise ConfigError("reg_weight is DreamBooth's, whose model learns: unfreeze_model: true, or a lora_config")
+        if personalization_config is not None and reg_weight is None:
             self.learn_words(instantiate_from_config(personalization_config, embedder=self.cond_stage_model))
         if lora_config is not None:
             self.learn_lora(instantiate_from_config(lora_config, model=self))
@@ -167,8 +172,15 @@ class LatentModel(ConditionedModel):
         """The loss of a batch and its parts, as in the base, with two further terms where they are asked for.
 
         In training, a batch of empty prompts has the loss of ``invertible_loss`` (``inversion_weight``). Learned words
-        add how far they have come from their start (``embedding_reg_weight``), as ``loss_emb_reg``.
+        add how far they have come from their start (``embedding_reg_weight``), as ``loss_emb_reg``. A batch with class
+        pictures (``ldm.data.prior``) adds their loss ``reg_weight`` times, with timesteps and noise of its own (Ruiz et
+        al. 2023, equation 2), as ``loss_reg``.
         """
+        if REG in batch:
+            loss, parts = self.shared_step(batch[SUBJECT])
+            prior, _ = self.shared_step(batch[REG])
+            parts[f"{'train' if self.training else 'val'}/loss_reg"] = prior.detach()
+            return loss + (1.0 if self.reg_weight is None else self.reg_weight) * prior, parts
         if self.training and self.inversion_weight > 0 and not any(batch[self.cond_stage_key]):
             loss, parts = invertible_loss(
                 self, *self.get_input(batch), weight=self.inversion_weight, stride=self.inversion_stride

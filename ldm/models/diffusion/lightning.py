@@ -13,6 +13,7 @@ from torch import Tensor
 from ldm.models.diffusion.latent import LatentModel
 from ldm.models.diffusion.loss import DiffusionModel
 from ldm.models.diffusion.preview import diffusion_row, latent_previews, preview_samples
+from ldm.models.diffusion.prior import REG, SUBJECT
 from ldm.models.hooks import Hooked
 from ldm.util import instantiate_from_config
 
@@ -24,7 +25,8 @@ class DiffusionHooks(DiffusionModel, Hooked):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         loss, parts = self.shared_step(with_empty_conditions(batch, self.ucg_training))
-        size = len(batch[self.first_stage_key]) if self.first_stage_key in batch else None
+        of_subject = batch.get(SUBJECT, batch)
+        size = len(of_subject[self.first_stage_key]) if self.first_stage_key in of_subject else None
         self.log_dict(parts, prog_bar=True, logger=True, on_step=True, on_epoch=True, batch_size=size)
         self.log("global_step", float(self.global_step), prog_bar=False, logger=True, on_step=True, on_epoch=False)
         return loss
@@ -77,7 +79,7 @@ class LatentHooks(LatentModel, DiffusionHooks):
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """The scale of the latents is that of the first batch, where it is not given."""
         if self.scale_by_std and self.global_step == 0 and batch_idx == 0:
-            self.set_scale(self.get_latent(batch))
+            self.set_scale(self.get_latent(batch.get(SUBJECT, batch)))
             log.info("scale_factor set to %.5f", float(self.scale_factor))
 
     @torch.no_grad()
@@ -86,7 +88,7 @@ class LatentHooks(LatentModel, DiffusionHooks):
     ) -> dict[str, Any]:
         """Pictures to look at during training, the same for every split; see ``ldm.models.diffusion.preview``."""
         with self.ema_scope("sampling"), self._not_counted():
-            return latent_previews(self, batch, N, sample, **options)
+            return latent_previews(self, batch.get(SUBJECT, batch), N, sample, **options)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         with self._not_counted():
@@ -113,6 +115,8 @@ def with_empty_conditions(batch: Mapping[str, Any], options: Mapping[str, Any]) 
     Args:
         options: key of the batch -> ``p``, how often, and ``val``, what stands for nothing (a text of no words).
     """
+    if REG in batch:
+        return {name: with_empty_conditions(part, options) for name, part in batch.items()}
     changed = dict(batch)
     for key, option in options.items():
         empty = option.get("val") if option.get("val") is not None else ""

@@ -1,0 +1,186 @@
+"""DreamBooth: the loss of the original, its command line and YAML, class pictures, the whole model or a LoRA."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from ldm.checkpoint import read_file, read_state_dict, save_state_dict
+from ldm.commands.train import main
+from ldm.data.personalized import PersonalizedBase
+from ldm.data.prior import WithPrior
+from ldm.util import ConfigError, UserError, instantiate_from_config
+from tests.helpers import ROOT, golden_case
+from tests.models.small_words import small_model, small_node
+from tests.models.test_diffusion_training import latent_diffusion
+
+PERSONAL = "ldm.data.personalized.PersonalizedBase"
+
+
+def test_the_loss_is_that_of_the_original() -> None:
+    case = golden_case("dreambooth_loss")
+    unet: Any = OmegaConf.to_container(case.config)
+    model = latent_diffusion(
+        unet_config=unet, parameterization="eps", reg_weight=case.args["prior_loss_weight"], unfreeze_model=True
+    )
+    model.model.diffusion_model.load_state_dict(case.weights)
+    assert sum(p.numel() for p in model.model.parameters()) == case.args["parameters_unet"]
+    halves = {
+        name: {key.removeprefix(f"{part}."): value for key, value in case.inputs.items() if key.startswith(f"{part}.")}
+        for name, part in (("train", "instance"), ("reg", "class"))
+    }
+    for half in halves.values():
+        half["context"].requires_grad_(True)
+    model.get_input = lambda batch: (batch["x0"], batch)
+    model.forward = lambda x, batch: model.p_losses(x, batch["context"], batch["t"], batch["noise"])
+    model.train()
+    loss, parts = model.shared_step(halves)
+    case.assert_close("loss", loss)
+    assert parts["train/loss"] + parts["train/loss_reg"] == pytest.approx(float(loss))
+    loss.backward()
+    case.assert_close("grad_norm", torch.stack([p.grad.norm() for p in model.model.parameters()]).norm())
+    for key in [key for key in case.expected if key.startswith("grad.")]:
+        case.assert_close(key, model.model.diffusion_model.get_parameter(key.removeprefix("grad.")).grad)
+    case.assert_close("grad_context_instance", halves["train"]["context"].grad)
+    case.assert_close("grad_context_class", halves["reg"]["context"].grad)
+
+
+def test_a_weight_counts_on_the_class_alone() -> None:
+    model = latent_diffusion(reg_weight=3.0, unfreeze_model=True)
+    losses = iter([torch.tensor(1.0), torch.tensor(10.0)])
+    model.get_input = lambda batch: (batch, None)
+    model.forward = lambda *_: (next(losses), {})
+    assert float(model.shared_step({"train": {}, "reg": {}})[0]) == 31.0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's weights, pictures, and a YAML with the keys of XavierXiao's."""
+    folder = tmp_path_factory.mktemp("dreambooth")
+    rng = np.random.default_rng(0)
+    (folder / "subject").mkdir()
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(folder / "subject" / f"{i}.png")
+    words = {
+        "target": "ldm.modules.embedding_manager.EmbeddingManager",
+        "params": {"placeholder_strings": ["*"], "initializer_words": ["sculpture"], "per_image_tokens": False},
+    }
+    node = small_node(
+        folder, reg_weight=1.0, unfreeze_model=True, model_lr=1e-6, embedding_reg_weight=0.0,
+        personalization_config=words,
+    )  # fmt: skip
+    pictures = {"target": PERSONAL, "params": {"size": 32, "set": "train", "per_image_tokens": False, "repeats": 4}}
+    of_class = copy.deepcopy(pictures)
+    of_class["params"] |= {"reg": True, "repeats": 10}  # type: ignore[index]
+    config: dict[str, Any] = {
+        "model": {"base_learning_rate": 1e-3, **node},
+        "data": {"target": "main.DataModuleFromConfig", "params": {
+            "batch_size": 1, "num_workers": 0, "wrap": False, "train": pictures, "reg": of_class}},
+        "lightning": {
+            "modelcheckpoint": {"params": {"every_n_train_steps": 500}},
+            "callbacks": {"image_logger": {"target": "main.ImageLogger", "params": {
+                "batch_frequency": 2, "max_images": 1, "log_images_kwargs": {"ddim_steps": 2}}}},
+            "trainer": {"benchmark": True, "max_steps": 2, "accelerator": "cpu", "enable_progress_bar": False,
+                        "enable_model_summary": False},
+        },
+    }  # fmt: skip
+    (folder / "unfrozen.yaml").write_text(yaml.safe_dump(config))
+    lora = copy.deepcopy(config)
+    lora["model"]["params"] |= {"unfreeze_model": False, "lora_config": {
+        "target": "ldm.additions.lora.trained.TrainedLora", "params": {"rank": 2}}}  # fmt: skip
+    (folder / "lora.yaml").write_text(yaml.safe_dump(lora))
+    weights = {k: v for k, v in small_model(folder).state_dict().items() if not k.startswith("embedding")}
+    save_state_dict(weights, folder / "base.safetensors")
+    return folder
+
+
+def arguments(place: Path, logs: Path, yaml_name: str = "unfrozen", *more: str) -> list[str]:
+    """The command of XavierXiao's README."""
+    return [
+        "--base", str(place / f"{yaml_name}.yaml"), "-t", "--actual_resume", str(place / "base.safetensors"),
+        "-n", "job", "--gpus", "0,", "--data_root", str(place / "subject"), "--reg_data_root", str(logs / "class"),
+        "--class_word", "circle", "-l", str(logs / "logs"), *more,
+    ]  # fmt: skip
+
+
+def checkpoint(logs: Path) -> dict[str, Tensor]:
+    (path,) = (logs / "logs").glob("*_job/checkpoints/last.ckpt")
+    return read_file(path)["state_dict"]
+
+
+def test_the_command_of_the_original(place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Missing class pictures are made by the base model; the UNet and the encoder learn, the autoencoder does not."""
+    main(arguments(place, tmp_path, "unfrozen", "--num_class_images", "2"))
+    made = sorted((tmp_path / "class").iterdir())
+    assert [path.name for path in made] == ["00000.png", "00001.png"]
+    assert Image.open(made[0]).size == (32, 32) and made[0].read_bytes() != made[1].read_bytes()
+    before, after = read_state_dict(place / "base.safetensors"), checkpoint(tmp_path)
+    moved = {key.split(".")[0] for key, value in before.items() if not torch.equal(value, after[key])}
+    assert moved == {"model", "cond_stage_model"}
+    assert not [key for key in after if key.startswith("embedding_manager")]
+
+    main(arguments(place, tmp_path, "unfrozen", "--num_class_images", "2", "-n", "again"))
+    assert sorted((tmp_path / "class").iterdir()) == made, "there are enough of them"
+
+
+def test_only_a_lora_learns_beside_class_pictures(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "class").mkdir()
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "class" / "0.png")
+    main(arguments(place, tmp_path, "lora"))
+    assert all(key.startswith("lora.") for key in checkpoint(tmp_path))
+    assert list((tmp_path / "logs").glob("*_job/checkpoints/lora.safetensors"))
+
+
+def test_sentences_of_subject_and_class(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    of_class = PersonalizedBase(str(tmp_path), 8, reg=True, placeholder_token="dog", repeats=3)
+    assert {of_class[i]["caption"] for i in range(3)} == {"photo of a dog"}
+    subject = PersonalizedBase(str(tmp_path), 8, repeats=5, templates=["photo of a sks {}"], placeholder_token="dog")
+    both = WithPrior(subject, of_class)
+    assert len(both) == 3 and both[2]["train"]["caption"] == "photo of a sks dog"
+    assert both[2]["reg"]["caption"] == "photo of a dog"
+
+
+def test_our_yaml_has_the_keys_of_the_original() -> None:
+    node: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "configs/stable-diffusion/v1-finetune_unfrozen.yaml"))
+    params = node["model"]["params"]
+    assert (params["reg_weight"], params["unfreeze_model"], params["use_ema"]) == (1.0, True, False)
+    assert node["model"]["base_learning_rate"] == params["model_lr"] == 1e-6
+    assert node["data"]["params"]["reg"]["params"] == {
+        "size": 512, "set": "train", "reg": True, "per_image_tokens": False, "repeats": 10,
+    }  # fmt: skip
+    assert node["lightning"]["trainer"]["max_steps"] == 800 and node["data"]["params"]["batch_size"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["model.params.unfreeze_model=false"], "unfreeze_model: true, or a lora_config"),
+        (["--class_word", ""], "as in --class_word dog"),
+        (["data.params.cache_latents=true"], "without cache_latents"),
+        (["--num_class_images", "5", "--reg_data_root", ""], "--num_class_images needs --reg_data_root"),
+        (["--reg_data_root", "nowhere"], "there is no folder 'nowhere'"),
+    ],
+)
+def test_what_does_not_fit(place: Path, tmp_path: Path, change: list[str], message: str) -> None:
+    with pytest.raises((ConfigError, UserError), match=message):
+        main(arguments(place, tmp_path, "unfrozen", *change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_words_are_not_learned_where_the_model_is(place: Path) -> None:
+    config: Any = yaml.safe_load((place / "unfrozen.yaml").read_text())
+    config["model"].pop("base_learning_rate")
+    model = instantiate_from_config(config["model"])
+    assert model.embedding_manager is None and not model.learning.additions
+    trained = model.trained_parameters()
+    assert len(trained) == len([*model.model.parameters(), *model.cond_stage_model.parameters()])
