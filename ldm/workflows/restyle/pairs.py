@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ldm.pictures.images import list_images
 from ldm.pictures.masks import find_masks, is_mask_of_another, short_name
+from ldm.shipped import here_or_shipped
 from ldm.util import UserError
 
 
@@ -69,7 +70,7 @@ def read_pairs(path: str | os.PathLike[str], folders: Sequence[Path], masks: Seq
     Raises:
         UserError: the file is missing or empty, a line has no style, a picture is missing, masks do not fit the styles.
     """
-    path = Path(path)
+    path = here_or_shipped(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = [[cell.strip() for cell in line] for line in csv.reader(file, skipinitialspace=True)]
