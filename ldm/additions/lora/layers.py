@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import Tensor
-
-from ldm.additions.lora.names import Place, places
+from ldm.additions.lora.names import TEXT_PREFIX, Place, places
 from ldm.checkpoint.lora.file import TEXT, UNET
+from ldm.modules.encoders.open_clip import LAYERS, FrozenOpenCLIPEmbedder
 from ldm.util import ConfigError
 
 DIFFUSERS, KOHYA, NONE = "diffusers", "kohya", "none"
@@ -46,7 +45,11 @@ def chosen(
     """
     shapes = dict(model.named_parameters())
     found: dict[Place, None] = {}
-    everything = [place for place in dict.fromkeys(places(model).values()) if _learns(shapes[place.weight])]
+    unused = _unused(model)
+    everything = [
+        place for place in dict.fromkeys(places(model).values())
+        if shapes[place.weight].dim() in (2, 4) and not place.weight.startswith(unused)
+    ]  # fmt: skip
     for network, wish, recipes in ((UNET, layers, _UNET), (TEXT, text, _TEXT)):
         own = [place for place in everything if place.network == network]
         taken = _matching(own, wish, recipes, network)
@@ -58,8 +61,14 @@ def chosen(
     return [place for place in everything if place in found]
 
 
-def _learns(weight: Tensor) -> bool:
-    return weight.dim() in (2, 4)
+def _unused(model: Any) -> tuple[str, ...]:
+    """Beginnings of weights that no prompt goes through: the last blocks of Stable Diffusion 2's text encoder."""
+    encoder = model.cond_stage_model
+    if not isinstance(encoder, FrozenOpenCLIPEmbedder):
+        return ()
+    count = len(encoder.model.transformer.resblocks)
+    left_out = range(count - LAYERS[encoder.layer], count)
+    return tuple(f"{TEXT_PREFIX}model.transformer.resblocks.{i}." for i in left_out)
 
 
 def _matching(own: Sequence[Place], wish: str | Sequence[str], recipes: dict[str, str], network: str) -> list[Place]:

@@ -120,9 +120,9 @@ def peft_settings(modules: Sequence[Written]) -> dict[str, Any]:
         fields = {
             "r": rank,
             "lora_alpha": alpha,
-            "rank_pattern": {m.name: _rank(m.parts) for m in own if _rank(m.parts) != rank},
-            "alpha_pattern": {m.name: _alpha(m.parts) for m in own if _alpha(m.parts) != alpha},
-            "target_modules": sorted(m.name for m in own),
+            "rank_pattern": {_ending(m.name): _rank(m.parts) for m in own if _rank(m.parts) != rank},
+            "alpha_pattern": {_ending(m.name): _alpha(m.parts) for m in own if _alpha(m.parts) != alpha},
+            "target_modules": sorted(_ending(m.name) for m in own),
             "use_dora": any("dora_scale" in m.parts for m in own),
             "use_rslora": False,
             "bias": "none",
@@ -130,6 +130,11 @@ def peft_settings(modules: Sequence[Written]) -> dict[str, Any]:
         }
         settings |= {f"{network}.{key}": value for key, value in fields.items()}
     return settings
+
+
+def _ending(name: str) -> str:
+    """A path as PEFT compares it, by its end: transformers 5 has no level ``text_model`` in it, earlier ones have."""
+    return name.removeprefix("text_model.")
 
 
 def _rank(parts: Mapping[str, Tensor]) -> int:
