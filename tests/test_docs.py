@@ -30,7 +30,8 @@ from ldm.workflows.restyle.plan import StyleIDOptions
 from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "models/ldm/tiny/README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "models/ldm/tiny/README.md",
+         ROOT / "examples/word/README.md"]  # fmt: skip
 PROGRAMS = {"txt2img.py": "ldm.commands.txt2img", "run_styleid.py": "ldm.commands.styleid"}
 
 QUICK_PICTURE = ["--steps", "1", "--n_samples", "1", "--skip_grid"]
@@ -135,7 +136,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(colours).save(folder / "colours.png")
     for name, word in (("star.safetensors", "*"), ("a.safetensors", "*"), ("word.safetensors", "*"), ("a.pt", "*"),
                        ("b.pt", "*"), ("logs/2026-01-01T00-00-00_word/checkpoints/embeddings.safetensors", "*"),
-                       ("logs/2026-01-01T00-00-00_NAME/checkpoints/embeddings.safetensors", "*")):  # fmt: skip
+                       ("logs/2026-01-01T00-00-00_example/checkpoints/embeddings.safetensors", "*")):  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_embedding(folder / name, EmbeddingFile({word: torch.ones(1, 192)}))
     return folder
@@ -263,3 +264,16 @@ def test_reading_what_attention_was(here: Path, monkeypatch: pytest.MonkeyPatch)
     names: dict[str, Any] = {}
     exec(compile(snippets(page), page.name, "exec"), names)
     assert names["q"].dim() == 4 and torch.allclose(names["looks"].sum(dim=-1), torch.ones(()), atol=1e-2)
+
+
+def test_the_example_of_a_word_is_what_the_benchmark_learns_from(tmp_path: Path) -> None:
+    """The pictures in examples/word are those that docs/textual-inversion.md's table was measured with (seed 0)."""
+    from benchmarks.learned_word import parse_concept, render_pictures
+
+    render_pictures(parse_concept("green striped triangle"), tmp_path, 0, captions=True)
+    for path in sorted(tmp_path.iterdir()):
+        shown = ROOT / "examples/word" / path.name
+        if path.suffix == ".txt":
+            assert shown.read_text() == path.read_text()
+        else:
+            assert np.array_equal(np.asarray(Image.open(shown)), np.asarray(Image.open(path)))
