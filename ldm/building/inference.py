@@ -20,6 +20,7 @@ TYPES: dict[str, Any] = {
     "height": int,
     "lora": str | list[str],
     "lora_dir": str,
+    "long_prompts": bool,
 }
 
 

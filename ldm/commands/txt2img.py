@@ -28,6 +28,8 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--prompt", help="what to draw")
     add("--negative_prompt", help="what to lead away from")
+    add("--long_prompts", action="store_true",
+        help="CLIP's encoders read a long prompt in chunks of 75 tokens; BREAK ends one")
     add("--lang", metavar="LANG", help="of the prompts: en, ko, zh or auto (auto: by each one's script)")
     add("--from-file", dest="from_file", metavar="FILE", help="a file with one prompt a line, in place of --prompt")
     add("--outdir", help="where to put pictures (outputs/txt2img-samples)")

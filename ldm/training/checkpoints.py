@@ -22,9 +22,9 @@ class AccumulatesByHand(Protocol):
 
 def between_updates(trainer: pl.Trainer) -> bool:
     """Whether the last batch completed an optimizer step: gradients half accumulated are in no checkpoint."""
-    model = trainer.lightning_module
+    model: Any = trainer.lightning_module
     by_hand = isinstance(model, AccumulatesByHand) and not model.automatic_optimization
-    return model.between_updates if by_hand else not trainer.fit_loop._should_accumulate()
+    return bool(model.between_updates) if by_hand else not trainer.fit_loop._should_accumulate()
 
 
 class AtomicCheckpointIO(CheckpointIO):

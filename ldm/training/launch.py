@@ -22,6 +22,7 @@ from ldm.checkpoint import load_weights
 from ldm.runs import LAST, given_or_latest
 from ldm.training import legacy
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
+from ldm.training.captions import CaptionLengths
 from ldm.training.checkpoints import AccumulatesByHand, AtomicCheckpointIO, TrainCheckpoint
 from ldm.training.config import PERSONALIZATION, apply_personalization, check_placeholders, read_config, require
 from ldm.training.datamodule import DataModuleFromConfig
@@ -212,7 +213,8 @@ def make_callbacks(
     written = {"config": OmegaConf.to_container(config), "lightning_config": OmegaConf.to_container(lightning)}
     built = [build(node, **(written if name == "setup_callback" else {})) for name, node in wanted.items()]
     ending = Ending(run.path, base or "")
-    return [ExactResume(options.seed), *built, StopOnSignal(run.checkpoints), make_checkpoint(run, lightning), ending]
+    first, last = (ExactResume(options.seed), CaptionLengths()), (make_checkpoint(run, lightning), ending)
+    return [*first, *built, StopOnSignal(run.checkpoints), *last]
 
 
 def make_checkpoint(run: RunFolder, lightning: DictConfig) -> TrainCheckpoint:

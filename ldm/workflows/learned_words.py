@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from ldm.additions.base import Addition
 from ldm.additions.vocabulary import Words
+from ldm.modules.encoders.long_prompts import chunks_of
 from ldm.modules.encoders.multilingual import Multilingual
 
 log = logging.getLogger(__name__)
@@ -42,5 +44,6 @@ def used_in(model: Any, prompt: str, words: Iterable[str]) -> list[str]:
     if isinstance(encoder, Multilingual) and encoder.is_foreign(prompt):
         return [name for name in words if name in prompt]
     words = list(words)
-    present = set(encoder.tokenize(prompt, words).flatten().tolist())
+    chunks = chunks_of(encoder, prompt, model.embedding_manager) if encoder.in_chunks else None
+    present = set(itertools.chain(*chunks) if chunks else encoder.tokenize(prompt, words).flatten().tolist())
     return [name for name in words if encoder.placeholder_id(name) in present]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ldm.models.diffusion.sampling import step_rule
@@ -15,7 +15,7 @@ from ldm.workflows.studio import Studio
 
 log = logging.getLogger(__name__)
 
-DEFAULTS = {"steps": 50, "guidance_scale": 7.5, "sampler": "ddim"}
+DEFAULTS = {"steps": 50, "guidance_scale": 7.5, "sampler": "ddim", "long_prompts": False}
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Plan:
     height: int
     model: str
     precision: str
+    long_prompts: bool = False
+
+    def about(self) -> dict[str, Any]:
+        """What is written into a picture; long prompts where they are read as such."""
+        return {name: value for name, value in asdict(self).items() if name != "long_prompts" or value}
 
 
 def make_plan(options: Txt2ImgOptions, studio: Studio) -> Plan:
@@ -62,6 +67,7 @@ def make_plan(options: Txt2ImgOptions, studio: Studio) -> Plan:
         height=int(choose("height")),
         model=studio.name,
         precision=studio.precision,
+        long_prompts=bool(choose("long_prompts")),
     )
     check_size(plan.width, plan.height, factor)
     report_size((plan.width, plan.height), (int(usual["width"]), int(usual["height"])))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.modules.encoders.learned_words import placeholders_of
+from ldm.modules.encoders.long_prompts import equally_long as repeated
 from ldm.modules.encoders.multilingual import Multilingual
 from ldm.modules.encoders.prompt_weights import Span, Weighted, read_weights
 from ldm.util import UserError
@@ -40,7 +41,17 @@ def conditions(
         return weighted(model, plain, read), None
     negative = read_prompt(model, negative_prompt)
     away = model.unconditional(plain, negative.text)
+    plain, away = equally_long(plain, away)
     return weighted(model, plain, read), away if away is None else weighted(model, away, [negative] * len(read))
+
+
+def equally_long(condition: Any, away: Any) -> tuple[Any, Any]:
+    """Two conditions whose contexts [B, N, D] guidance can put side by side: each as often as both are equally long."""
+    if away is None or "c_crossattn" not in condition:
+        return condition, away
+    pairs = zip(condition["c_crossattn"], away["c_crossattn"], strict=True)
+    here, there = zip(*(repeated(pair, dim=1) for pair in pairs), strict=True)
+    return {**condition, "c_crossattn": list(here)}, {**away, "c_crossattn": list(there)}
 
 
 def weighted(model: Any, condition: dict[str, Any], read: Sequence[Weighted]) -> dict[str, Any]:

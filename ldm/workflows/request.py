@@ -26,6 +26,7 @@ class Txt2ImgOptions(GuideOptions):
 
     prompt: str = PROMPT
     negative_prompt: str = ""  # what guidance leads away from
+    long_prompts: bool | None = None  # CLIP's encoders read a prompt in chunks of 75 tokens; BREAK ends one
     lang: str = "auto"  # of the prompts: en, ko, zh, or auto, by each one's script
     from_file: str | None = None  # one prompt a line, in place of ``prompt``
     outdir: str = "outputs/txt2img-samples"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
-from ldm.additions.base import applied
+from ldm.additions.base import Addition, applied
 from ldm.additions.reading import read_others
 from ldm.pictures.images import make_grid, save_image
 from ldm.pictures.numbered import save_numbered
@@ -22,8 +22,10 @@ from ldm.workflows.guide.steer import steered
 from ldm.workflows.guide.wishes import Wish
 from ldm.workflows.languages import speaking
 from ldm.workflows.learned_words import files_of, report_words
+from ldm.workflows.long_prompts import check_long, read_whole, report_cut, without_breaks
 from ldm.workflows.loras import Loras, read_all, worn
 from ldm.workflows.plan import Plan, latent_size, make_plan
+from ldm.workflows.prompts import read_prompt
 from ldm.workflows.request import Request, Txt2ImgOptions, read_request
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.watch import Watch, until_cancelled
@@ -70,16 +72,19 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
     with studio.lock, until_cancelled():
         loras = read_all(options, studio, request.prompts)
         additions = read_others(studio.model, options.embedding_path, options.adapter_path, loras.everything)
-        with applied(studio.model, additions), speaking(studio.model, options.lang, request.read_prompts):
-            report_words(studio.model, additions, request.texts)
-            report_prompts(studio.model, request.texts, files_of(additions))
+        with (
+            applied(studio.model, additions),
+            speaking(studio.model, options.lang, request.read_prompts),
+            read_whole(studio.model, plan.long_prompts),
+        ):
+            _report(studio.model, request, additions)
             for one in _pictures(options, request, studio, plan, loras, watch):
                 made.append(one)
                 watch.result(one)
     images = [one.image for one in made]
     if images and not options.skip_grid:
         prompts = request.prompts if len(request.prompts) > 1 else request.prompts[0]
-        about = {"prompt": prompts, "seed": request.seed, **asdict(plan), **loras.about(*request.prompts)}
+        about = {"prompt": prompts, "seed": request.seed, **plan.about(), **loras.about(*request.prompts)}
         sheet = make_grid(images, columns=options.n_rows or options.n_samples)
         save_numbered(sheet, options.outdir, about, prefix="grid-", digits=4)
     return images
@@ -100,7 +105,7 @@ def _pictures(
             else:
                 outcome = generate_guided(studio, plan, read, guide, watch, options.progress)
             for row in range(len(outcome.images)):
-                about = {"prompt": batch.prompts[row], "seed": batch.seeds[row], **asdict(plan)}
+                about = {"prompt": batch.prompts[row], "seed": batch.seeds[row], **plan.about()}
                 about |= loras.about(batch.prompts[row])
                 if guide is not None:
                     about |= guide.about() | outcome.steering.about(row)
@@ -108,6 +113,24 @@ def _pictures(
                     about |= request.edit.about()
                 wishes = () if guide is None else guide.wishes_of(read.prompts[row])
                 yield _finished(options, outcome, row, about, wishes)
+
+
+def _report(model: Any, request: Request, additions: Sequence[Addition]) -> None:
+    """Say how the prompts of a request are read, and what of them is not.
+
+    Raises:
+        UserError: a long prompt comes with what does not go together with it.
+    """
+    report_words(model, additions, request.texts)
+    read = [read_prompt(model, text) for text in request.texts]
+    report_cut(model, [one.text for one in read])
+    others = {
+        "weights in a prompt": any(one.spans for one in read),
+        "boxes": request.guide is not None,
+        "edits of a prompt": request.edit is not None,
+    }
+    check_long(model, [one.text for one in read], others)
+    report_prompts(model, [without_breaks(model, text) for text in request.texts], files_of(additions))
 
 
 def _finished(

@@ -51,7 +51,7 @@ def test_gpus_without_cuda_mean_the_cpu(monkeypatch: pytest.MonkeyPatch, caplog:
 def test_no_gpu_is_device_0_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     _, changes = parse(["--gpus", "0"])
-    trainer = OmegaConf.to_container(read_config([], changes).lightning.trainer)
+    trainer: Any = OmegaConf.to_container(read_config([], changes).lightning.trainer)
     assert translate_trainer(trainer) == {"accelerator": "gpu", "devices": [0]}
     assert "gpus=0 is taken as '0,': device 0; --accelerator cpu (without gpus) trains on the CPU" in caplog.text
 

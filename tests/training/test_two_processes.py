@@ -91,7 +91,7 @@ def train_as(rank: int, port: int, folder: Path) -> None:
         learned = [p.detach().double().sum().item() for p in model.parameters() if p.requires_grad]
         found[kind] = {"steps": trainer.global_step, "learned": learned}
 
-    launch.fit = told
+    vars(launch)["fit"] = told
     for kind in KINDS:
         config = folder / kind.replace("/", "-")
         arguments = ["-b", str(config), "-t", "-l", str(folder / "logs"), "-n", config.stem, "--scale_lr", "false"]

@@ -103,6 +103,17 @@ def test_files_of_a_run(place: Path, whole: Path) -> None:
     assert read_embedding(run / "checkpoints" / "embeddings_gs-4.pt").metadata["steps"] == "4"
 
 
+def test_captions_that_are_cut_are_said_once(place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sentence = "a red circle on a blue background and a {}"
+    main([*arguments(place, tmp_path), "--max_steps", "3", f"data.params.train.params.templates=['{sentence}']"])
+    said = [record.getMessage() for record in caplog.records if "captions are longer" in record.getMessage()]
+    cut = sentence.format("*")
+    assert said == [
+        "captions are longer than the 6 tokens that the text encoder reads, and their ends are not learned; "
+        f"the first such is '{cut}'"
+    ]
+
+
 def test_a_checkpoint_holds_the_words_alone(whole: Path) -> None:
     path = run_folder(whole) / "checkpoints" / "last.ckpt"
     checkpoint = read_file(path)

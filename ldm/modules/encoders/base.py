@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ldm.modules.encoders.learned_words import placeholders_of, split_at, stand_in
+from ldm.modules.encoders.long_prompts import long_context, tokens_of
 from ldm.modules.encoders.needs import Need
 from ldm.util import ConfigError, UserError
 
@@ -119,6 +121,7 @@ class TextEncoder(AbstractEncoder):
     family: str
     tokenizer: TextTokenizer | None
     frozen = False
+    in_chunks = False  # whether longer prompts are encoded in chunks, see ``whole_prompts``
 
     @property
     @abstractmethod
@@ -159,6 +162,8 @@ class TextEncoder(AbstractEncoder):
         """
         if isinstance(text, Tensor):
             return self.encode_tokens(text.to(self.device, copy=True), embedding_manager)
+        if self.in_chunks:
+            return long_context(self, [text] if isinstance(text, str) else text, embedding_manager)
         tokens = self.tokenize(text, placeholders_of(embedding_manager))
         return self.encode_tokens(tokens.to(self.device), embedding_manager)
 
@@ -232,6 +237,34 @@ class TextEncoder(AbstractEncoder):
     def initial_vector(self, token: int) -> Tensor:
         return self.vector_of(token)
 
+    @property
+    def reads_chunks(self) -> bool:
+        """Whether the network, trained on one context [B, N, D], makes sense of several side by side."""
+        return False
+
+    @contextlib.contextmanager
+    def whole_prompts(self) -> Iterator[None]:
+        """Within the block a prompt of more than N tokens is encoded in chunks, as context [B, K N, D].
+
+        Raises:
+            UserError: this kind of encoder is not used so.
+        """
+        if not self.reads_chunks:
+            raise UserError(
+                f"long prompts in chunks are for CLIP's text encoders; this model's, {type(self).__name__}, has one "
+                f"length: leave out --long_prompts"
+            )
+        self.in_chunks = True
+        try:
+            yield
+        finally:
+            self.in_chunks = False
+
+    def fits(self, text: str, words: Any = None) -> bool:
+        """Whether a text is read to its end; ``words`` is what learned words come from."""
+        length = sum(width for _, width in tokens_of(self, text, words))
+        return length <= self.max_length - 2
+
     def open_tokenizer(self) -> None:
         """Read the tokenizer's files now and not at the first prompt, so that a missing one is told before any work.
 
@@ -245,7 +278,7 @@ class TextEncoder(AbstractEncoder):
         """Weights that files have and no context depends on: there is nothing for them to learn."""
         return ()
 
-    def requires_grad_(self, requires_grad: bool = True) -> TextEncoder:
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """As usual, but what no context depends on never learns: several processes would wait for its gradient."""
         super().requires_grad_(requires_grad)
         for parameter in self.unread_parameters():

@@ -96,6 +96,10 @@ class FrozenCLIPEmbedder(TextEncoder):
     def token_embedding(self) -> nn.Embedding:
         return self.transformer.text_model.embeddings.token_embedding
 
+    @property
+    def reads_chunks(self) -> bool:
+        return self.layer != "pooled"
+
     def unread_parameters(self) -> Iterable[nn.Parameter]:
         if self.layer != "hidden":
             return []

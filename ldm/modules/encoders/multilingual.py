@@ -271,6 +271,12 @@ class Multilingual(TextEncoder):
 
         return self.encode_tokens(tokens, change)
 
+    def fits(self, text: str, words: Any = None) -> bool:
+        if not self.is_foreign(text):
+            return super().fits(text, words)
+        encoder = self.reader.encoder
+        return len(encoder.tokenizer(text)["input_ids"]) <= encoder.max_length
+
     def translate(self, texts: Sequence[str], placeholders: Sequence[str] = ()) -> list[str]:
         """The English that foreign sentences are read as: the nearest tokens, for people to look at."""
         with torch.no_grad():

@@ -69,6 +69,10 @@ class FrozenOpenCLIPEmbedder(TextEncoder):
     def token_embedding(self) -> nn.Embedding:
         return self.model.token_embedding
 
+    @property
+    def reads_chunks(self) -> bool:
+        return True
+
     def unread_parameters(self) -> Iterable[nn.Parameter]:
         blocks = self.model.transformer.resblocks
         left_out = blocks[len(blocks) - LAYERS[self.layer] :]
