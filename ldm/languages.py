@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
+from typing import Any
 
 from ldm.util import UserError
 
@@ -26,6 +28,18 @@ def detect_language(text: str) -> str:
         if script.search(text):
             return language
     return "en" if all(map(_is_latin, text)) else OTHER
+
+
+def simplified(text: str) -> str:
+    """Chinese in traditional characters in simplified ones, which is what is learned here; other text as it is."""
+    return _converter().convert(text) if detect_language(text) == "zh" else text
+
+
+@cache
+def _converter() -> Any:
+    from opencc import OpenCC  # imported here: its tables are for Chinese prompts alone
+
+    return OpenCC("t2s")
 
 
 def check_language(name: str, *more: str) -> str:

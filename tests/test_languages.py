@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ldm.languages import check_language, detect_language, what_is_wrong
+from ldm.languages import check_language, detect_language, simplified, what_is_wrong
 from ldm.util import UserError
 
 
@@ -29,6 +29,12 @@ from ldm.util import UserError
 )
 def test_detection(text: str, language: str) -> None:
     assert detect_language(text) == language
+
+
+def test_traditional_characters_become_simplified_ones_and_other_text_stays() -> None:
+    assert simplified("藍色背景上的紅色星星, two stars") == "蓝色背景上的红色星星, two stars"
+    for text in ("蓝色背景上的红色星星", "파란 배경 위의 빨간 별 國", "a red star", ""):
+        assert simplified(text) == text
 
 
 def test_an_unknown_language_is_named() -> None:

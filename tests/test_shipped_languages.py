@@ -34,6 +34,9 @@ def test_files_are_small() -> None:
         ("초록색 하트가 있는 노란색 배경", "a yellow background with a green heart"),
         ("蓝色背景上的红色星星", "a red star on a blue background"),
         ("黑色背景上有一个大的青色圆点圆形", "there is a large cyan dotted circle on a black background"),
+        ("藍色背景上的紅色星星", "a red star on a blue background"),
+        ("黑色背景上有一個大的青色圓點圓形", "there is a large cyan dotted circle on a black background"),
+        ("綠色背景上的一個小的*", "a small * on a green background"),
         ("blue 배경 위의 red star", "a red star on a blue background"),
         ("초록색 배경 위의 작은 *", "a small * on a green background"),
         ("绿色背景上的一个小的*", "a small * on a green background"),
@@ -42,6 +45,15 @@ def test_files_are_small() -> None:
 def test_what_prompts_are_read_as(encoder: Any, prompt: str, english: str) -> None:
     (read,) = encoder.translate([prompt], ["*", "@"])
     assert read == english
+
+
+def test_traditional_characters_are_read_as_simplified_ones(encoder: Any) -> None:
+    learned = ["*", "紅龍"]  # a learned word stays as it is written
+    pairs = [("藍色背景上的紅色星星", "蓝色背景上的红色星星"), ("綠色背景上的一個小的*", "绿色背景上的一个小的*")]
+    for traditional, plain in pairs:
+        one, other = (encoder.reading([text], learned) for text in (traditional, plain))
+        assert torch.equal(one.vectors, other.vectors) and torch.equal(one.tokens, other.tokens)
+    assert "紅龍" in encoder.translate(["綠色背景上的一個小的紅龍"], learned)[0]
 
 
 @pytest.mark.parametrize("language", ["ko", "zh"])

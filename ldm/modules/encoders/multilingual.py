@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldm.languages import check_language, detect_language
+from ldm.languages import check_language, detect_language, simplified
 from ldm.modules.encoders.aligner import Aligner, load_aligner
 from ldm.modules.encoders.base import EmbeddingChange, TextEncoder
 from ldm.modules.encoders.learned_words import placeholders_of, split_at
@@ -87,6 +87,14 @@ def _take_out(text: str, placeholders: Sequence[str], slot: str) -> tuple[str, l
     pieces = list(split_at(text.replace(slot, " "), placeholders))  # what a person writes is not a slot
     names = [name for _, name in pieces if name is not None]
     return f" {slot} ".join(before for before, _ in pieces), names
+
+
+def _simplified(text: str, placeholders: Sequence[str]) -> str:
+    """A text in simplified characters; learned words in it stay as they are written."""
+    if detect_language(text) != "zh":
+        return text
+    pieces = split_at(text, placeholders)
+    return "".join(simplified(before) + (name or "") for before, name in pieces)
 
 
 def _from_pretrained(source: str) -> tuple[Any, Any]:
@@ -180,7 +188,7 @@ class ForeignReader:
             table: [V, D], the English encoder's token vectors.
             placeholders: learned words, and the token ids that stand for them.
         """
-        found = self.encoder(texts, tuple(placeholders))
+        found = self.encoder([_simplified(text, tuple(placeholders)) for text in texts], tuple(placeholders))
         vectors, places = self.aligner(found.states, found.mask)
         distances = torch.cdist(vectors.detach(), table.detach().float())
         own = [token for token in placeholders.values() if token >= 0]
