@@ -29,6 +29,7 @@ def random_vectors(*shape: int) -> Tensor:
 
 
 WORD = random_vectors(3, 768)
+CASES = Path(__file__).parent / "cases"
 WAYS = [(name, suffix) for name, (_, suffixes) in FORMATS.items() for suffix in suffixes]
 
 
@@ -278,6 +279,16 @@ def test_a_file_for_clip_l_alone_serves_a_model_with_that_encoder(tmp_path: Path
     safetensors.torch.save_file({"clip_l": random_vectors(3, 192)}, tmp_path / "only_clip_l.safetensors")
     found = read_embedding(tmp_path / "only_clip_l.safetensors")
     assert found.format == "clip_l" and {name: len(v) for name, v in found.vectors.items()} == {"only_clip_l": 3}
+
+
+def test_files_that_other_programs_wrote() -> None:
+    """For clip_l alone, for Flux, and with a placeholder of diffusers."""
+    alone = read_embedding(CASES / "only_clip_l.safetensors")
+    assert {name: v.shape[1] for name, v in alone.vectors.items()} == {"only_clip_l": 192}
+    with pytest.raises(UserError, match=r"'.*flux\.safetensors' is .* clip_l and t5xxl \(Flux or SD 3\)"):
+        read_embedding(CASES / "flux.safetensors")
+    toy = read_embedding(CASES / "learned_embeds.bin")
+    assert (toy.format, list(toy.vectors)) == ("diffusers", ["<cat-toy>"])
 
 
 def test_words_for_layers_are_not_made_ordinary_on_the_way(tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def test_more_than_a_megabyte_of_text_or_profile_is_read(tmp_path: Path) -> None
         assert load_image(tmp_path / f"{name}.png").size == (4, 4)
         assert read_parameters(tmp_path / f"{name}.png") == text
     assert load_image(CASES / "icc_2mb.png").mode == "RGB"
+    assert [load_image(CASES / f"{kind}.png").size for kind in ("ztxt", "itxt")] == [(8, 8), (8, 8)]
 
 
 def test_text_that_would_fill_the_memory_is_one_sentence(tmp_path: Path) -> None:
