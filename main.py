@@ -5,12 +5,13 @@ Public YAMLs name the classes that are imported here (``main.DataModuleFromConfi
 
 from __future__ import annotations
 
-from ldm.commands.train import run
-from ldm.training.callbacks import CUDACallback, SetupCallback
-from ldm.training.datamodule import DataModuleFromConfig
-from ldm.training.image_logger import ImageLogger
-
-__all__ = ["CUDACallback", "DataModuleFromConfig", "ImageLogger", "SetupCallback"]
+from ldm.commands.train import command, run
 
 if __name__ == "__main__":
-    run()
+    command()
+else:  # a command imports them in its own time
+    from ldm.training.callbacks import CUDACallback, SetupCallback
+    from ldm.training.datamodule import DataModuleFromConfig
+    from ldm.training.image_logger import ImageLogger
+
+__all__ = ["CUDACallback", "DataModuleFromConfig", "ImageLogger", "SetupCallback", "run"]

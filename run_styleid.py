@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldm.commands.styleid import run
+from ldm.commands.styleid import command
 
 if __name__ == "__main__":
-    run()
+    command()

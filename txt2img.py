@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldm.commands.txt2img import run
+from ldm.commands.txt2img import command
 
 if __name__ == "__main__":
-    run()
+    command()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib
 import inspect
 import logging
-import os
 import sys
-import tempfile
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +16,23 @@ from omegaconf import DictConfig, OmegaConf
 from ldm.building.errors import ConfigError, MissingPartError, UserError, printable
 from ldm.building.json_text import parse_json, parse_json_object, parse_sizes, whole_number
 from ldm.building.kinds import ANY, Kind, nodes
-from ldm.building.trust import FLAG, VARIABLE, check_name, is_listed, is_standard
+from ldm.building.trust import check_name, is_listed, is_standard
 from ldm.building.values import beyond_limits, hints_of, misfit
 from ldm.building.yaml_files import read_yaml, section
+from ldm.running import EXIT_BAD_INPUT, run_command
 from ldm.targets import current_name, why_missing
+from ldm.writing import TakenError, atomic_write, check_there, clear_leftovers, writable_folder
 
 __all__ = [
+    "EXIT_BAD_INPUT",
     "ConfigError",
     "MissingPartError",
+    "TakenError",
     "UserError",
     "atomic_write",
+    "check_there",
     "class_from_str",
+    "clear_leftovers",
     "find_beside",
     "get_obj_from_str",
     "instantiate_from_config",
@@ -46,7 +48,6 @@ __all__ = [
     "writable_folder",
 ]
 
-EXIT_BAD_INPUT = 2
 log = logging.getLogger(__name__)
 
 # What constructors raise when a value does not suit them.
@@ -230,84 +231,3 @@ def find_beside(document: DictConfig, key: str, *folders: Path) -> None:
         if (folder / source).exists():
             OmegaConf.update(document, key, str((folder / source).resolve()))
             return
-
-
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it over ``path`` on success, remove it on failure.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; an older file at ``path`` survives.
-    """
-    path = Path(path)
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result should be as readable as any other
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write '{path}': {error.strerror or error}; nothing was changed there") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def writable_folder(path: str | os.PathLike[str], what: str) -> Path:
-    """A folder to write into, which may be made later; told before the work begins.
-
-    Args:
-        path: the folder.
-        what: the option that named it, for the message.
-
-    Raises:
-        UserError: it, or what it would lie in, is a file, may not be written, or has an impossible name.
-    """
-    path = Path(path)
-    try:
-        if "\0" in str(path):
-            raise ValueError("its name holds a zero byte")
-        there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{what}: '{path}' can be no folder: {getattr(error, 'strerror', None) or error}") from error
-    if not there.is_dir():
-        raise UserError(f"{what}: '{there}' is a file, so that results cannot be written into '{path}'")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{what}: the folder '{there}' may not be written")
-    return path
-
-
-def run_command(main: Callable[[], object], debug: bool | None = None) -> None:
-    """Run a command's ``main``: bad input ends with one sentence on stderr and exit code 2, Ctrl-C with 130.
-
-    ``--debug`` among the arguments (or ``debug=True``) shows the traceback as well; ``--trust_config`` lets
-    configurations that were found take foreign classes, in this process and in those that it starts.
-    """
-    debug = "--debug" in sys.argv if debug is None else debug
-    if FLAG in sys.argv:
-        sys.argv.remove(FLAG)
-        os.environ[VARIABLE] = "1"
-    try:
-        main()
-    except (UserError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # whoever reads what is printed has gone
-            raise
-        if debug:
-            traceback.print_exc()
-        sys.stderr.write(f"error: {_sentence(error)}\n")
-        sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
-
-
-def _sentence(error: UserError | OSError) -> str:
-    """An error of the file system comes without one: a name that is too long, a folder that may not be read."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return printable(f"cannot use '{os.fsdecode(error.filename)}': {error.strerror}")
-    return printable(error)

@@ -23,7 +23,10 @@ MAY_IMPORT = {
     "shipped": set(),
     "released": set(),
     "building": {"targets", "shipped"},
-    "util": {"targets", "shipped", "building"},
+    "stopping": set(),
+    "writing": {"building", "stopping"},
+    "running": {"building", "stopping"},
+    "util": {"targets", "shipped", "building", "running", "writing"},
     "flat_options": {"util"},
     "languages": {"util"},
     "texts": {"util"},
@@ -31,6 +34,8 @@ MAY_IMPORT = {
     "checkpoint": {"util", "shipped", "released", "runs"},
     "runs": {"util"},
     "lr_scheduler": {"util"},
+    "seeds": {"util"},
+    "finite": {"util"},
     "modules": {"util", "flat_options", "shipped", "released", "languages", "checkpoint", "arrays"},
     "additions": {"util", "runs", "languages", "checkpoint", "modules"},
     "control": {"util", "checkpoint", "modules"},
@@ -40,9 +45,11 @@ MAY_IMPORT = {
     "data": {"util", "draws", "languages", "pictures", "texts"},
     "models": {"util", "flat_options", "checkpoint", "modules", "additions", "control"},
     "metrics": {"util", "shipped", "released", "checkpoint", "modules", "models", "pictures", "world"},
-    "training": {"util", "runs", "checkpoint", "data", "additions", "pictures"},
+    "training": {"util", "stopping", "seeds", "finite", "runs", "checkpoint", "data", "additions", "pictures"},
     "workflows": {
         "util",
+        "seeds",
+        "finite",
         "shipped",
         "released",
         "runs",
@@ -58,7 +65,7 @@ MAY_IMPORT = {
         "pictures",
         "world",
     },
-    "commands": {"util", "training", "workflows"},
+    "commands": {"running", "stopping", "util", "training", "workflows"},
 }
 # pure re-exports under public names: imports and __all__, nothing else; who may import whom does not hold for them
 RE_EXPORTS = {

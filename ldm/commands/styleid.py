@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 
-from ldm.util import run_command
+from ldm.stopping import listen
 from ldm.workflows.options import add_flags, old_spellings
-from ldm.workflows.restyle.recipe import Recipe
 
 EXAMPLES = """examples:
     python run_styleid.py                                                # the small model on the bundled samples
@@ -18,6 +17,8 @@ EXAMPLES = """examples:
 
 def parse() -> argparse.Namespace:
     """Only what was given; the defaults are those of ``ldm.workflows.restyle.plan.StyleIDOptions``."""
+    from ldm.workflows.restyle.recipe import Recipe
+
     parser = argparse.ArgumentParser(
         description="Restyle pictures: every content with every style.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS,
@@ -90,5 +91,13 @@ def main() -> None:
 
 
 def run() -> None:
-    """The console command: ``main`` with exit codes, see ``run_command``."""
+    """``main`` with exit codes, see ``run_command``."""
+    from ldm.running import run_command
+
     run_command(main)
+
+
+def command() -> None:
+    """The console command: ``run`` in a process of its own."""
+    listen()
+    run()

@@ -7,12 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from omegaconf import OmegaConf
-
-from ldm.training import launch
-from ldm.training.config import read_config
-from ldm.training.options import parse
-from ldm.util import UserError, run_command
+from ldm.stopping import listen
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,6 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         UserError: as ``ldm.training.launch.main`` and ``ldm.workflows.class_pictures.make_class_pictures``.
     """
+    from ldm.training import launch  # imported here: it takes long enough for a Ctrl-C
+    from ldm.training.options import parse
+
     given = list(sys.argv[1:] if arguments is None else arguments)
     options, changes = parse(given)
     if options.num_class_images and not options.resume:
@@ -30,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def class_pictures(options: argparse.Namespace, changes: list[str]) -> None:
     """Raises UserError: nobody says where they go, what they show, or which model makes them."""
+    from omegaconf import OmegaConf
+
+    from ldm.training.config import read_config
+    from ldm.util import UserError
     from ldm.workflows.class_pictures import make_class_pictures
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -44,5 +46,13 @@ def class_pictures(options: argparse.Namespace, changes: list[str]) -> None:
 
 
 def run() -> None:
-    """The console command: ``main`` with exit codes, see ``run_command``."""
+    """``main`` with exit codes, see ``run_command``."""
+    from ldm.running import run_command
+
     run_command(main)
+
+
+def command() -> None:
+    """The console command: ``run`` in a process of its own."""
+    listen()
+    run()

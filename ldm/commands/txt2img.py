@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from ldm.util import run_command
+from ldm.stopping import listen
 from ldm.workflows.options import old_spellings
 
 EXAMPLES = """examples:
@@ -87,5 +87,13 @@ def main() -> None:
 
 
 def run() -> None:
-    """The console command: ``main`` with exit codes, see ``run_command``."""
+    """``main`` with exit codes, see ``run_command``."""
+    from ldm.running import run_command
+
     run_command(main)
+
+
+def command() -> None:
+    """The console command: ``run`` in a process of its own."""
+    listen()
+    run()

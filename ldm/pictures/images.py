@@ -205,13 +205,16 @@ def centre_crop(image: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def save_image(image: Image.Image, path: StrPath, parameters: Mapping[str, Any] | str | None = None) -> None:
+def save_image(
+    image: Image.Image, path: StrPath, parameters: Mapping[str, Any] | str | None = None, new: bool = False
+) -> None:
     """Write a picture in the format of its suffix; `parameters` goes into a PNG's text field of that name.
 
     A mapping is written as JSON, a string as it is.
 
     Raises:
         UserError: unknown suffix, full disk (an older file survives).
+        TakenError: with `new`, there is a file (which survives).
     """
     path = Path(path)
     formats = Image.registered_extensions()
@@ -223,7 +226,7 @@ def save_image(image: Image.Image, path: StrPath, parameters: Mapping[str, Any] 
         info = PngInfo()
         info.add_itxt("parameters", text)
         options["pnginfo"] = info
-    with atomic_write(path) as temporary:
+    with atomic_write(path, new) as temporary:
         image.save(temporary, format=formats[path.suffix.lower()], **options)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ldm.pictures.images import StrPath, save_image
-from ldm.util import UserError
+from ldm.util import TakenError
 
 
 def save_numbered(
@@ -26,7 +26,7 @@ def save_numbered(
 ) -> Path:
     """Save a picture as PNG under the next free number, ``00000.png`` onwards; see ``save_image``.
 
-    The number is taken by creating the file, which fails where another program was faster; then the next one is tried.
+    The finished file takes the number, which fails where another program was faster; then the next one is tried.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -34,17 +34,9 @@ def save_numbered(
     while True:
         path = next_numbered_path(folder, ".png", prefix, digits)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(exist_ok=False)
-        except FileExistsError:
+            save_image(image, path, parameters, new=True)
+        except TakenError:
             continue
-        except OSError as error:
-            raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
-        try:
-            save_image(image, path, parameters)
-        except BaseException:
-            path.unlink(missing_ok=True)  # the number is free again
-            raise
         return path
 
 

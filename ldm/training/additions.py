@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytorch_lightning as pl
 
 from ldm.additions.base import Addition
 from ldm.training.checkpoints import between_updates
-from ldm.util import ConfigError
+from ldm.util import ConfigError, UserError
+
+log = logging.getLogger(__name__)
 
 
 class Learns(Protocol):
@@ -60,6 +63,7 @@ class AdditionFiles(pl.Callback):
         self.base_model = base_model
         self.only = only
         self._saved = -1
+        self._finished = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raises ConfigError: what is to be written does not learn."""
@@ -79,13 +83,22 @@ class AdditionFiles(pl.Callback):
                 self._save(trainer, addition, f"{addition.file_name}_gs-{step}{addition.step_suffix}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._finished = True
         for addition in self._mine(trainer, pl_module):
             for suffix in addition.last_suffixes:
                 self._save(trainer, addition, addition.file_name + suffix)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that had its last step before it was killed leaves its files when it is resumed."""
+        if not self._finished:
+            self.on_train_end(trainer, pl_module)
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """An interrupted run leaves what it has learned, too."""
-        self.on_train_end(trainer, pl_module)
+        try:
+            self.on_train_end(trainer, pl_module)
+        except UserError as error:
+            log.warning("%s", error)
 
     def _mine(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Addition]:
         others = [one for one in trainer.callbacks if isinstance(one, AdditionFiles) and one is not self]  # type: ignore[attr-defined]
@@ -97,6 +110,8 @@ class AdditionFiles(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, addition: Addition, name: str) -> None:
         if trainer.is_global_zero:
+            if not all(bool(learned.isfinite().all()) for learned in addition.learned()):
+                raise UserError(f"'{name}' was not written: what was learned is not finite any more (NaN or inf)")
             metadata = {"steps": str(trainer.global_step)}
             metadata |= {"base_model": self.base_model} if self.base_model else {}
             folder = self.folder or Path(trainer.checkpoint_callback.dirpath)  # type: ignore[union-attr]

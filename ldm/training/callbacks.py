@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
+from ldm.stopping import Wish, postponed
 from ldm.training.checkpoints import between_updates
+from ldm.training.config import START, last_start
 from ldm.util import atomic_write
 
 log = logging.getLogger(__name__)
@@ -57,8 +60,9 @@ class SetupCallback(pl.Callback):
             return
         for folder in (self.logdir, self.ckptdir, self.cfgdir, self.logdir / "images"):
             folder.mkdir(parents=True, exist_ok=True)
-        self._save(self.config, "project")
-        self._save({"lightning": self.lightning_config}, "lightning")
+        start = {START: last_start(self.cfgdir) + 1}
+        self._save({**self.config, **start}, "project")
+        self._save({"lightning": self.lightning_config, **start}, "lightning")
 
     def _save(self, config: dict[str, Any], name: str) -> None:
         with atomic_write(self.cfgdir / f"{self.now}-{name}.yaml") as path:
@@ -68,33 +72,32 @@ class SetupCallback(pl.Callback):
 class StopOnSignal(pl.Callback):
     """Ctrl-C or SIGTERM: finish the step, save ``last.ckpt``, stop. SIGUSR1: save and go on.
 
-    A second Ctrl-C stops at once. All processes of a distributed run decide together, so one signal is enough.
+    A second one stops at once. All processes of a distributed run decide together, so one signal is enough. While the
+    end of the run is being saved, it is saved to its end.
     """
 
     def __init__(self, ckptdir: str | os.PathLike[str]) -> None:
         self.path = Path(ckptdir) / "last.ckpt"
-        self._stop = False
+        self.wish = Wish()
         self._save = False
-        self._previous: dict[int, Any] = {}
+        self._block = contextlib.ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.path = trainer.strategy.broadcast(self.path)  # clocks, and with them folder names, may differ
-        handlers = {signal.SIGINT: self._on_stop, signal.SIGTERM: self._on_stop, signal.SIGUSR1: self._on_save}
-        for number, handler in handlers.items():
-            self._previous[number] = signal.signal(number, handler)
+        said = "stopping after this step; once more stops at once, without saving"
+        self.wish = self._block.enter_context(postponed(said))
+        if threading.current_thread() is threading.main_thread():
+            before = signal.signal(signal.SIGUSR1, self._on_save)
+            self._block.callback(signal.signal, signal.SIGUSR1, before or signal.SIG_DFL)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
+        self.close()
 
-    def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        if self._stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        log.warning("stopping after this step; Ctrl-C again stops at once, without saving")
-        self._stop = True
+    def close(self) -> None:
+        """From now on signals do what they did before."""
+        self._block.close()
 
-    def _on_save(self, number: int, frame: FrameType | None) -> None:
+    def _on_save(self, *_: Any) -> None:
         self._save = True
 
     def on_train_batch_end(
@@ -107,7 +110,7 @@ class StopOnSignal(pl.Callback):
         """
         if not between_updates(trainer):
             return
-        stop, save = self._agreed(trainer, self._stop), self._agreed(trainer, self._save)
+        stop, save = self._agreed(trainer, bool(self.wish.number)), self._agreed(trainer, self._save)
         if stop or save:
             trainer.save_checkpoint(self.path)
             self._save = False

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from ldm.checkpoint import read_file, write_file
+from ldm.util import UserError
 
 
 @runtime_checkable
@@ -28,14 +29,23 @@ def between_updates(trainer: pl.Trainer) -> bool:
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Saves beside the old file and renames, so that a crash while saving leaves the old checkpoint whole."""
+    """Saves beside the old file and renames, so that a crash while saving leaves the old checkpoint whole.
+
+    Args:
+        folder: of the run; nothing is written when it has been deleted. None: wherever it is asked for.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write it in one piece; ``storage_options`` has no meaning here.
 
         Raises:
-            UserError: a full disk or an unwritable folder; the old file survives.
+            UserError: a full disk or an unwritable folder; the old file survives. Or the run's folder is gone.
         """
+        if self.folder is not None and not self.folder.is_dir():
+            raise UserError(f"the folder of the run, '{self.folder}', was deleted while the run was going on")
         write_file(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:

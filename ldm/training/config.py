@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,11 +17,12 @@ from ldm.util import ConfigError, read_yaml
 
 PERSONALIZATION = "model.params.personalization_config.params"
 CLASS_PICTURES = "data.params.reg"  # DreamBooth's second data set
+START = "start_of_run"  # in a saved YAML: at which start of its run it was written, from 1
 PERSONAL_PICTURES = "ldm.data.personalized"  # data sets whose sentences have a placeholder
 
 
 def read_config(paths: Sequence[str], changes: Sequence[str], found: Sequence[str] = ()) -> DictConfig:
-    """Merge YAMLs left to right, then ``a.b=c`` changes.
+    """Merge YAMLs left to right, then ``a.b=c`` changes; those that runs have saved in the order of their starts.
 
     References to other values are resolved; ``${oc.env:NAME}`` stays as it is until a value is used, so that nothing of
     the environment is in what is saved.
@@ -33,7 +35,7 @@ def read_config(paths: Sequence[str], changes: Sequence[str], found: Sequence[st
     Raises:
         ConfigError: a file that is missing or is no YAML mapping, or a change that cannot be read.
     """
-    parts = [*map(read_yaml, found), *(read_yaml(path, named=True) for path in paths)]
+    parts = in_order([*map(read_yaml, found), *(read_yaml(path, named=True) for path in paths)])
     try:
         written = OmegaConf.to_container(OmegaConf.merge(*parts, OmegaConf.from_dotlist(list(changes))))
         check_interpolations(written, "the configuration")
@@ -43,7 +45,41 @@ def read_config(paths: Sequence[str], changes: Sequence[str], found: Sequence[st
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"the configurations do not fit together: {_first_line(error)}") from error
     assert isinstance(shown, DictConfig)
+    shown.pop(START, None)
     return shown
+
+
+def in_order(documents: Sequence[DictConfig]) -> list[DictConfig]:
+    """Documents as they come, but those that say at which start they were written by that, in the places they have."""
+    places = [place for place, document in enumerate(documents) if start_of(document)]
+    ordered = list(documents)
+    for place, document in zip(places, sorted((documents[p] for p in places), key=start_of), strict=True):
+        ordered[place] = document
+    return ordered
+
+
+def start_of(document: DictConfig) -> int:
+    """At which start of its run a YAML was saved; 0 for any other."""
+    start = document.get(START)
+    return start if isinstance(start, int) else 0
+
+
+def saved_at(path: Path) -> tuple[int, str]:
+    """What YAMLs of a run are ordered by: the start that they were saved at, and, where they do not say, their names.
+
+    Raises:
+        ConfigError: it is no YAML.
+    """
+    return start_of(read_yaml(path, named=True)), path.name  # nothing is built from it
+
+
+def last_start(folder: Path) -> int:
+    """The latest start that has saved its YAMLs in a run's folder of configurations; 0 for none.
+
+    Raises:
+        ConfigError: one of them is no YAML.
+    """
+    return max((saved_at(path)[0] for path in folder.glob("*.yaml")), default=0)
 
 
 def require(config: DictConfig, section: str) -> Any:

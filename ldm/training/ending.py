@@ -15,6 +15,7 @@ from ldm.additions.base import Addition
 from ldm.additions.vocabulary import Words
 from ldm.shipped import here_or_shipped
 from ldm.training.additions import learned_by
+from ldm.training.config import saved_at
 from ldm.training.latents import LatentModel
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def next_command(model: Any, folder: Path, base: str = "") -> str:
     """The command that shows what a run has come to; for what makes no pictures, the one that goes on with it."""
     installed = Path(sys.argv[0]).name.startswith("ldm-")
     pictures = "ldm-txt2img" if installed else "python txt2img.py"
-    config = max((folder / "configs").glob("*-project.yaml"), default=None)
+    config = max((folder / "configs").glob("*-project.yaml"), key=saved_at, default=None)
     draws = isinstance(model, LatentModel)
     if isinstance(model, HasNext):
         return model.next_command(shlex.quote(str(folder)))

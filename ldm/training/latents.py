@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from ldm.finite import broken_weight
 from ldm.training.latent_files import PLAIN, Latents, ingredients, is_made_from, read_latents, write_latents
 from ldm.training.sampling import Position, SeededItems
 from ldm.util import ConfigError, UserError
@@ -277,12 +278,18 @@ def encode_pictures(pictures: Tensor, model: Any, precision: str) -> Tensor:
 
     Raises:
         ConfigError: the model's autoencoder gives no posterior.
+        UserError: it gives NaN or infinity.
     """
     with torch.autocast(pictures.device.type, torch.bfloat16, enabled=precision == "bf16"):
         posterior: Posterior | Tensor = model.encode_first_stage(pictures.movedim(-1, 1).contiguous())
     if isinstance(posterior, Tensor):
         raise ConfigError(f"{MAKES} needs a KL autoencoder; this one gives latents without a posterior")
-    return posterior.parameters.to("cpu", torch.float16)
+    moments = posterior.parameters.to("cpu", torch.float16)
+    if not bool(moments.isfinite().all()):
+        weight = broken_weight(model.first_stage_model)
+        reason = f"its weight '{weight}' is damaged" if weight else "one of the pictures holds such values"
+        raise UserError(f"the autoencoder gives latents that are not finite (NaN or inf): {reason}")
+    return moments
 
 
 def latent_file(cache: CachedItems, path: str | Path, trainer: pl.Trainer) -> LatentFile:

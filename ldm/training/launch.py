@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -20,6 +22,7 @@ from torch import nn
 from ldm.building.kinds import CALLBACK, DATA_MODULE, LOGGER, MODULE
 from ldm.checkpoint import load_weights
 from ldm.runs import LAST, given_or_latest
+from ldm.seeds import DRAW, settled_seed
 from ldm.training import legacy
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
 from ldm.training.captions import CaptionLengths
@@ -27,16 +30,18 @@ from ldm.training.checkpoints import AccumulatesByHand, AtomicCheckpointIO, Trai
 from ldm.training.config import PERSONALIZATION, apply_personalization, check_placeholders, read_config, require
 from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.ending import Ending
+from ldm.training.finite import FiniteGuard
 from ldm.training.options import parse
 from ldm.training.precision import affordable
 from ldm.training.progress import ProgressLine
 from ldm.training.resume import ExactResume
-from ldm.training.run_folder import RunFolder, choose_run_folder, saved_configurations
+from ldm.training.run_folder import RunFolder, choose_run_folder, claimed, saved_configurations
 from ldm.util import ConfigError, MissingPartError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)
 
-EXIT_STOPPED = 130
+LAST_SEED = 2**32 - 1  # that numpy takes
+TERMINATE = "trainer.terminate_on_nan"
 FROZEN = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # What Lightning says that is not so, or not news, in this project.
@@ -68,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     apply_personalization(config, options)
     check_placeholders(config)
     lightning = config.pop("lightning", OmegaConf.create())
+    options.seed = seed_of(options.seed)
     pl.seed_everything(options.seed, workers=True, verbose=False)
 
     model = build_model(config)
@@ -79,15 +85,31 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.train and not tests:
         raise UserError("nothing to do: -t trains; without it, the YAML needs a data set under data.params.test")
     data.setup("fit")
-    trainer = make_trainer(options, run, config, lightning)
-    setattr(model, "learning_rate", learning_rate(options, config, trainer))  # noqa: B010  (a plain float, no submodule)
-    train_by_hand(trainer, model)
-    change_memory(model, lightning)
-    convert_frozen(model, lightning)
-    if options.train:
-        fit(trainer, model, data, run)
-    if tests:
-        trainer.test(model, data, ckpt_path=None if options.train else run.checkpoint)
+    with claimed(options, run) as run:
+        trainer = make_trainer(options, run, config, lightning)
+        rate = learning_rate(options, config, trainer)
+        setattr(model, "learning_rate", rate)  # noqa: B010  (a plain float, no submodule)
+        train_by_hand(trainer, model)
+        change_memory(model, lightning)
+        convert_frozen(model, lightning)
+        if options.train:
+            fit(trainer, model, data, run)
+        if tests:
+            trainer.test(model, data, ckpt_path=None if options.train else run.checkpoint)
+
+
+def seed_of(seed: int) -> int:
+    """The seed of a run: the one given, or for -1 one that is drawn, which all processes of the run share.
+
+    Raises:
+        UserError: no generator takes it, or processes that were started apart could not draw the same one.
+    """
+    started_apart = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if seed == DRAW and "LOCAL_RANK" in os.environ and "PL_GLOBAL_SEED" in os.environ:
+        return int(os.environ["PL_GLOBAL_SEED"])  # the first process has drawn, and started this one
+    if seed == DRAW and started_apart:
+        raise UserError("--seed -1: several processes would each draw another seed; give one as a number")
+    return settled_seed(seed, last=LAST_SEED)
 
 
 def starting_weights(options: argparse.Namespace, lightning: DictConfig) -> str:
@@ -111,18 +133,29 @@ def build_model(config: DictConfig) -> pl.LightningModule:
 
 
 def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, run: RunFolder) -> None:
-    """Train; when asked to stop, leave with a checkpoint, a hint and exit code 130 (0 in helper processes).
+    """Train; when asked to stop, leave with a checkpoint, a hint and exit code 130 or 143 (0 in helper processes).
 
     Raises:
         ConfigError: Lightning finds that the trainer's options do not fit together.
+        UserError: the run came to NaN or infinity; see ``FiniteGuard`` and the Trainer's ``detect_anomaly``.
     """
+    stop = next(one for one in trainer.callbacks if isinstance(one, StopOnSignal))  # type: ignore[attr-defined]
     try:
-        trainer.fit(model, data, ckpt_path=run.checkpoint)
-    except StopRequestedError as stop:
-        log.warning("stopped; everything is in %s; go on with: %s -t -r %s", stop, Path(sys.argv[0]).name, run.path)
-        sys.exit(EXIT_STOPPED if trainer.is_global_zero else 0)
+        with contextlib.closing(stop):
+            trainer.fit(model, data, ckpt_path=run.checkpoint)
+    except StopRequestedError:
+        pass
     except MisconfigurationException as error:
         raise ConfigError(f"lightning.trainer does not fit: {one_line(error)}") from error
+    except RuntimeError as error:
+        if "returned nan values in its" not in str(error):  # the words of torch's detect_anomaly
+            raise
+        raise UserError(f"training stopped at step {trainer.global_step}: {one_line(error)}") from error
+    else:
+        if not stop.wish.number:
+            return
+    log.warning("stopped; everything is in %s; go on with: %s -t -r %s", stop.path, Path(sys.argv[0]).name, run.path)
+    sys.exit(stop.wish.exit_code if trainer.is_global_zero else 0)
 
 
 def learning_rate(options: argparse.Namespace, config: DictConfig, trainer: pl.Trainer) -> float:
@@ -149,8 +182,7 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
     settings = affordable(legacy.translate_trainer(plain(lightning.get("trainer")) or {}))
     if lightning.get("find_unused_parameters") and settings.get("strategy", "ddp") == "ddp":
         settings["strategy"] = "ddp_find_unused_parameters_true"
-    settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO()], "enable_model_summary": False,
-                **settings}  # fmt: skip
+    settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO(run.path)], "enable_model_summary": False, **settings}  # fmt: skip
     callbacks = make_callbacks(options, run, config, lightning)
     own_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     if settings.get("enable_progress_bar", True) and not own_bar:
@@ -212,9 +244,9 @@ def make_callbacks(
     # as they are written: values of the environment are not saved
     written = {"config": OmegaConf.to_container(config), "lightning_config": OmegaConf.to_container(lightning)}
     built = [build(node, **(written if name == "setup_callback" else {})) for name, node in wanted.items()]
-    ending = Ending(run.path, base or "")
-    first, last = (ExactResume(options.seed), CaptionLengths()), (make_checkpoint(run, lightning), ending)
-    return [*first, *built, StopOnSignal(run.checkpoints), *last]
+    guard = FiniteGuard(run.checkpoints, OmegaConf.select(lightning, TERMINATE))
+    last = [StopOnSignal(run.checkpoints), make_checkpoint(run, lightning), Ending(run.path, base or "")]
+    return [ExactResume(options.seed), guard, CaptionLengths(), *built, *last]
 
 
 def make_checkpoint(run: RunFolder, lightning: DictConfig) -> TrainCheckpoint:

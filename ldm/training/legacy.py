@@ -59,7 +59,8 @@ def _dropped(value: Any) -> Settings:
     return {}
 
 
-# Old key of the Trainer -> what it means today. Keys that only tuned Lightning 1 itself are dropped.
+# Old key of the Trainer -> what it means today. Keys that only tuned Lightning 1 itself are dropped; of those here,
+# terminate_on_nan is obeyed by ldm.training.finite.
 TRAINER_KEYS: dict[str, Callable[[Any], Settings]] = {
     "gpus": _gpus,
     "num_gpus": _gpus,

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+
+from pytorch_lightning.utilities import rank_zero_only
 
 from ldm.checkpoint import is_lightning_checkpoint
 from ldm.runs import LAST, given_or_latest
-from ldm.util import UserError, writable_folder
+from ldm.stopping import removed_on_stop
+from ldm.util import UserError, clear_leftovers, writable_folder
+
+STAMP = "%Y-%m-%dT%H-%M-%S"
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,11 @@ def choose_run_folder(options: argparse.Namespace) -> RunFolder:
         UserError: ``--resume`` names nothing that can be resumed, or comes with ``--name``; ``--logdir`` is a file, or
             may not be written.
     """
-    now = time.strftime("%Y-%m-%dT%H-%M-%S")
-    if options.resume:
-        return _resumed(options, now)
+    now = time.strftime(STAMP)
+    return _resumed(options, now) if options.resume else _new(options, now)
+
+
+def _new(options: argparse.Namespace, now: str) -> RunFolder:
     name = options.name or (Path(options.base[0]).stem if options.base else "run")
     front = Path(options.data_root).name + "_" if options.datadir_in_name and options.data_root else ""
     path = Path(options.logdir) / f"{front}{now}_{name}{options.postfix}"
@@ -56,12 +66,50 @@ def _resumed(options: argparse.Namespace, now: str) -> RunFolder:
         raise UserError(f"--resume: '{given}' holds no checkpoints/last.ckpt to go on with")
     if not is_lightning_checkpoint(checkpoint):
         raise UserError(f"--resume: '{checkpoint}' has no training state; start from it with --actual_resume")
-    path = checkpoint.resolve().parent.parent
+    path = writable_folder(checkpoint.resolve().parent.parent, "--resume")
+    clear_leftovers(*(folder for folder in path.rglob("*") if folder.is_dir()))
+    while any((path / "configs").glob(f"{now}-*.yaml")):
+        now = _later(now)
     return RunFolder(path, now, checkpoint)
 
 
+@contextlib.contextmanager
+def claimed(options: argparse.Namespace, run: RunFolder) -> Iterator[RunFolder]:
+    """A run with its folder made, for it alone: of two that begin in one second, one gets the next second's name.
+
+    A folder that nothing was put into is gone after the block. In a distributed run the first process does this.
+    """
+    if run.checkpoint is not None or getattr(rank_zero_only, "rank", 0) != 0:
+        yield run
+        return
+    missing = [folder for folder in run.path.absolute().parents if not folder.exists()]
+    while True:
+        try:
+            run.path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            run = _new(options, _later(run.now))
+    with contextlib.ExitStack() as stack:
+        for folder in (*reversed(missing), run.path):
+            stack.callback(_remove_empty, folder)
+            stack.enter_context(removed_on_stop(folder, only_empty=True))
+        yield run
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _later(stamp: str) -> str:
+    """The next second."""
+    day, clock = stamp.split("T")
+    moment = datetime.fromisoformat(f"{day}T{clock.replace('-', ':')}") + timedelta(seconds=1)
+    return moment.isoformat(timespec="seconds").replace(":", "-")
+
+
 def saved_configurations(options: argparse.Namespace, run: RunFolder) -> list[str]:
-    """The YAMLs that the resumed run has saved, oldest first; those of the command line are merged on top.
+    """The YAMLs that the resumed run has saved (``read_config`` orders them); the command line's are merged on top.
 
     Raises:
         UserError: there is none.

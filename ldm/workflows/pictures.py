@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ldm.finite import check_finite
 from ldm.pictures.images import tensor_to_image
-from ldm.workflows.finite import check_finite
 from ldm.workflows.studio import Studio
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from ldm.languages import check_language
 from ldm.models.diffusion.sampling import step_rule
+from ldm.seeds import settled_seed
 from ldm.texts import check_text, read_lines
 from ldm.util import UserError, writable_folder
-from ldm.workflows.batches import Batch, batches, settled_seed
+from ldm.workflows.batches import Batch, batches
 from ldm.workflows.guide.options import GuideOptions
 from ldm.workflows.guide.reading import Edit, Guide, read_edit, read_guide
 from ldm.workflows.lora_calls import calls_in, without_calls

@@ -14,7 +14,7 @@ from ldm.additions.base import Addition, applied
 from ldm.additions.reading import read_others
 from ldm.pictures.images import make_grid, save_image
 from ldm.pictures.numbered import save_numbered
-from ldm.util import writable_folder
+from ldm.util import check_there, writable_folder
 from ldm.workflows.expectations import report_prompts
 from ldm.workflows.generate import Outcome, generate_edited, generate_guided
 from ldm.workflows.guide.boxed import with_boxes
@@ -60,7 +60,8 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
         watch: is told of steps and pictures, and may end the request: then the pictures so far are returned.
 
     Raises:
-        UserError: an option does not fit, and nothing has been written; or the model gave no picture.
+        UserError: an option does not fit, and nothing has been written; or the model gave no picture; or somebody has
+            deleted some of the pictures meanwhile.
     """
     watch = watch or Watch()
     request = read_request(options)
@@ -87,6 +88,7 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
         about = {"prompt": prompts, "seed": request.seed, **plan.about(), **loras.about(*request.prompts)}
         sheet = make_grid(images, columns=options.n_rows or options.n_samples)
         save_numbered(sheet, options.outdir, about, prefix="grid-", digits=4)
+    check_there(one.path for one in made if one.path is not None)
     return images
 
 

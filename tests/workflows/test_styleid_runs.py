@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from ldm.workflows.inversion import cache as inversion_cache
 from ldm.workflows.models import open_model
 from ldm.workflows.restyle import styleid as workflow
 from ldm.workflows.restyle.plan import StyleIDOptions
+from ldm.workflows.restyle.results import Result
 from ldm.workflows.restyle.styleid import styleid
+from ldm.workflows.watch import Watch
 from tests.workflows.restyling import CLOSE, STEPS, difference, made, one, only, picture
 from tests.workflows.small_model import write_small_model
 
@@ -85,6 +88,20 @@ def test_features_go_before_decoding_when_no_later_pair_needs_them(
     styleid(options, model)
     assert len(kept) > 1 and kept[0] > 0 and kept[-1] == 0
     assert caches[0].most > 0
+
+
+def test_folders_that_are_deleted_meanwhile_are_one_sentence(options: StyleIDOptions, model: Any) -> None:
+    def delete_results(result: Result) -> None:
+        shutil.rmtree(options.output_path, ignore_errors=True)
+
+    with pytest.raises(UserError, match=r"files that were written into '.*' are not there any more"):
+        styleid(replace(options, no_sheet=True), model, Watch(on_result=delete_results))
+
+    def delete_contents(result: Result) -> None:
+        shutil.rmtree(str(options.cnt), ignore_errors=True)
+
+    with pytest.raises(UserError, match=r"a\.png|b\.png"):
+        styleid(replace(options, precomputed=None), model, Watch(on_result=delete_contents))
 
 
 def test_a_run_goes_on_where_it_stopped(

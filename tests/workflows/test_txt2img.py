@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -321,6 +322,18 @@ def test_a_picture_that_cannot_be_written_gives_its_number_back(tmp_path: Path) 
     with pytest.raises(UserError, match="No space left"):
         save_numbered(Broken(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_that_are_deleted_meanwhile_are_not_claimed(options: Txt2ImgOptions, model: Any) -> None:
+    gone: list[Path] = []
+
+    def delete(one: Made) -> None:
+        if not gone and one.path is not None:
+            gone.append(one.path)
+            shutil.rmtree(options.outdir)
+
+    with pytest.raises(UserError, match=r"1 of 3 files that were written into '.*samples' are not there any more"):
+        txt2img(replace(options, n_samples=1, n_iter=3, skip_grid=True, seed=3), model, Watch(on_result=delete))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

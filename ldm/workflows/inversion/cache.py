@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ldm.control import CacheError, FeatureStore, Save, SaveResidual, Sites, attention_mode
 from ldm.control.seam import Mode
+from ldm.finite import check_finite
 from ldm.models.diffusion.guidance import expand_condition
 from ldm.models.diffusion.loop import Snapshot, ask
 from ldm.modules.diffusionmodules.levels import index_among
@@ -27,7 +28,6 @@ from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.pictures.masks import short_name
 from ldm.pictures.sizing import Picture
 from ldm.util import UserError
-from ldm.workflows.finite import check_finite
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
 
 log = logging.getLogger(__name__)

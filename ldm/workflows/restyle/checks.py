@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from ldm.control.inject import check_gamma, check_temperature
 from ldm.control.mix import WAYS
+from ldm.seeds import settled_seed
 from ldm.util import UserError, writable_folder
-from ldm.workflows.batches import settled_seed
 from ldm.workflows.inversion.cache import STRATEGIES
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import GAMMA, T_ONE

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ldm.util import UserError
+from ldm.util import UserError, check_there
 from ldm.workflows.loras import wearing
 from ldm.workflows.memory import peak_memory
 from ldm.workflows.restyle.checks import checked
@@ -50,7 +50,7 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
 
     Raises:
         UserError: an option does not fit, and nothing has been written; or some pictures or masks could not be used,
-            and all pairs without them are finished.
+            and all pairs without them are finished; or results have been deleted meanwhile.
     """
     started = time.perf_counter()
     watch = watch or Watch()
@@ -87,6 +87,7 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
     )  # fmt: skip
     if problems:
         raise UserError(in_short(problems))
+    check_there(result.path for result in results.values())
     return [results[job.pair] for job in jobs if job.pair in results]
 
 

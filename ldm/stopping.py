@@ -1,0 +1,160 @@
+"""Ctrl-C and SIGTERM: a command ends at once, with one line and exit code 130 or 143, and leaves nothing half-written.
+
+The process ends inside the signal's handler. An exception would have to find its way out first: any ``except:`` on the
+way swallows it, a destructor prints and forgets it, and a library's cleaning up stumbles over it. What is on the disk
+has to be whole at any moment all the same, because a SIGKILL asks nobody; see ``ldm.writing``.
+
+Only the standard library is imported here, and this before anything that takes time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class Wish:
+    """To stop as soon as it can be done in order: ``number`` is the signal that asked for it, 0 without any."""
+
+    number = 0
+
+    @property
+    def exit_code(self) -> int:
+        """Of a process that stops because of it; as after a Ctrl-C where it was another process that got the signal."""
+        return 128 + (self.number or signal.SIGINT)
+
+
+class _Process:
+    """What this process is doing when a signal comes."""
+
+    listens = False  # for good: it is a command
+    ended = False  # all that is left is to leave
+    wish: Wish | None = None  # where a first signal is noted
+    said = ""  # and what is said then
+    unfinished: dict[str, bool] = {}  # noqa: RUF012 folders that nobody will want, or only with something in them
+
+
+def listen() -> None:
+    """From now on a signal ends this process, which is a command and nothing else."""
+    if not _Process.listens:
+        _Process.listens = True
+        os.register_at_fork(after_in_child=_as_helper)
+    _install()
+
+
+def is_command() -> bool:
+    """Whether this process is a command and nothing else."""
+    return _Process.listens
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """A block that a signal ends together with the process. In a command, what comes after it is the way out."""
+    if _Process.listens:
+        try:
+            yield
+        finally:
+            _Process.ended = True
+        return
+    with _handled():
+        yield
+
+
+@contextlib.contextmanager
+def postponed(said: str) -> Iterator[Wish]:
+    """A block in which the first signal is only noted in what is yielded; the second one ends the process.
+
+    Args:
+        said: a line for the first one.
+    """
+    before = _Process.wish, _Process.said
+    _Process.wish, _Process.said = Wish(), said
+    try:
+        with _handled():
+            yield _Process.wish
+    finally:
+        _Process.wish, _Process.said = before
+
+
+@contextlib.contextmanager
+def removed_on_stop(folder: str | os.PathLike[str], only_empty: bool = False) -> Iterator[None]:
+    """A block during which a folder (only while it is empty, if so) is of no use to anybody if the process has to end.
+
+    What began last is removed first.
+    """
+    _Process.unfinished[str(folder)] = only_empty
+    try:
+        yield
+    finally:
+        _Process.unfinished.pop(str(folder), None)
+
+
+@contextlib.contextmanager
+def _handled() -> Iterator[None]:
+    """Our handlers for a while; others that were installed in between, and have gone again, stay gone."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may have handlers
+        yield
+        return
+    before = _install()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) == _on_signal:
+                signal.signal(number, _on_signal if _Process.listens else handler or signal.SIG_DFL)
+
+
+def _install() -> dict[int, Any]:
+    return {number: signal.signal(number, _on_signal) for number in STOPS}
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    if _Process.ended:
+        _Process.ended = False  # if it takes too long, a second one helps
+    elif _Process.wish is not None and not _Process.wish.number:
+        _Process.wish.number = number
+        _say(_Process.said)
+    else:
+        leave(number)
+
+
+def leave(number: int) -> NoReturn:
+    """End this process because of a signal: without what is unfinished, and without the processes that help it."""
+    for folder, only_empty in reversed(list(_Process.unfinished.items())):
+        if not only_empty:
+            sys.modules["shutil"].rmtree(folder, ignore_errors=True)  # whoever makes such folders has it
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # noqa: PTH106
+    if "multiprocessing" in sys.modules:
+        for helper in sys.modules["multiprocessing"].active_children():
+            helper.terminate()
+    with contextlib.suppress(Exception):  # it may have been interrupted while it wrote
+        sys.stdout.flush()
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        _say(STOPS[signal.Signals(number)])
+    os._exit(128 + number)
+
+
+def _say(text: str) -> None:
+    """A line on stderr, below a progress bar; not by way of a stream, which may be in the middle of writing."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    bars = list(getattr(tqdm, "_instances", ()))
+    with contextlib.suppress(OSError):
+        os.write(2, f"{chr(10) if bars else ''}{text}\n".encode())
+
+
+def _as_helper() -> None:
+    """In a forked process: it is its parent that is asked to stop, and that sees to what is unfinished."""
+    _Process.unfinished.clear()
+    _Process.listens = _Process.ended = False
+    _Process.wish = None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

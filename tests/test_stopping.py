@@ -1,0 +1,112 @@
+"""Ctrl-C and SIGTERM: one line, exit code 130 or 143, at once, whatever is going on; nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import kills, listens
+from ldm import stopping
+from tests.helpers import ROOT
+
+CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+START = "import os, signal, sys, time; from ldm.stopping import *; listen()\n"
+
+
+def start(*line: str) -> subprocess.Popen[str]:
+    """A process of Python, from the moment that it handles signals."""
+    process = subprocess.Popen(
+        [sys.executable, *line], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while not listens(process.pid):
+        time.sleep(0.002)
+    return process
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize(
+    "line", [["main.py"], ["txt2img.py"], ["run_styleid.py"], ["-m", "scripts.score"], ["-m", "benchmarks.fuzz"]],
+    ids=lambda line: line[-1],
+)  # fmt: skip
+def test_while_a_command_is_imported(line: list[str], number: signal.Signals) -> None:
+    process = start(*line, "--help")
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (CODES[number][0], CODES[number][1] + "\n") and not output
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "time.sleep(60)",
+        "while True:\n  try: time.sleep(60)\n  except BaseException: pass",  # as some libraries do
+        "class A:\n  def __del__(self): time.sleep(60)\na = A(); del a",
+        "import multiprocessing\nwith multiprocessing.Pool(1) as pool: pool.map(time.sleep, [60])",
+    ],
+    ids=["sleep", "except", "destructor", "pool"],
+)
+def test_whatever_is_going_on(what: str) -> None:
+    process = start("-c", f"{START}print('now', flush=True)\n{what}")
+    assert process.stdout is not None and process.stdout.readline() == "now\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("", "terminated\n"), "no helper keeps the pipes open"
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_what_is_being_written_is_gone(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    write = (
+        "from ldm.writing import atomic_write\nwith atomic_write(sys.argv[1]) as path:\n"
+        "  path.write_text('half'); print(path, flush=True); time.sleep(60)"
+    )
+    process = start("-c", START + write, str(tmp_path / "a.txt"))
+    assert process.stdout is not None and Path(process.stdout.readline().strip()).read_text() == "half"
+    process.send_signal(number)
+    assert process.communicate(timeout=20)[1] == CODES[number][1] + "\n"
+    assert process.returncode == CODES[number][0]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_first_signal_can_be_noted_and_a_second_ends() -> None:
+    code = START + (
+        "with postponed('soon') as wish:\n  print('now', flush=True)\n"
+        "  while not wish.number: time.sleep(0.01)\n  print(wish.exit_code, flush=True); time.sleep(60)"
+    )
+    process = start("-c", code)
+    assert process.stdout is not None and process.stdout.readline() == "now\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "143\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == "soon\ninterrupted\n" and process.returncode == 130
+
+
+def test_a_command_that_is_done_is_not_stopped_any_more() -> None:
+    code = START + (
+        "from ldm.running import run_command\nrun_command(lambda: print('done'))\n"
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1)"
+    )
+    process = start("-c", code)
+    assert process.communicate(timeout=20) == ("done\n", "") and process.returncode == 0
+
+
+def test_a_program_that_uses_this_one_keeps_its_own_handlers() -> None:
+    before = [signal.getsignal(number) for number in CODES]
+    with stopping.listening(), stopping.postponed("soon") as wish:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert wish.number == signal.SIGTERM and wish.exit_code == 143
+    assert [signal.getsignal(number) for number in CODES] == before
+
+
+def test_killed_commands_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """A few of the sixty of ``python -m benchmarks.kills``."""
+    (tally,) = kills(3, ["words"], seed=3, place=tmp_path, fresh=0).values()
+    assert tally.wrong == [] and tally.equal == 3
+    assert set(tally.signals) == {"SIGKILL", "SIGINT", "SIGTERM"}
