@@ -144,11 +144,11 @@ def leave(number: int) -> NoReturn:
 
 
 def _say(text: str) -> None:
-    """A line on stderr, below a progress bar; not by way of a stream, which may be in the middle of writing."""
+    """A line on stderr, below what shows the progress; not by a stream, which may be in the middle of writing."""
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
-    bars = list(getattr(tqdm, "_instances", ()))
+    below = os.isatty(2) or list(getattr(tqdm, "_instances", ()))
     with contextlib.suppress(OSError):
-        os.write(2, f"{chr(10) if bars else ''}{text}\n".encode())
+        os.write(2, f"{chr(10) if below else ''}{text}\n".encode())
 
 
 def _as_helper() -> None:

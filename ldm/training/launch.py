@@ -182,7 +182,8 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
     settings = affordable(legacy.translate_trainer(plain(lightning.get("trainer")) or {}))
     if lightning.get("find_unused_parameters") and settings.get("strategy", "ddp") == "ddp":
         settings["strategy"] = "ddp_find_unused_parameters_true"
-    settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO(run.path)], "enable_model_summary": False, **settings}  # fmt: skip
+    settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO(run.path)],
+                "enable_model_summary": False, **settings}  # fmt: skip
     callbacks = make_callbacks(options, run, config, lightning)
     own_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     if settings.get("enable_progress_bar", True) and not own_bar:

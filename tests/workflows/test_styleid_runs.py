@@ -101,7 +101,7 @@ def test_folders_that_are_deleted_meanwhile_are_one_sentence(options: StyleIDOpt
         shutil.rmtree(str(options.cnt), ignore_errors=True)
 
     with pytest.raises(UserError, match=r"a\.png|b\.png"):
-        styleid(replace(options, precomputed=None), model, Watch(on_result=delete_contents))
+        styleid(replace(options, precomputed=""), model, Watch(on_result=delete_contents))
 
 
 def test_a_run_goes_on_where_it_stopped(
