@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "data": {"util", "draws", "languages", "pictures", "texts"},
     "models": {"util", "flat_options", "checkpoint", "modules", "additions", "control"},
     "metrics": {"util", "shipped", "released", "checkpoint", "modules", "models", "pictures", "world"},
-    "training": {"util", "stopping", "seeds", "finite", "runs", "checkpoint", "data", "additions", "pictures"},
+    "training": {"util", "shipped", "stopping", "seeds", "finite", "runs", "checkpoint", "data", "additions", "pictures"},
     "workflows": {
         "util",
         "seeds",
@@ -65,7 +65,7 @@ MAY_IMPORT = {
         "pictures",
         "world",
     },
-    "commands": {"running", "stopping", "util", "training", "workflows"},
+    "commands": {"running", "stopping", "util", "additions", "training", "workflows"},
 }
 # pure re-exports under public names: imports and __all__, nothing else; who may import whom does not hold for them
 RE_EXPORTS = {
