@@ -35,7 +35,7 @@ def write_inputs(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(4):
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "pictures" / f"{i}.png")
-        (folder / "pictures" / f"{i}.txt").write_text("a * star")
+        (folder / "pictures" / f"{i}.txt").write_text("a * sks star")
     with (folder / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("lang", "source", "en"), *PAIRS])
     tokenizer = learn_tokenizer([source for _, source, _ in PAIRS], 100)

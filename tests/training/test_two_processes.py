@@ -35,6 +35,7 @@ KINDS = (  # one of each that trains: what differs besides is in the numbers
     "latent-diffusion/lsun_churches-ldm-kl-8.yaml",  # no condition, a scale that is measured
     "autoencoder/autoencoder_kl_32x32x4.yaml",  # two optimisers that take turns, gradients added up
     "aligner/tiny.yaml",  # a multilingual encoder
+    "tiny/lora.yaml",  # small matrices beside frozen ones
 )
 CLIP = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 64}
 OPEN_CLIP = {"embed_dim": 8, "width": 16, "heads": 2, "layers": 3, "vocab_size": 64}
