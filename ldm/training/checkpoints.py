@@ -19,6 +19,7 @@ class AccumulatesByHand(Protocol):
 
     accumulate_grad_batches: int
     between_updates: bool
+    automatic_optimization: bool
 
 
 def between_updates(trainer: pl.Trainer) -> bool:

@@ -51,12 +51,12 @@ def test_the_end_of_a_long_prompt_is_cut_and_said_or_read(model: Any, caplog: py
     ends = [PROMPT + "cat", PROMPT + "dog"]
     with caplog.at_level(logging.WARNING):
         cut = [draw(model, prompt) for prompt in ends]
-    assert np.array_equal(*cut)
+    assert np.array_equal(cut[0], cut[1])
     assert "a prompt is longer than what the model reads, and ends without" in caplog.text
     assert "...'; --long_prompts reads it all" in caplog.text
     caplog.clear()
     whole = [draw(model, prompt, long_prompts=True) for prompt in ends]
-    assert not np.array_equal(*whole) and not np.array_equal(whole[0], cut[0])
+    assert not np.array_equal(whole[0], whole[1]) and not np.array_equal(whole[0], cut[0])
     assert "longer than" not in caplog.text
     assert np.array_equal(draw(model, ends[0]), cut[0]), "a request leaves nothing on the model"
 
@@ -65,7 +65,7 @@ def test_a_short_prompt_and_a_long_negative_one(model: Any) -> None:
     short = draw(model, "a cat")
     assert np.array_equal(draw(model, "a cat", long_prompts=True), short)
     away = [draw(model, "a cat", long_prompts=True, negative_prompt=PROMPT + end) for end in ("cat", "dog")]
-    assert not np.array_equal(*away)
+    assert not np.array_equal(away[0], away[1])
 
 
 def test_the_yaml_may_ask_for_it(model: Any) -> None:
