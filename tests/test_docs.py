@@ -39,7 +39,7 @@ QUICK_RESTYLING = ["--ddim_inv_steps", "1", "--save_feat_steps", "1", "--start_s
                    "--precomputed", ""]  # fmt: skip
 
 RUN: dict[str, list[str]] = {  # what is run, with what makes it short; the first that fits
-    r"txt2img.py --prompt \"(?!a red circle\" --lora|a red circle <lora)(?!.*--ckpt)": QUICK_PICTURE,
+    r"txt2img.py --prompt (?!.*(--ckpt|lora))": QUICK_PICTURE,
     r"run_styleid.py(?!.*(--ckpt|--lora))": QUICK_RESTYLING,
     r"-m scripts\.make_mask (?!.*--sam)": [],
     r"-m scripts\.(inspect|convert|merge)_embedding": [],

@@ -36,6 +36,7 @@ from ldm.training.precision import affordable
 from ldm.training.progress import ProgressLine
 from ldm.training.resume import ExactResume
 from ldm.training.run_folder import RunFolder, choose_run_folder, claimed, saved_configurations
+from ldm.training.stages import apply_stages
 from ldm.util import ConfigError, MissingPartError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_placeholders(config)
     lightning = config.pop("lightning", OmegaConf.create())
     options.seed = seed_of(options.seed)
+    apply_stages(config, lightning)
     pl.seed_everything(options.seed, workers=True, verbose=False)
 
     model = build_model(config)

@@ -68,7 +68,7 @@ def test_diffusers_computes_the_same(tmp_path: Path, kind: str, options: dict[st
     plain = theirs(unet, text, inputs)
     weights, alphas, metadata = Loader.lora_state_dict(
         str(path), return_lora_metadata=True, unet_config=unet.config
-    )  # type: ignore[misc]
+    )
     Loader.load_lora_into_unet(weights, alphas, unet, metadata=metadata)
     if "text_layers" in options:
         Loader.load_lora_into_text_encoder(weights, alphas, text, metadata=metadata)

@@ -132,6 +132,37 @@ def test_a_word_and_a_lora_learn_together(place: Path, tmp_path: Path) -> None:
     assert len(Lora.read(files / "lora.safetensors", base_model(place)).modules) > 20
 
 
+def test_a_word_first_then_a_lora(place: Path, tmp_path: Path) -> None:
+    """In each stage only its own learn; what the run does is told by the step, in a run that goes on as well."""
+    (tmp_path / "s.yaml").write_text("stages: [{learn: embeddings, steps: 2}, {learn: [lora], steps: 2}]")
+    files = run(place, tmp_path, "both", "*", "--base", str(tmp_path / "s.yaml"), "--max_steps", "2")
+    first = read_file(files / "last.ckpt")["state_dict"]
+    word = "embedding_manager.string_to_param_dict.*"
+    assert not torch.equal(first[word], first["embedding_manager.initial_embeddings.*"])
+    ups = [key for key in first if key.endswith("lora_up")]
+    assert ups and not any(first[key].any() for key in ups)
+    main(["-t", "-r", str(files.parent), "--max_steps", "4"])
+    last = read_file(files / "last.ckpt")["state_dict"]
+    assert torch.equal(last[word], first[word]) and all(last[key].any() for key in ups)
+    assert {"embeddings.safetensors", "lora.safetensors"} <= {path.name for path in files.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("stages: []", "'stages' is empty"),
+        ("stages: [{learn: lora}]", "a stage says what learns and for how long"),
+        ("stages: [{learn: lora, steps: 0}]", "steps >= 1"),
+        ("stages: [{learn: attic, steps: 1}]", "what the model learns is embeddings, lora"),
+        ("stages: 3", "'stages' must be a list"),
+    ],
+)
+def test_stages_that_are_none(place: Path, tmp_path: Path, stages: str, message: str) -> None:
+    (tmp_path / "s.yaml").write_text(stages)
+    with pytest.raises(ConfigError, match=message):
+        run(place, tmp_path / "logs", "both", "*", "--base", str(tmp_path / "s.yaml"))
+
+
 def test_a_wrong_value_is_said_before_anything_is_written(place: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no layer of the unet is called 'attic'"):
         run(place, tmp_path, "lora", "circle", "model.params.lora_config.params.layers=attic")

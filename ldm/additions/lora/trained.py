@@ -35,7 +35,7 @@ class TrainedLora(nn.Module, Addition):
         rank, alpha: r, and the number that is divided by it (r where not given): the change is (alpha / r) B A.
         conv_rank, conv_alpha: of 3x3 convolutions; with a rank the layers of residual blocks learn, too.
         layers, text_layers: which layers of the UNet and of the text encoder, see ``ldm.additions.lora.layers``.
-        text_rate: the text encoder's learning rate, as a multiple of the run's.
+        rate, text_rate: the UNet's learning rate and the text encoder's, as multiples of the run's.
         dropout: share of a layer's input that the factors do not see, at random, in training.
         dora: learn the lengths of rows apart from their directions (DoRA).
         start: how factors begin: ``kohya`` (Kaiming uniform) or ``diffusers`` (normal, spread 1 / r); B begins at 0.
@@ -59,6 +59,7 @@ class TrainedLora(nn.Module, Addition):
         conv_alpha: float | None = None,
         layers: str | Sequence[str] = DIFFUSERS,
         text_layers: str | Sequence[str] = NONE,
+        rate: float = 1.0,
         text_rate: float = 1.0,
         dropout: float = 0.0,
         dora: bool = False,
@@ -75,7 +76,7 @@ class TrainedLora(nn.Module, Addition):
             if value not in known:
                 raise ConfigError(f"lora_config: '{name}' is '{value}'; known: {', '.join(known)}")
         self._model = (model,)  # in a tuple, so that its weights are not part of this module's state
-        self.text_rate, self.spelling = text_rate, format
+        self.rate, self.text_rate, self.spelling = rate, text_rate, format
         self.places = {_name(place): place for place in chosen(model, layers, text_layers, conv_rank > 0)}
         shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
         self.factors = nn.ModuleDict()
@@ -105,13 +106,14 @@ class TrainedLora(nn.Module, Addition):
         return [self]
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
-        """The UNet's at the run's rate, the text encoder's at its own."""
+        """The UNet's factors, and the text encoder's, each at its rate."""
         groups = []
         for is_text in (False, True):
             own = [p for name, place in self.places.items() if (place.network == TEXT) == is_text
                    for p in self.factors[name].parameters()]  # fmt: skip
             if own:
-                groups.append({"params": own} | ({"lr": self.text_rate * rate} if is_text else {}))
+                share = self.text_rate if is_text else self.rate
+                groups.append({"params": own} | ({} if share == 1 else {"lr": share * rate}))
         return groups
 
     def attach(self, model: Any, scale: float = 1.0) -> Undo:

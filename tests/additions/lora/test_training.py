@@ -172,6 +172,7 @@ def test_going_on_with_a_file(networks: Networks, tmp_path: Path) -> None:
 
 def test_rates_apart(networks: Networks) -> None:
     lora = TrainedLora(networks, text_layers="diffusers", text_rate=0.1)
+    assert TrainedLora(networks, rate=0.5).parameter_groups(1e-3)[0]["lr"] == pytest.approx(5e-4)
     unet, text = lora.parameter_groups(1e-3)
     assert "lr" not in unet and text["lr"] == pytest.approx(1e-4)
     assert len(unet["params"]) + len(text["params"]) == len(lora.learned())
