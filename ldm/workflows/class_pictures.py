@@ -55,6 +55,6 @@ def make_class_pictures(
 
     options = Txt2ImgOptions(
         prompt=prompt, steps=STEPS, sampler="ddim", guidance_scale=GUIDANCE_SCALE, n_samples=1, n_iter=count - there,
-        seed=seed + there, skip_grid=True, skip_save=True,
+        seed=seed if seed < 0 else seed + there, skip_grid=True, skip_save=True,
     )  # fmt: skip
     return len(txt2img(options, model, Watch(on_result=keep)))
