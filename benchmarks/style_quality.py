@@ -36,7 +36,7 @@ from ldm.workflows.inversion.invert import Inversion, invert_with_features
 from ldm.workflows.models import open_model
 from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.pairs import Pair, pictures_at, read_pairs
-from ldm.workflows.restyle.recipe import Recipe
+from ldm.workflows.restyle.recipe import FREE, Recipe
 from ldm.workflows.restyle.start import adain, start_noise
 from ldm.workflows.restyle.steps import executed_levels
 from ldm.workflows.restyle.stylise import stylise
@@ -103,7 +103,7 @@ class Maker:
     def masked(self, content: Picture, styles: Sequence[Picture], masks: Tensor) -> Tensor:
         of_content, of_styles = self.inverted(content), [self.inverted(style) for style in styles]
         start = start_noise(of_content.noise, [style.noise for style in of_styles], masks)
-        return self.sampled(start, of_content, of_styles, masks)
+        return self.sampled(start, of_content, of_styles, masks, outside=FREE)  # kept, there would be nothing to see
 
 
 def disc(size: tuple[int, int]) -> Tensor:

@@ -19,6 +19,7 @@ from tests.helpers import ROOT
 OTHER: dict[str, Any] = {  # a value of each that is not the usual one, and how it is typed
     "gamma": (0.3, "0.3"), "T": (1.1, "1.1"), "gamma_schedule": ("0.9,0.5", "0.9,0.5"), "pi": (0.5, "0.5"),
     "mix": ("competition", "competition"), "sharpen": (True, None), "detail": (0.2, "0.2"),
+    "outside": ("free", "free"), "feather": (1.5, "1.5"),
     "attn_layer": ("2", "2"), "ddim_inv_steps": (20, "20"), "save_feat_steps": (10, "10"), "start_step": (7, "7"),
     "ddim_eta": (0.5, "0.5"), "seed": (3, "3"), "without_init_adain": (True, None),
     "without_attn_injection": (True, None), "keep_color": (True, None),
@@ -40,7 +41,8 @@ def test_every_field_is_an_option_a_flag_and_in_the_record(name: str, monkeypatc
 
 def test_a_record_has_the_keys_that_it_has_always_had() -> None:
     """Otherwise a run would make again what is finished."""
-    said = Recipe().settled(True).parameters()
+    said = Recipe(outside="free").settled(True).parameters()
+    assert set(Recipe().settled(True).parameters()) - set(said) == {"outside", "feather"}
     assert set(said) == {
         "gamma", "T", "gamma_schedule", "pi", "mix", "sharpen", "detail", "attn_layer", "ddim_inv_steps",
         "save_feat_steps", "start_step", "ddim_eta", "seed", "init_adain", "attn_injection", "keep_color",

@@ -45,6 +45,11 @@ class Inversion:
         """What the network was told, upwards."""
         return [self.told[index] for index in self.visited]
 
+    @property
+    def clean(self) -> Tensor:
+        """The latents [B, C, h, w] that were inverted."""
+        return next(iter(self.visited.values()))
+
     def seen(self, level: Level) -> Tensor:
         """The latent that the network saw at a level; features of that level are those of this latent.
 

@@ -17,6 +17,8 @@ from ldm.workflows.inversion.cache import InversionCache
 from ldm.workflows.inversion.invert import Inversion
 from ldm.workflows.pictures import pictures_of
 from ldm.workflows.restyle.jobs import Job
+from ldm.workflows.restyle.outside import GROWTH, grown, joined
+from ldm.workflows.restyle.recipe import KEEP
 from ldm.workflows.restyle.setting import Setting
 from ldm.workflows.restyle.start import start_noise
 from ldm.workflows.restyle.stylise import stylise
@@ -59,9 +61,16 @@ def restyle(
             f"not enough memory for {len(group)} picture(s) of {width}x{height}: "
             "a smaller --batch, another --features or a smaller size would need less"
         ) from error
-    if not group[0].recipe.keep_color:
-        return images
-    return [keep_colour(image, job.content.image()) for image, job in zip(images, group, strict=True)]
+    return [finished(image, job) for image, job in zip(images, group, strict=True)]
+
+
+def finished(image: Image.Image, job: Job) -> Image.Image:
+    """What is left to do with a picture of the decoder: the content's colours, and the content around its masks."""
+    if job.recipe.keep_color:
+        image = keep_colour(image, job.content.image())
+    if job.masks is not None and job.recipe.outside == KEEP:
+        image = joined(image, job.content.image(), job.masks, job.recipe.feather)
+    return image
 
 
 @torch.no_grad()
@@ -78,6 +87,8 @@ def restyled_latents(
     inversions = cache.get([*(job.content for job in group), *group[0].styles])
     content, styles = Inversion.join(inversions[: len(group)]), inversions[len(group) :]
     masks = None if group[0].masks is None else torch.stack([job.masks for job in group if job.masks is not None])
+    if masks is not None and recipe.outside == KEEP:
+        masks = grown(masks, GROWTH * int(model.first_stage_model.factor))
     start = content.noise
     if not recipe.without_init_adain:
         start = start_noise(content.noise, [style.noise for style in styles], masks)

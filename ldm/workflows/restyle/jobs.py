@@ -102,8 +102,9 @@ def make_job(
     mixed = masks is not None or len(styles) > 1
     recipe = Recipe.of(options).settled(mixed)
     recipe = replace(recipe, attn_layer=setting.blocks, start_step=len(setting.timesteps))
+    about_masks = {"outside", "feather"} if masks is None else set()
     parameters = {
-        **recipe.parameters(),
+        **{name: value for name, value in recipe.parameters().items() if name not in about_masks},
         **setting.about(),
         "mixed": mixed,
         "width": content.size[1],

@@ -15,6 +15,8 @@ from ldm.workflows.options import option
 GAMMA, T_ONE = 0.75, 1.5  # one style without a mask: those of StyleID
 GAMMA_MASKED, T_MASKED, DETAIL_MASKED = 0.2, 2.0, 0.3
 PI, MIX = 0.9, "mass"
+KEEP, FREE = "keep", "free"  # what lies outside all masks; see ldm.workflows.restyle.outside
+FEATHER = 2.0
 
 
 @dataclass
@@ -32,6 +34,13 @@ class Recipe:
     detail: float | None = option(
         None, "radius of the filter for the content's detail; 0: none (with masks 0.3)", type=float, metavar="R"
     )
+    outside: str = option(
+        KEEP, "outside all masks: keep the content (default), or leave it free to follow", choices=[KEEP, FREE]
+    )
+    feather: float = option(
+        FEATHER, f"pixels over which a result passes into the content outside its masks ({FEATHER:g})", type=float,
+        metavar="PIXELS",
+    )  # fmt: skip
     attn_layer: str | tuple[int, ...] | None = option(
         None, "decoder blocks (the later half: 6,7,8,9,10,11 in Stable Diffusion)", metavar="LIST"
     )
@@ -88,6 +97,8 @@ class Recipe:
         said = asdict(self)
         said["init_adain"] = not said.pop("without_init_adain")
         said["attn_injection"] = not said.pop("without_attn_injection")
+        if self.outside == FREE:  # as it was before there was a choice
+            del said["outside"], said["feather"]
         return said | {"detail": self.detail or None}
 
 

@@ -30,7 +30,8 @@ from ldm.modules.diffusionmodules.levels import current_level
 from ldm.util import UserError
 from ldm.workflows.inversion.invert import Inversion, unet_of
 from ldm.workflows.restyle.layers import changed_layers
-from ldm.workflows.restyle.recipe import Recipe
+from ldm.workflows.restyle.outside import held, hold, open_cells
+from ldm.workflows.restyle.recipe import KEEP, Recipe
 from ldm.workflows.restyle.start import start_noise
 from ldm.workflows.restyle.steps import executed_levels, executed_timesteps, gamma_at
 
@@ -144,11 +145,15 @@ def stylise(
         )  # fmt: skip
     if how.detail:
         modes[residuals or changed_layers(model).residual] = Detail(source, how.detail, rows=rows)
+    cells = None
+    if masks is not None and how.outside == KEEP:
+        cells = open_cells(masks, (start.shape[-2], start.shape[-1]))
     denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
-    return sample(
+    made = sample(
         denoiser, start, context, steps=how.save_feat_steps, start=len(levels), eta=how.ddim_eta, noise=noise,
-        callback=callback, progress=progress,
+        before=[] if cells is None else [hold(content, cells)], callback=callback, progress=progress,
     )  # fmt: skip
+    return made if cells is None else held(made, content.clean, cells)
 
 
 def _sources(
