@@ -70,9 +70,9 @@ def test_values_that_do_not_fit(options: StyleIDOptions, model: Any) -> None:
 
 
 def test_latents_outside_are_the_contents() -> None:
-    cells = open_cells(grown(torch.from_numpy(half())[None], 8), (4, 4))
+    cells = open_cells(grown(torch.from_numpy(half())[None], 8), torch.zeros(1, 3, 4, 4))
     assert cells[0, 0].tolist() == [[1, 1, 1, 0]] * 4
-    assert open_cells(torch.from_numpy(half())[None], (4, 4))[0, 0].tolist() == [[1, 1, 0, 0]] * 4
+    assert open_cells(torch.from_numpy(half())[None], torch.zeros(1, 3, 4, 4))[0, 0].tolist() == [[1, 1, 0, 0]] * 4
     x, content = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     found = held(x, content, cells)
     assert torch.equal(found[..., :3], x[..., :3]) and torch.equal(found[..., 3:], content[..., 3:])

@@ -31,8 +31,9 @@ def grown(masks: Tensor, pixels: int) -> Tensor:
     return (masks + (1 - coverage)[:, None] * wider).clamp(max=1)
 
 
-def open_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """1 in the latent's cells [B or 1, 1, h, w] that any mask touches, 0 in those that stay the content's."""
+def open_cells(masks: Tensor, latent: Tensor) -> Tensor:
+    """1 in the cells [B or 1, 1, h, w] of a latent that any mask touches, 0 in those that stay the content's."""
+    grid = (latent.shape[-2], latent.shape[-1])
     return (resized(check_masks(masks, masks.shape[-3]), grid).sum(dim=1, keepdim=True) > 0).float()
 
 

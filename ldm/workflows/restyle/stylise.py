@@ -131,8 +131,7 @@ def stylise(
     how = (recipe or Recipe()).settled(mixed)
     if not styles and not how.without_attn_injection:
         raise UserError("a style is needed to take keys and values from")
-    beside: list[Inversion] = []
-    before: list[tuple[Inversion, FeatureStore]] = []
+    beside, before = list[Inversion](), list[tuple[Inversion, FeatureStore]]()
     source, *others = _sources(start, [content, *styles], beside, before)
     rows = Rows(0, start.shape[0]) if beside else None
     levels = executed_levels(model.schedule, how.save_feat_steps, how.start_step)
@@ -145,9 +144,7 @@ def stylise(
         )  # fmt: skip
     if how.detail:
         modes[residuals or changed_layers(model).residual] = Detail(source, how.detail, rows=rows)
-    cells = None
-    if masks is not None and how.outside == KEEP:
-        cells = open_cells(masks, (start.shape[-2], start.shape[-1]))
+    cells = open_cells(masks, start) if masks is not None and how.outside == KEEP else None
     denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
     made = sample(
         denoiser, start, context, steps=how.save_feat_steps, start=len(levels), eta=how.ddim_eta, noise=noise,
