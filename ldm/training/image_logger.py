@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ldm.pictures.images import make_grid, save_image, tensor_to_image
 
 GRID_COLUMNS = 4
+READABLE = 112  # pixels that the words of a prompt need
 
 
 @contextlib.contextmanager
@@ -50,6 +51,13 @@ def labels_of(drawn: dict[str, Any], images: Tensor, shown: int) -> list[str] | 
     if not isinstance(prompts, list) or len(prompts) != len(images) or not all(isinstance(p, str) for p in prompts):
         return None
     return prompts[:shown]
+
+
+def legible(pictures: list[Image.Image]) -> list[Image.Image]:
+    """Pictures at a whole multiple of their size, so wide that a prompt's words fit below them unbroken."""
+    factor = -(-READABLE // max(picture.width for picture in pictures))
+    sizes = [(picture.width * factor, picture.height * factor) for picture in pictures]
+    return [p.resize(size, Image.Resampling.NEAREST) for p, size in zip(pictures, sizes, strict=True)]
 
 
 class ImageLogger(pl.Callback):
@@ -137,7 +145,8 @@ class ImageLogger(pl.Callback):
         for kind, images in drawn.items():
             if isinstance(images, Tensor) and images.ndim in (3, 4):
                 shown = pictures_of(images[: self.max_images] if images.ndim == 4 else images, self.rescale)
-                grid = make_grid(shown, GRID_COLUMNS, labels_of(drawn, images, len(shown)))
+                labels = labels_of(drawn, images, len(shown))
+                grid = make_grid(shown if labels is None else legible(shown), GRID_COLUMNS, labels)
                 self._keep(trainer, split, kind, grid, batch_idx)
 
     def _keep(self, trainer: pl.Trainer, split: str, kind: str, grid: Image.Image, batch_idx: int) -> None:

@@ -52,6 +52,7 @@ NOISE = (
     ".*exists and is not empty",  # a resumed run goes on with its folder
     ".*smaller than the logging interval",
     ".*ambiguous collection. The batch size",  # latents and texts, as many of each
+    ".*sync_dist=True.` when logging",  # what is logged are the values of one process
     "Total length of `list` across ranks is zero",  # there is no such data set in the YAML
     "Using ModelCheckpoint with manual optimization",
     ".*isinstance.treespec, LeafSpec.. is deprecated",

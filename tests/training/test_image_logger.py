@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
-from ldm.training.image_logger import ImageLogger, evaluating, labels_of, pictures_of
+from ldm.pictures.images import label_font
+from ldm.training.image_logger import READABLE, ImageLogger, evaluating, labels_of, legible, pictures_of
 
 
 def test_the_steps_at_which_pictures_are_due() -> None:
@@ -32,6 +34,13 @@ def test_prompts_stand_below_the_pictures_that_they_belong_to() -> None:
     assert labels_of(drawn, samples, 2) == ["a star", "a moon"]
     assert labels_of(drawn, torch.zeros(12, 3, 8, 8), 12) is None
     assert labels_of({"conditioning": torch.zeros(3, 3, 8, 8)}, samples, 3) is None
+
+
+def test_pictures_are_wide_enough_for_whole_words() -> None:
+    small, large = Image.new("RGB", (64, 48), "red"), Image.new("RGB", (256, 256))
+    (picture,) = legible([small])
+    assert picture.size == (128, 96) and legible([large])[0].size == (256, 256)
+    assert label_font().getlength("background") <= READABLE
 
 
 def test_values_become_pixels() -> None:
