@@ -60,9 +60,10 @@ def training(folder: Path, inputs: Path) -> list[str]:
         "-b", "configs/tiny/ldm.yaml", "-t", "-n", "run", "-l", str(folder / "logs"), *QUIET, "--max_steps", "7",
         "model.params.unet_config.params.model_channels=32", "model.params.cond_stage_config.params.n_layer=1",
         "--val_check_interval", "3", f"{data}.batch_size=4", f"{data}.cache_precision=fp32",
-        f"{data}.train.params.length=16", f"{data}.train.params.photos_share=0", f"{data}.validation.params.length=4",
+        f"{data}.train.params.length=16", f"{data}.train.params.photos_share=0", f"{data}.validation.params.length=2",
         "lightning.modelcheckpoint.params.every_n_train_steps=2", f"{callbacks}.batch_frequency=3",
-        f"{callbacks}.max_images=2", f"{callbacks}.log_images_kwargs.ddim_steps=2",
+        f"{callbacks}.max_images=1", f"{callbacks}.log_images_kwargs.ddim_steps=2",
+        f"{callbacks}.log_images_kwargs.N=1", f"{callbacks}.increase_log_steps=false",
     ]  # fmt: skip
 
 
