@@ -17,7 +17,6 @@ import logging
 import random
 import resource
 import signal
-import tempfile
 import time
 import traceback
 import warnings
@@ -31,7 +30,7 @@ from typing import Any
 import yaml
 
 from benchmarks.fuzz_kinds import KINDS, KindOfFile
-from ldm.util import run_command
+from ldm.util import run_command, temporary_folder
 
 SECONDS = 30  # for one file
 TRACE = "trace"  # a file that no run may leave behind
@@ -137,7 +136,7 @@ def run_kind(name: str, count: int, seed: int = 0) -> Result:
         seed: of what is done to them.
     """
     kind, result, start = KINDS[name], Result(), time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, _quiet(Path(folder)):
+    with temporary_folder() as folder, _quiet(folder):
         originals = list(kind.make(Path(folder)).items())
         for number in range(count):
             draw = random.Random(f"{name} {seed} {number}")

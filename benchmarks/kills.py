@@ -33,7 +33,7 @@ import torch
 from benchmarks.kills_commands import COMMANDS, Command, prepare
 from ldm import stopping
 from ldm.shipped import ROOT
-from ldm.util import UserError, run_command
+from ldm.util import UserError, run_command, temporary_folder
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 FRESH = 6  # one run in so many is a process of its own
@@ -242,8 +242,8 @@ def main() -> None:
     parser.add_argument("--fresh", type=int, default=FRESH, metavar="N", help="one in N is its own process; 0: none")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        tallies = kills(options.kills, options.only, options.seed, Path(place), options.fresh)
+    with temporary_folder() as place:
+        tallies = kills(options.kills, options.only, options.seed, place, options.fresh)
     print(table(tallies))
     if any(tally.wrong for tally in tallies.values()):
         sys.exit(1)

@@ -10,7 +10,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ldm.checkpoint import load_model, model_node, save_state_dict
-from ldm.util import instantiate_from_config
+from ldm.util import instantiate_from_config, temporary_folder
 
 DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -67,7 +66,7 @@ def main() -> None:
     if options.child:
         sys.stdout.write(json.dumps(measure(options.config, options.file, options.precision)) + "\n")
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = options.file or Path(folder) / f"model.{options.format}"
         if options.file is None:
             write_random(options.config, path)

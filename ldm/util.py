@@ -21,7 +21,7 @@ from ldm.building.values import beyond_limits, hints_of, misfit
 from ldm.building.yaml_files import read_yaml, section
 from ldm.running import EXIT_BAD_INPUT, run_command
 from ldm.targets import current_name, why_missing
-from ldm.writing import TakenError, atomic_write, check_there, clear_leftovers, writable_folder
+from ldm.writing import TakenError, atomic_write, check_there, clear_leftovers, temporary_folder, writable_folder
 
 __all__ = [
     "EXIT_BAD_INPUT",
@@ -44,6 +44,7 @@ __all__ = [
     "read_yaml",
     "run_command",
     "section",
+    "temporary_folder",
     "whole_number",
     "writable_folder",
 ]

@@ -150,6 +150,13 @@ def _place(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone after the block, and when a signal ends the process in it."""
+    with tempfile.TemporaryDirectory() as folder, removed_on_stop(folder):
+        yield Path(folder)
+
+
 def check_there(paths: Iterable[Path]) -> None:
     """Claim nothing that is not there.
 

@@ -15,7 +15,6 @@ import argparse
 import csv
 import math
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from ldm.checkpoint import read_embeddings
 from ldm.metrics.likeness import ClipJudge, Judge, ScorerJudge, among_themselves
 from ldm.pictures.images import image_to_tensor, load_folder, make_grid, save_image
 from ldm.pictures.numbered import free_path
-from ldm.util import UserError, atomic_write, run_command
+from ldm.util import UserError, atomic_write, run_command, temporary_folder
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from scripts.score import load_scorer, prompts_of
 
@@ -76,8 +75,8 @@ def stacked(pictures: Sequence[Image.Image]) -> Tensor:
 def generate(options: argparse.Namespace, templates: Sequence[str], word: str, learned: bool) -> Set:
     """``--n_samples`` pictures of each prompt, the prompt of each, and the word."""
     prompts = [template.replace("{}", word) for template in templates for _ in range(options.n_samples)]
-    with tempfile.TemporaryDirectory() as folder:
-        listing = Path(folder) / "prompts.txt"
+    with temporary_folder() as folder:
+        listing = folder / "prompts.txt"
         listing.write_text("\n".join(prompts), encoding="utf-8")
         pictures = txt2img(
             Txt2ImgOptions(

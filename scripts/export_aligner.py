@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ldm.checkpoint import load_weights, read_state_dict
 from ldm.modules.encoders.aligner import save_aligner
 from ldm.modules.encoders.multilingual import MultilingualEncoder
 from ldm.runs import given_or_latest, is_latest
-from ldm.util import UserError, atomic_write, instantiate_from_config, read_yaml, run_command
+from ldm.util import UserError, atomic_write, instantiate_from_config, read_yaml, run_command, temporary_folder
 
 ENCODER = "multilingual"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -58,10 +57,10 @@ def export(run: Path, folder: Path, precision: str = "bf16", ckpt: Path | None =
 
 def save_encoder(reader: MultilingualEncoder, folder: Path, precision: str) -> None:
     """Write an encoder and its tokenizer as transformers reads them, file by file."""
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         reader.model.to(PRECISIONS[precision]).save_pretrained(temporary)
         reader.tokenizer.save_pretrained(temporary)
-        for source in sorted(Path(temporary).iterdir()):
+        for source in sorted(temporary.iterdir()):
             with atomic_write(folder / source.name) as path:
                 shutil.copyfile(source, path)
 

@@ -60,6 +60,17 @@ def test_whatever_is_going_on(what: str) -> None:
     assert process.returncode == 143
 
 
+def test_a_temporary_folder_is_gone_too() -> None:
+    make = "from ldm.writing import temporary_folder\nwith temporary_folder() as f: print(f, flush=True); time.sleep(60)"
+    process = start("-c", START + make)
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    assert folder.is_dir()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 143 and not folder.exists()
+
+
 @pytest.mark.parametrize("number", CODES)
 def test_what_is_being_written_is_gone(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
