@@ -128,19 +128,26 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def leave(number: int) -> NoReturn:
     """End this process because of a signal: without what is unfinished, and without the processes that help it."""
+    try:
+        _remove_unfinished()
+        # where it is being imported just now, it is not complete
+        helpers = getattr(sys.modules.get("multiprocessing.process"), "active_children", list)
+        for helper in helpers():
+            helper.terminate()
+        with contextlib.suppress(RuntimeError, OSError, ValueError):  # it was interrupted while it wrote, or is closed
+            sys.stdout.flush()
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            _say(STOPS[signal.Signals(number)])
+    finally:
+        os._exit(128 + number)
+
+
+def _remove_unfinished() -> None:
     for folder, only_empty in reversed(list(_Process.unfinished.items())):
         if not only_empty:
             sys.modules["shutil"].rmtree(folder, ignore_errors=True)  # whoever makes such folders has it
         with contextlib.suppress(OSError):
             os.rmdir(folder)  # noqa: PTH106
-    if "multiprocessing" in sys.modules:
-        for helper in sys.modules["multiprocessing"].active_children():
-            helper.terminate()
-    with contextlib.suppress(Exception):  # it may have been interrupted while it wrote
-        sys.stdout.flush()
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        _say(STOPS[signal.Signals(number)])
-    os._exit(128 + number)
 
 
 def _say(text: str) -> None:

@@ -47,9 +47,10 @@ def test_while_a_command_is_imported(line: list[str], number: signal.Signals) ->
         "time.sleep(60)",
         "while True:\n  try: time.sleep(60)\n  except BaseException: pass",  # as some libraries do
         "class A:\n  def __del__(self): time.sleep(60)\na = A(); del a",
+        "for name in ('multiprocessing', 'tqdm'): sys.modules[name] = type(sys)(name)\ntime.sleep(60)",  # half imported
         "import multiprocessing\nwith multiprocessing.Pool(1) as pool: pool.map(time.sleep, [60])",
     ],
-    ids=["sleep", "except", "destructor", "pool"],
+    ids=["sleep", "except", "destructor", "import", "pool"],
 )
 def test_whatever_is_going_on(what: str) -> None:
     process = start("-c", f"{START}print('now', flush=True)\n{what}")
@@ -61,7 +62,7 @@ def test_whatever_is_going_on(what: str) -> None:
 
 
 def test_a_temporary_folder_is_gone_too() -> None:
-    make = "from ldm.writing import temporary_folder\nwith temporary_folder() as f: print(f, flush=True); time.sleep(60)"
+    make = "from ldm.writing import *\nwith temporary_folder() as folder: print(folder, flush=True); time.sleep(60)"
     process = start("-c", START + make)
     assert process.stdout is not None
     folder = Path(process.stdout.readline().strip())
