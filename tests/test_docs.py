@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-import runpy
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -192,7 +191,9 @@ def taken_apart(module: str, arguments: list[str], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if not is_left_out(line)])
-def test_a_command_of_the_docs(line: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_of_the_docs(
+    line: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rule, (module, arguments) = rule_of(line), module_and_arguments(line)
     assert rule is not None, "neither run nor said why not: add it to RUN or PARSED"
     for name in arguments:
@@ -204,10 +205,9 @@ def test_a_command_of_the_docs(line: str, here: Path, monkeypatch: pytest.Monkey
         taken_apart(module, arguments, monkeypatch)
     else:
         monkeypatch.setattr(sys, "argv", [module, *arguments, *rule])
+        importlib.import_module(module).main()
         if module in PROGRAMS.values():
-            importlib.import_module(module).main()
-        else:
-            runpy.run_module(module, run_name="__main__")
+            assert re.search(r"picture(s are| is)", capsys.readouterr().out)
 
 
 def test_rules_are_about_commands_that_there_are() -> None:

@@ -87,7 +87,10 @@ def main() -> None:
 
     options = StyleIDOptions(**given)
     results = styleid(options)
-    print(f"{len(results)} pictures are in {options.output_path}")
+    if len(results) == 1:
+        print(f"the picture is {results[0].path}")
+    else:
+        print(f"{len(results)} pictures are in {options.output_path}")
 
 
 def run() -> None:

@@ -83,7 +83,7 @@ def main() -> None:
     options = Txt2ImgOptions(**given)
     images = txt2img(options)
     if not (options.skip_save and options.skip_grid):
-        print(f"{len(images)} pictures are in {options.outdir}")
+        print(f"{len(images)} {'picture is' if len(images) == 1 else 'pictures are'} in {options.outdir}")
 
 
 def run() -> None:
