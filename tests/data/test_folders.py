@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,15 @@ def test_a_broken_listing_is_explained(folder: Path, line: str, message: str) ->
     (folder / "captions.jsonl").write_text(line)
     with pytest.raises(UserError, match=message):
         CaptionedFolder(str(folder))
+
+
+def test_a_folder_that_goes_away_while_it_is_read_is_one_sentence(folder: Path) -> None:
+    captioned, plain = CaptionedFolder(str(folder), size=16), ImageFolder(str(folder), size=16)
+    shutil.rmtree(folder)
+    for data in (captioned, plain):
+        with pytest.raises(UserError, match=r"none of the 4 pictures in '.*' can be read") as caught:
+            data[1]
+        assert "\n" not in str(caught.value)
 
 
 def test_missing_and_empty_captions_are_named(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,14 @@ def test_a_corrupt_picture_among_good_ones(folder: Path, caplog: pytest.LogCaptu
         data = PersonalizedBase(str(folder), size=8, repeats=1)
     assert len(data) == 5
     assert "bad.png" in caplog.text and "cut.jpg" in caplog.text and "skipped 2 of 7" in caplog.text
+
+
+def test_a_folder_that_goes_away_is_one_sentence(folder: Path) -> None:
+    data = PersonalizedBase(str(folder), size=8, repeats=1)
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"a\.png") as caught:
+        data[0]
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
