@@ -18,7 +18,7 @@ LOGS = "logs"
 LAST = ("checkpoints/last.ckpt",)
 WORDS = ("checkpoints/embeddings.safetensors", "checkpoints/embeddings.pt")
 ADAPTERS = ("checkpoints/adapters.safetensors",)
-LORAS = ("checkpoints/lora.safetensors",)
+LORAS = ("checkpoints/lora.safetensors", "checkpoints/difference.safetensors")
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)_?(.*)")
 
 

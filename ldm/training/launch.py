@@ -242,6 +242,9 @@ def make_callbacks(
         "target": "ldm.training.additions.AdditionFiles",
         "params": {"folder": str(run.checkpoints), "base_model": "/".join(Path(base).parts[-2:]) if base else ""},
     }
+    if wants_difference(lightning, base):
+        place = {"folder": str(run.checkpoints), "base": str(base)}
+        nodes["difference"] = {"target": "ldm.training.difference.DifferenceFile", "params": place}
     if OmegaConf.select(config, PERSONALIZATION) is not None:
         nodes["loss_curve"] = {"target": "ldm.training.loss_curve.LossCurve"}
     wanted = plain(OmegaConf.merge(nodes, lightning.get("callbacks") or {}))
@@ -251,6 +254,20 @@ def make_callbacks(
     guard = FiniteGuard(run.checkpoints, OmegaConf.select(lightning, TERMINATE))
     last = [StopOnSignal(run.checkpoints), make_checkpoint(run, lightning), Ending(run.path, base or "")]
     return [ExactResume(options.seed), guard, CaptionLengths(), *built, *last]
+
+
+def wants_difference(lightning: DictConfig, base: str | None) -> bool:
+    """Whether ``lightning.save`` is ``diff``: a file of what changed is wanted at the end, besides ``last.ckpt``.
+
+    Raises:
+        ConfigError: another value, or there are no weights that the run begins from.
+    """
+    wish = lightning.get("save") or "all"
+    if wish not in ("all", "diff"):
+        raise ConfigError(f"lightning.save is '{wish}'; it must be all or diff")
+    if wish == "diff" and not base:
+        raise ConfigError("lightning.save: diff needs weights to differ from: --actual_resume or model.params.ckpt_path")
+    return wish == "diff"
 
 
 def make_checkpoint(run: RunFolder, lightning: DictConfig) -> TrainCheckpoint:

@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
+from ldm.additions.base import applied
+from ldm.additions.reading import read_additions
 from ldm.checkpoint import read_file, read_state_dict, save_state_dict
 from ldm.commands.train import main
 from ldm.data.personalized import PersonalizedBase
@@ -49,9 +51,14 @@ def test_the_loss_is_that_of_the_original() -> None:
     loss.backward()
     case.assert_close("grad_norm", torch.stack([p.grad.norm() for p in model.model.parameters()]).norm())
     for key in [key for key in case.expected if key.startswith("grad.")]:
-        case.assert_close(key, model.model.diffusion_model.get_parameter(key.removeprefix("grad.")).grad)
-    case.assert_close("grad_context_instance", halves["train"]["context"].grad)
-    case.assert_close("grad_context_class", halves["reg"]["context"].grad)
+        case.assert_close(key, gradient(model.model.diffusion_model.get_parameter(key.removeprefix("grad."))))
+    case.assert_close("grad_context_instance", gradient(halves["train"]["context"]))
+    case.assert_close("grad_context_class", gradient(halves["reg"]["context"]))
+
+
+def gradient(value: Tensor) -> Tensor:
+    assert value.grad is not None
+    return value.grad
 
 
 def test_a_weight_counts_on_the_class_alone() -> None:
@@ -78,9 +85,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, reg_weight=1.0, unfreeze_model=True, model_lr=1e-6, embedding_reg_weight=0.0,
         personalization_config=words,
     )  # fmt: skip
-    pictures = {"target": PERSONAL, "params": {"size": 32, "set": "train", "per_image_tokens": False, "repeats": 4}}
+    pictures: dict[str, Any] = {"target": PERSONAL, "params": {"size": 32, "set": "train", "per_image_tokens": False, "repeats": 4}}
     of_class = copy.deepcopy(pictures)
-    of_class["params"] |= {"reg": True, "repeats": 10}  # type: ignore[index]
+    of_class["params"] |= {"reg": True, "repeats": 10}
     config: dict[str, Any] = {
         "model": {"base_learning_rate": 1e-3, **node},
         "data": {"target": "main.DataModuleFromConfig", "params": {
@@ -130,6 +137,26 @@ def test_the_command_of_the_original(place: Path, tmp_path: Path, caplog: pytest
 
     main(arguments(place, tmp_path, "unfrozen", "--num_class_images", "2", "-n", "again"))
     assert sorted((tmp_path / "class").iterdir()) == made, "there are enough of them"
+
+
+@torch.no_grad()
+def test_a_file_of_what_changed(place: Path, tmp_path: Path) -> None:
+    """On the base model it gives the model that was trained, but for half precision."""
+    (tmp_path / "class").mkdir()
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "class" / "0.png")
+    main(arguments(place, tmp_path, "unfrozen", "lightning.save=diff"))
+    after, (path,) = checkpoint(tmp_path), (tmp_path / "logs").glob("*_job/checkpoints/difference.safetensors")
+    assert path.stat().st_size < 0.6 * sum(value.nbytes for value in after.values())
+    base = instantiate_from_config(small_node(place, ckpt_path=str(place / "base.safetensors")))
+    before = {name: value.clone() for name, value in base.named_parameters()}
+    with applied(base, read_additions(base, lora=str(path))):
+        changed = 0
+        for name, value in base.named_parameters():
+            changed += not torch.equal(value, before[name])
+            torch.testing.assert_close(value, after[name], rtol=0, atol=2e-5)
+    assert changed > 50
+    with pytest.raises(ConfigError, match=r"lightning\.save is 'some'"):
+        main(arguments(place, tmp_path, "unfrozen", "lightning.save=some"))
 
 
 def test_only_a_lora_learns_beside_class_pictures(place: Path, tmp_path: Path) -> None:
