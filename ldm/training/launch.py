@@ -266,7 +266,7 @@ def wants_difference(lightning: DictConfig, base: str | None) -> bool:
     if wish not in ("all", "diff"):
         raise ConfigError(f"lightning.save is '{wish}'; it must be all or diff")
     if wish == "diff" and not base:
-        raise ConfigError("lightning.save: diff needs weights to differ from: --actual_resume or model.params.ckpt_path")
+        raise ConfigError("lightning.save: diff needs weights to differ from: --actual_resume, or ckpt_path")
     return wish == "diff"
 
 

@@ -85,7 +85,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, reg_weight=1.0, unfreeze_model=True, model_lr=1e-6, embedding_reg_weight=0.0,
         personalization_config=words,
     )  # fmt: skip
-    pictures: dict[str, Any] = {"target": PERSONAL, "params": {"size": 32, "set": "train", "per_image_tokens": False, "repeats": 4}}
+    pictures: dict[str, Any] = {"target": PERSONAL, "params": {
+        "size": 32, "set": "train", "per_image_tokens": False, "repeats": 4}}
     of_class = copy.deepcopy(pictures)
     of_class["params"] |= {"reg": True, "repeats": 10}
     config: dict[str, Any] = {
