@@ -21,6 +21,7 @@ from ldm.modules.encoders.base import TextTokenizer
 from ldm.modules.encoders.bpe import CLIP_MARKERS, load_bpe
 from ldm.modules.encoders.subword import SubwordTokenizer
 from ldm.modules.encoders.wordpiece import MARKERS, load_wordpiece
+from ldm.released import how_to_get_id
 from ldm.shipped import TINY
 from ldm.util import UserError, run_command
 
@@ -88,7 +89,8 @@ def main() -> None:
         print(word)
         for kind, tokenizer in tokenizers.items():
             if tokenizer is None:
-                print(f"  {kind:<12}its tokenizer is not here ('{PLACES[kind]}'): give --{kind.lower()}, or --online")
+                known = how_to_get_id(PLACES[kind])
+                print(f"  {kind:<12}its tokenizer is not here: {known}, or give --{kind.lower()}, or --online")
             else:
                 texts = {piece: str(tokenizer.backend.id_to_token(piece)) for piece in tokenizer.pieces(word)}
                 print(f"  {kind:<12}{report(word, tokenizer, texts)}")
