@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from ldm.models.diffusion.samplers.ddim import invert
+from ldm.models.diffusion.samplers.fixed_point import invert
 from ldm.models.diffusion.sampling import sample
 from ldm.pictures.images import centre_crop, image_to_tensor, load_folder
 from ldm.util import run_command
 from ldm.workflows.models import open_model
+from ldm.workflows.restyle.recipe import ROUNDS
 from ldm.world.photos import load_photo, photos
 
 
@@ -32,12 +33,16 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def there_and_back(model: Any, picture: Tensor, steps: int) -> tuple[float, float]:
+def there_and_back(model: Any, picture: Tensor, steps: int, rounds: int = 0) -> tuple[float, float]:
     """PSNR of the sampled-back picture against the autoencoder's, and of the autoencoder's against the picture."""
     z = model.encode_first_stage(picture).mode() * model.scale_factor
     reconstruction = model.decode_first_stage(z)
     context = model.condition([""], size=(z.shape[-2], z.shape[-1]))
-    noise = invert(model, z, context, steps=steps)
+    seen: dict[int, Tensor] = {}
+    noise = invert(model, z, context, steps=steps, rounds=rounds,
+                   callback=lambda step: seen.update({step.level.index: step.x}))  # fmt: skip
+    if rounds:  # at the noisiest level that is sampled; DDIM's last move goes beyond it
+        noise = seen[1]
     again = sample(model, noise, context, steps=steps)
     return psnr(model.decode_first_stage(again), reconstruction), psnr(reconstruction, picture)
 
@@ -47,6 +52,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="pictures; none: bundled photographs held out of training")
     parser.add_argument("--size", type=int, default=256, help="side of the square that is cut out of the middle")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps in either direction")
+    parser.add_argument("--inversion", choices=[*ROUNDS], default="ddim", help="fixed_point: sampling undoes its steps")
     parser.add_argument("--ckpt", help="weights; none: the small model")
     parser.add_argument("--config", help="their YAML")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -60,7 +66,7 @@ def main() -> None:
     rows = []
     for name, image in pictures:
         square = image_to_tensor(centre_crop(image, options.size, options.size))[None].to(model.device)
-        rows.append(there_and_back(model, square, options.steps))
+        rows.append(there_and_back(model, square, options.steps, ROUNDS[options.inversion]))
         print(f"{name:20} {rows[-1][0]:15.1f} dB {rows[-1][1]:9.1f} dB")
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     print(f"{'mean':20} {means[0]:15.1f} dB {means[1]:9.1f} dB")

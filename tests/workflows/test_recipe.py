@@ -20,7 +20,8 @@ OTHER: dict[str, Any] = {  # a value of each that is not the usual one, and how 
     "gamma": (0.3, "0.3"), "T": (1.1, "1.1"), "gamma_schedule": ("0.9,0.5", "0.9,0.5"), "pi": (0.5, "0.5"),
     "mix": ("competition", "competition"), "sharpen": (True, None), "detail": (0.2, "0.2"),
     "outside": ("free", "free"), "feather": (1.5, "1.5"),
-    "attn_layer": ("2", "2"), "ddim_inv_steps": (20, "20"), "save_feat_steps": (10, "10"), "start_step": (7, "7"),
+    "attn_layer": ("2", "2"), "inversion": ("fixed_point", "fixed_point"),
+    "ddim_inv_steps": (20, "20"), "save_feat_steps": (10, "10"), "start_step": (7, "7"),
     "ddim_eta": (0.5, "0.5"), "seed": (3, "3"), "without_init_adain": (True, None),
     "without_attn_injection": (True, None), "keep_color": (True, None),
 }  # fmt: skip

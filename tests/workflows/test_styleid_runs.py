@@ -17,8 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ldm.checkpoint import read_metadata
+from ldm.pictures.sizing import look_at, sizing_for
+from ldm.shipped import SAMPLES
 from ldm.util import UserError
 from ldm.workflows.inversion import cache as inversion_cache
+from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.models import open_model
 from ldm.workflows.restyle import styleid as workflow
 from ldm.workflows.restyle.plan import StyleIDOptions
@@ -259,3 +262,34 @@ def test_a_full_disk_keeps_what_is_finished(
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     monkeypatch.undo()
     assert [result.skipped for result in styleid(options, model)] == [True, True, True, False]
+
+
+def test_another_inversion_is_another_picture_and_another_file(options: StyleIDOptions, model: Any) -> None:
+    common = one(options, no_sheet=True, precomputed=f"{options.output_path}/kept")
+    plain = only(common, model)
+    refined = replace(common, inversion="fixed_point", output_path=f"{options.output_path}/fixed")
+    assert abs(only(refined, model) - plain).max() > 2
+    (result,) = Path(refined.output_path).glob("*.json")
+    assert json.loads(result.read_text())["parameters"]["inversion"] == "fixed_point"
+    (result,) = Path(common.output_path).glob("*.json")
+    assert "inversion" not in json.loads(result.read_text())["parameters"]
+    again = replace(common, output_path=f"{options.output_path}/again")  # files of both are in the cache
+    assert np.array_equal(only(again, model), plain)
+
+
+def test_a_refined_inversion_comes_back(tmp_path: Path) -> None:
+    """Without AdaIN and injection a restyling is inversion and sampling, so that the autoencoder's picture is best."""
+    model, _ = open_model(device="cpu")
+    plain = StyleIDOptions(
+        cnt=str(SAMPLES / "cnt" / "cat.jpg"), sty=str(SAMPLES / "sty" / "shapes.jpg"), longest=64, precomputed="",
+        ddim_inv_steps=10, save_feat_steps=10, without_init_adain=True, without_attn_injection=True,
+        no_sheet=True, progress=False,
+    )  # fmt: skip
+    with torch.no_grad():
+        content = look_at(Path(str(plain.cnt)), sizing_for(model, None, None, False, 64)).tensor()
+        best = (model.decode_first_stage(clean_latent(model, content))[0].clamp(-1, 1) + 1) * 127.5
+    error = {}
+    for name in ("ddim", "fixed_point"):
+        found = only(replace(plain, inversion=name, output_path=str(tmp_path / name)), model)
+        error[name] = abs(found - best.permute(1, 2, 0).numpy()).mean()
+    assert error["fixed_point"] < error["ddim"] / 3, error

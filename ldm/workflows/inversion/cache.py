@@ -115,6 +115,7 @@ class InversionCache:
     folder: Path | None = None
     room: int = 0
     batch: int = 1
+    rounds: int = 0  # see invert_with_features
     progress: bool = False
     callback: Callable[[Snapshot], None] | None = None  # gets each step of an inversion
     uses: Counter[str] = field(default_factory=Counter)  # by sha256
@@ -193,7 +194,8 @@ class InversionCache:
         z = torch.cat([clean_latent(self.model, picture.tensor()) for picture in group])
         features = self.strategy != "replay"
         whole = invert_with_features(
-            self.model, z, self.context, steps=self.steps, timesteps=self.capture.timesteps, dtype=self.capture.dtype,
+            self.model, z, self.context, steps=self.steps, rounds=self.rounds,
+            timesteps=self.capture.timesteps, dtype=self.capture.dtype,
             sites=self.capture.sites if features and needs.attention else None, what=needs.attention,
             detail=self.capture.detail if features and needs.residual else None,
             callback=self.callback, progress=self.progress,
@@ -275,7 +277,8 @@ class InversionCache:
     def _path(self, picture: Picture, what: str) -> Path | None:
         if self.folder is None:
             return None
-        return self.folder / f"{short_name(picture.path)}_{picture.sha256[:10]}_{what}.safetensors"
+        refined = f"_{self.rounds}_rounds" if self.rounds else ""
+        return self.folder / f"{short_name(picture.path)}_{picture.sha256[:10]}_{what}{refined}.safetensors"
 
     def _fields(self, picture: Picture) -> dict[str, str]:
         """What a file in the cache must say of itself."""

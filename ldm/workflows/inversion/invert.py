@@ -15,7 +15,7 @@ from ldm.control import CacheError, FeatureSource, FeatureStore, Joined, Save, S
 from ldm.control.files import LEVELS, level_names, levels_field, open_cache, read_levels, save_cache
 from ldm.control.seam import Mode
 from ldm.models.diffusion.loop import Level, Snapshot
-from ldm.models.diffusion.samplers.ddim import invert
+from ldm.models.diffusion.samplers.fixed_point import invert
 from ldm.modules.diffusionmodules.levels import index_among
 from ldm.util import UserError
 
@@ -165,6 +165,7 @@ def invert_with_features(
     timesteps: Collection[float] | None = None,
     dtype: torch.dtype | None = torch.float16,
     device: torch.device | str | None = None,
+    rounds: int = 0,
     callback: Callable[[Snapshot], None] | None = None,
     progress: bool = False,
 ) -> Inversion:
@@ -175,6 +176,7 @@ def invert_with_features(
         detail: residual sites to keep.
         timesteps: keep features only at these, for example those that ``executed_timesteps`` gives.
         dtype, device: what features are kept in, and where; None as they come.
+        rounds: of the iteration that makes each step one that sampling undoes; 0: DDIM's inversion as it is.
         callback: gets a ``Snapshot`` after each step.
 
     Raises:
@@ -197,5 +199,5 @@ def invert_with_features(
             callback(step)
 
     with attention_mode(unet_of(model), modes):
-        noise = invert(model, latents, context, steps=steps, callback=keep, progress=progress)
+        noise = invert(model, latents, context, steps=steps, rounds=rounds, callback=keep, progress=progress)
     return Inversion(visited, {level.index: level.told for level in visits}, noise, store if modes else None)

@@ -10,7 +10,7 @@ from ldm.seeds import settled_seed
 from ldm.util import UserError, writable_folder
 from ldm.workflows.inversion.cache import STRATEGIES
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.recipe import FREE, GAMMA, KEEP, T_ONE
+from ldm.workflows.restyle.recipe import FREE, GAMMA, KEEP, ROUNDS, T_ONE
 
 
 def checked(options: StyleIDOptions) -> StyleIDOptions:
@@ -35,6 +35,8 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
         raise UserError(f"--pi, the styles' share inside their masks, must lie between 0 and 1, got {options.pi}")
     if options.detail is not None and not 0 <= options.detail < float("inf"):
         raise UserError(f"--detail must be a radius above 0, or 0 for none, got {options.detail}")
+    if options.inversion not in ROUNDS:
+        raise UserError(f"--inversion must be {' or '.join(ROUNDS)}, got '{options.inversion}'")
     if options.outside not in (KEEP, FREE):
         raise UserError(f"--outside must be {KEEP} or {FREE}, got '{options.outside}'")
     if not 0 <= options.feather < float("inf"):

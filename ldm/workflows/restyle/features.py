@@ -12,6 +12,7 @@ import torch
 from ldm.workflows.inversion.cache import Capture, InversionCache, Needs
 from ldm.workflows.restyle.jobs import Job
 from ldm.workflows.restyle.plan import StyleIDOptions
+from ldm.workflows.restyle.recipe import ROUNDS
 from ldm.workflows.restyle.setting import Setting
 from ldm.workflows.watch import Watch
 
@@ -57,6 +58,7 @@ def cache_for(
         Path(options.precomputed) if options.precomputed else None,
         room=int(options.feature_gb * 2**30),
         batch=options.batch,
+        rounds=ROUNDS[options.inversion],
         progress=options.progress,
         callback=(watch or Watch()).steps(setting.model, "inversion"),
         uses=uses or Counter(),

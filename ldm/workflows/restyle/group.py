@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.control import MixReport
+from ldm.models.diffusion.loop import Level
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.pictures.colour import keep_colour
 from ldm.util import UserError
@@ -18,9 +19,10 @@ from ldm.workflows.inversion.invert import Inversion
 from ldm.workflows.pictures import pictures_of
 from ldm.workflows.restyle.jobs import Job
 from ldm.workflows.restyle.outside import GROWTH, grown, joined
-from ldm.workflows.restyle.recipe import KEEP
+from ldm.workflows.restyle.recipe import KEEP, ROUNDS, Recipe
 from ldm.workflows.restyle.setting import Setting
 from ldm.workflows.restyle.start import start_noise
+from ldm.workflows.restyle.steps import executed_levels
 from ldm.workflows.restyle.stylise import stylise
 from ldm.workflows.watch import Watch
 
@@ -73,6 +75,15 @@ def finished(image: Image.Image, job: Job) -> Image.Image:
     return image
 
 
+def noise_at(inversion: Inversion, recipe: Recipe, first: Sequence[Level]) -> Tensor:
+    """Where sampling begins, of an inversion [B, C, h, w].
+
+    The reference's is the end of the inversion, a stride or two beyond the first level that is sampled, as if it were
+    there: it has too little signal, so that the mean of a picture shrinks. A refined one begins with its own latent.
+    """
+    return inversion.seen(first[0]) if ROUNDS[recipe.inversion] and first else inversion.noise
+
+
 @torch.no_grad()
 def restyled_latents(
     setting: Setting,
@@ -89,9 +100,10 @@ def restyled_latents(
     masks = None if group[0].masks is None else torch.stack([job.masks for job in group if job.masks is not None])
     if masks is not None and recipe.outside == KEEP:
         masks = grown(masks, GROWTH * int(model.first_stage_model.factor))
-    start = content.noise
+    first = executed_levels(model.schedule, recipe.save_feat_steps, recipe.start_step)[:1]
+    start, *others = (noise_at(inversion, recipe, first) for inversion in (content, *styles))
     if not recipe.without_init_adain:
-        start = start_noise(content.noise, [style.noise for style in styles], masks)
+        start = start_noise(start, others, masks)
     fresh = ImageNoise([recipe.seed or 0] * len(group))
     with setting.studio.mixed():
         return stylise(

@@ -17,6 +17,7 @@ GAMMA_MASKED, T_MASKED, DETAIL_MASKED = 0.2, 2.0, 0.3
 PI, MIX = 0.9, "mass"
 KEEP, FREE = "keep", "free"  # what lies outside all masks; see ldm.workflows.restyle.outside
 FEATHER = 2.0
+ROUNDS = {"ddim": 0, "fixed_point": 3}  # of refinement in each step of an inversion
 
 
 @dataclass
@@ -45,6 +46,9 @@ class Recipe:
         None, "decoder blocks (the later half: 6,7,8,9,10,11 in Stable Diffusion)", metavar="LIST"
     )
     ddim_inv_steps: int = option(50, "steps of the inversion (50)", type=int, metavar="N")
+    inversion: str = option(
+        "ddim", "how noise is found: ddim (default), or fixed_point, in steps that sampling undoes", choices=[*ROUNDS]
+    )
     save_feat_steps: int = option(50, "steps of the sampling, for which features are kept (50)", type=int, metavar="N")
     start_step: int | None = option(
         None, "run only the last N sampling steps (all but the first: 49)", type=int, metavar="N"
@@ -97,8 +101,11 @@ class Recipe:
         said = asdict(self)
         said["init_adain"] = not said.pop("without_init_adain")
         said["attn_injection"] = not said.pop("without_attn_injection")
-        if self.outside == FREE:  # as it was before there was a choice
+        # as it was before there was a choice
+        if self.outside == FREE:
             del said["outside"], said["feather"]
+        if not ROUNDS[self.inversion]:
+            del said["inversion"]
         return said | {"detail": self.detail or None}
 
 

@@ -1,0 +1,46 @@
+"""Inversion in steps that sampling undoes."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from ldm.models.diffusion.loop import Snapshot, estimator, run
+from ldm.models.diffusion.samplers import ddim
+from ldm.models.diffusion.samplers.ddim import DDIM
+from ldm.models.diffusion.samplers.fixed_point import FixedPoint, invert
+from tests.models.diffusion.gaussian_world import GaussianDenoiser
+
+
+def start() -> torch.Tensor:
+    return 0.6 + 0.5 * torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("parameterization", ["eps", "v"])
+def test_every_step_is_undone(parameterization: str) -> None:
+    world = GaussianDenoiser(parameterization=parameterization)
+    denoise = estimator(world, None)
+    error: dict[int, float] = {}
+    for rounds in (0, 3, 12):
+        visited = {-2: start()}
+        levels = world.schedule.upwards(20)
+        run(FixedPoint(rounds), levels, start(), denoise, start,
+            callback=lambda step, kept=visited: kept.update({step.level.index: step.x}))  # fmt: skip
+        worst = 0.0
+        for here, there in itertools.pairwise(levels[:-1]):
+            before = start() if here == levels[0] else visited[here.index + 1]
+            back = run(DDIM(), [there, here], visited[here.index], denoise, start)
+            worst = max(worst, float((back - before).abs().max()))
+        error[rounds] = worst
+    assert error[12] < 1e-4 and error[3] < error[0] / 10
+
+
+def test_no_rounds_are_ddims_inversion_and_each_costs_a_call() -> None:
+    world, counted = GaussianDenoiser(), GaussianDenoiser()
+    assert torch.equal(invert(world, start(), None, steps=10), ddim.invert(world, start(), None, steps=10))
+    seen: list[Snapshot] = []
+    found = invert(counted, start(), None, steps=10, rounds=2, callback=seen.append)
+    assert not torch.allclose(found, ddim.invert(world, start(), None, steps=10), atol=1e-3)
+    assert [step.t for step in seen] == list(range(1, 1000, 100)) and len(counted.calls) == 10 + 2 * 9
