@@ -19,6 +19,7 @@ from ldm.control.seam import Call
 from ldm.control.softmax import logits
 
 LARGEST_SELF = 32 * 32  # positions of a map whose self-attention is kept; larger ones draw the edit's own detail
+FINE = 16  # cells of a side from which one more beside a place is little
 THRESHOLD = 0.3  # of a word's map, whose largest value is 1
 
 
@@ -120,8 +121,9 @@ class WordMaps:
         self.sums[grid] = self.sums[grid] + seen if grid in self.sums else seen
 
     def masks(self, size: Grid) -> Tensor:
-        """[n, 1, H, W], 1 where a word is looked at by at least 0.3 of the most, or beside such a place."""
-        planes = [F.interpolate(F.max_pool2d(one, 3, 1, 1), size=size, mode="bilinear") for one in self.sums.values()]
+        """[n, 1, H, W], 1 where a word is looked at by at least 0.3 of the most; on fine maps also beside that."""
+        wider = [F.max_pool2d(one, 3, 1, 1) if min(grid) >= FINE else one for grid, one in self.sums.items()]
+        planes = [F.interpolate(one, size=size, mode="bilinear") for one in wider]
         seen = torch.stack(planes).mean(dim=0)
         relative = seen / seen.amax(dim=(2, 3), keepdim=True).clamp(min=1e-12)
         return (relative > THRESHOLD).any(dim=1, keepdim=True).to(seen)

@@ -190,7 +190,7 @@ def test_excite(options: Txt2ImgOptions, model: Any) -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"boxes": "dog: 0 0 1 1"}, "no word 'dog'"),
     ({"excite": "dog"}, "no word 'dog'"),
-    ({"excite": " , "}, "--excite takes"),
+    ({"excite": " , "}, "--excite and --blend take"),
     ({"boxes": "red: 0 0 1 1", "layout_scale": 0.0}, "above 0"),
     ({"boxes": "red: 0 0 1 1", "layout_until": 2.0}, "0 and 1"),
     ({"boxes": "red: 0 0 1 1", "layout_layers": "input_blocks.9"}, "matches"),

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.attention import GEGLU
+from ldm.modules.cpu import through_packed
 from ldm.modules.cpu.packed_weight import Packed, PackedWeight, can_pack, pack_weight, values_of
 from ldm.modules.diffusionmodules import resblock, vae_blocks
 
@@ -82,6 +83,13 @@ class _SameWeight(_Packing):
         return type(self._parameters.get("weight")) is PackedWeight
 
 
+def plain_conv(layer: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
+    """What a plain layer computes with a weight that may be packed."""
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str) or x.dim() != 4:
+        return layer._conv_forward(x, values_of(weight), layer.bias)
+    return through_packed.conv(x, weight, layer.bias, (layer.stride, layer.padding, layer.dilation, layer.groups))
+
+
 class PackedConv2d(_SameWeight, nn.Conv2d):
     """``nn.Conv2d`` with a packed weight; the output is stored channels-last.
 
@@ -94,7 +102,7 @@ class PackedConv2d(_SameWeight, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         packed = self.parts(self, x) if x.dim() == 4 else None
         if packed is None:
-            return self._conv_forward(x, values_of(self.weight), self.bias)
+            return plain_conv(self, x, self.weight)
         x = x.contiguous(memory_format=torch.channels_last)
         return mkldnn._convolution_pointwise(x, *packed, self.bias, *self._sizes, "none", [], "")
 
@@ -113,7 +121,7 @@ class PackedLinear(_SameWeight, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         packed = self.parts(self, x)
         if packed is None:
-            return F.linear(x, values_of(self.weight), self.bias)
+            return through_packed.linear(x, self.weight, self.bias)
         return mkldnn._linear_pointwise(x, *packed, self.bias, "none", [], "")
 
 
@@ -132,8 +140,8 @@ class _AroundPlain(_Packing):
         if type(weight) is not PackedWeight or not self._is_as_built(inner):
             return inner(x)
         if isinstance(inner, nn.Conv2d):
-            return inner._conv_forward(x, values_of(weight), bias)
-        return F.linear(x, values_of(weight), bias)
+            return plain_conv(inner, x, weight)
+        return through_packed.linear(x, weight, bias)
 
     def _is_as_built(self, inner: nn.Module) -> bool:
         changed = inner._forward_hooks or inner._forward_pre_hooks or "forward" in inner.__dict__

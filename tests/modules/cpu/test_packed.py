@@ -29,6 +29,7 @@ from ldm.modules.cpu.packed_weight import PackedWeight
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ldm.modules.diffusionmodules.resblock import Upsample
 from ldm.workflows.record import fingerprint
+from tests.helpers import noted
 
 PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 0.03}  # allowed difference, in units of the largest value
 
@@ -406,3 +407,25 @@ def test_the_numbers_do_not_depend_on_who_holds_the_weight(kind: str) -> None:
     del held
     packed(torch.cat([x, x, x]))
     assert torch.equal(packed(x), expected)
+
+
+@pytest.mark.parametrize("kind", ["convolutions", "linear"])
+def test_gradients_keep_no_plain_weights(kind: str) -> None:
+    """Through packed layers the input's gradient is the plain layers', and nothing as large as a weight is kept."""
+    torch.manual_seed(0)
+    layers: list[Any] = [nn.Conv2d(32, 64, 3, padding=1), nn.Conv2d(64, 32, 3, stride=2, padding=1)]
+    x = torch.randn(1, 32, 8, 8)
+    if kind == "linear":
+        layers, x = [nn.Linear(64, 256), nn.Linear(256, 64)], torch.randn(2, 5, 64)
+    module = nn.Sequential(*layers).eval().requires_grad_(False)
+    wanted = torch.autograd.grad(module(x.requires_grad_()).square().sum(), x)[0]
+    packed: Any = pack_for_inference(copy.deepcopy(module))
+    with torch.no_grad():
+        packed(x.detach())
+    assert all(layer.is_packed for layer in packed)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: noted(kept, t.numel()) and t, lambda t: t):
+        loss = packed(x).square().sum()
+    torch.testing.assert_close(torch.autograd.grad(loss, x)[0], wanted, rtol=1e-4, atol=1e-4)
+    assert all(layer.is_packed for layer in packed)
+    assert max(kept) < min(layer.weight.numel() for layer in module)
