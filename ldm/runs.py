@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -44,10 +45,16 @@ def given_or_latest(
     for run in runs(Path(logdir), name):
         for file in files:
             if (run / file).is_file():
-                log.info("%s: %s", os.fspath(text), run / file)
+                _tell(os.fspath(text), run / file)
                 return run / file
     called = f" called '{name}'" if name else ""
     raise UserError(f"'{os.fspath(text)}': no run{called} in '{logdir}' has {' or '.join(files)}")
+
+
+@functools.cache
+def _tell(text: str, path: Path) -> None:
+    """Said once, however often it is looked up."""
+    log.info("%s: %s", text, path)
 
 
 def runs(logdir: Path, name: str = "") -> list[Path]:
