@@ -257,3 +257,29 @@ def test_pixels_without_a_condition() -> None:
     assert {k: tuple(v.shape) for k, v in images.items()} == {
         "inputs": (2, 4, 8, 8), "diffusion_row": (10, 4, 8, 8), "samples": (2, 4, 8, 8),
     }  # fmt: skip
+
+
+def test_timesteps_of_a_range_alone_are_drawn() -> None:
+    model = latent_diffusion(timestep_range=[100, 103])
+    drawn: list[int] = []
+    model.p_losses = lambda x, cond, t: drawn.extend(t.tolist())
+    for _ in range(20):
+        model(torch.zeros(4, 4, 8, 8))
+    assert set(drawn) == {100, 101, 102}
+    for wrong in ([5], [3, 3], [0, 1001], [-1, 4]):
+        with pytest.raises(ConfigError, match="0 <= first < end <= "):
+            latent_diffusion(timestep_range=wrong)
+
+
+def test_offset_noise_is_the_same_at_every_place_of_a_channel() -> None:
+    model = latent_diffusion(offset_noise=2.0)
+    noises: list[torch.Tensor] = []
+    model.q_sample = lambda x, t, noise: noises.append(noise) or x
+    model.apply_model = lambda x, t, cond: x
+    for seed in range(200):
+        torch.manual_seed(seed)
+        model.p_losses(torch.zeros(1, 4, 8, 8), None, torch.tensor([5]))
+    means = torch.stack(noises).mean(dim=(-2, -1)).flatten()
+    assert float(means.std()) == pytest.approx((2.0**2 + 1 / 64) ** 0.5, rel=0.1)
+    within = torch.stack(noises) - torch.stack(noises).mean(dim=(-2, -1), keepdim=True)
+    assert float(within.std()) == pytest.approx((63 / 64) ** 0.5, rel=0.02)

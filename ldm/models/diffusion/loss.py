@@ -5,7 +5,7 @@ Sources: Ho et al. 2020 (DDPM), Salimans and Ho 2022 (v), Hang et al. 2023 (min-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ class DiffusionModel(DiffusionNetwork):
         logvar_init: float = 0.0,
         min_snr_gamma: float | None = None,  # weights the loss by min(SNR, gamma); 5 in the paper
         draws: int = 1,  # noises and timesteps that a picture of a batch is trained with; it is encoded once for all
+        offset_noise: float = 0.0,  # of noise that is one number a channel (Guttenberg 2023); 0.1 is usual
+        timestep_range: Sequence[int] | None = None,  # [first, end): the timesteps that training draws; None: all
         first_stage_key: str = "image",  # the batch's key of the picture
         monitor: str | None = "val/loss",
         log_every_t: int = 100,
@@ -55,6 +57,8 @@ class DiffusionModel(DiffusionNetwork):
         self.l_simple_weight = l_simple_weight
         self.original_elbo_weight = original_elbo_weight
         self.min_snr_gamma = min_snr_gamma
+        self.offset_noise = offset_noise
+        self.timestep_range = range_of_timesteps(timestep_range, self.num_timesteps)
         self.first_stage_key = first_stage_key
         self.monitor = monitor
         self.log_every_t = log_every_t
@@ -89,6 +93,9 @@ class DiffusionModel(DiffusionNetwork):
         """The loss at timesteps t [B] for clean latents [B, C, h, w], and its parts for the log."""
         if noise is None:  # not randn_like, whose values depend on how x_start lies in memory
             noise = torch.randn(x_start.shape, dtype=x_start.dtype, device=x_start.device)
+            if self.offset_noise:
+                same = torch.randn(*x_start.shape[:2], 1, 1, dtype=x_start.dtype, device=x_start.device)
+                noise = noise + self.offset_noise * same
         output = self.apply_model(self.q_sample(x_start, t, noise), t, cond).float()
         return self.losses_of(output, x_start, noise, t)
 
@@ -114,7 +121,7 @@ class DiffusionModel(DiffusionNetwork):
         if self.training and self.draws > 1:
             cond = repeat_condition(cond, x.shape[0], self.draws)
             x = x.repeat(self.draws, *[1] * (x.dim() - 1))
-        t = torch.randint(0, self.num_timesteps, (x.shape[0],), device=x.device)
+        t = torch.randint(*self.timestep_range, (x.shape[0],), device=x.device)
         return self.p_losses(x, cond, t)
 
     def get_input(self, batch: Mapping[str, Any]) -> tuple[Tensor, Condition]:
@@ -129,6 +136,19 @@ class DiffusionModel(DiffusionNetwork):
         """What the optimiser changes: parameters, or groups of them with options of their own."""
         extra = [self.logvar] if isinstance(self.logvar, nn.Parameter) else []
         return [p for p in self.model.parameters() if p.requires_grad] + extra
+
+
+def range_of_timesteps(given: Sequence[int] | None, count: int) -> tuple[int, int]:
+    """[first, end) of the timesteps that training draws from.
+
+    Raises:
+        ConfigError: there is none in it, or the model has not so many.
+    """
+    if given is None:
+        return 0, count
+    if len(given) != 2 or not 0 <= given[0] < given[1] <= count:
+        raise ConfigError(f"timestep_range must be two numbers, 0 <= first < end <= {count}, got {list(given)}")
+    return given[0], given[1]
 
 
 def images_to_channels_first(images: Tensor) -> Tensor:
