@@ -18,7 +18,7 @@ from ldm.models.diffusion.ddpm import DDPM
 from ldm.models.diffusion.lightning import with_empty_conditions
 from ldm.modules.ema import LitEma
 from ldm.util import ConfigError, instantiate_from_config
-from tests.helpers import GOLDEN
+from tests.helpers import GOLDEN, noted
 
 UNET: dict[str, Any] = {
     "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
@@ -274,7 +274,7 @@ def test_timesteps_of_a_range_alone_are_drawn() -> None:
 def test_offset_noise_is_the_same_at_every_place_of_a_channel() -> None:
     model = latent_diffusion(offset_noise=2.0)
     noises: list[torch.Tensor] = []
-    model.q_sample = lambda x, t, noise: noises.append(noise) or x
+    model.q_sample = lambda x, t, noise: noted(noises, noise) and x
     model.apply_model = lambda x, t, cond: x
     for seed in range(200):
         torch.manual_seed(seed)

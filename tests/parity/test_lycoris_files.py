@@ -22,7 +22,7 @@ lycoris = pytest.importorskip("lycoris")
     ids=["lora", "dora", "loha", "lokr", "full"],
 )
 def test_a_file_of_the_library(tmp_path: Path, algo: str, options: dict[str, Any]) -> None:
-    model = load_model(None, save_pipeline(tmp_path / "pipeline", "sd_v1"))
+    model: Any = load_model(None, save_pipeline(tmp_path / "pipeline", "sd_v1"))
     model.eval()
     unet = small_unet("sd_v1")
     generator = torch.Generator().manual_seed(2)
