@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,6 +19,15 @@ def start() -> torch.Tensor:
     return 0.6 + 0.5 * torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
 
 
+def keeping(visited: dict[int, torch.Tensor]) -> Callable[[Snapshot], None]:
+    """Keeps each latent under the index of the level where its step began."""
+
+    def keep(step: Snapshot) -> None:
+        visited[step.level.index] = step.x
+
+    return keep
+
+
 @pytest.mark.parametrize("parameterization", ["eps", "v"])
 def test_every_step_is_undone(parameterization: str) -> None:
     world = GaussianDenoiser(parameterization=parameterization)
@@ -26,8 +36,7 @@ def test_every_step_is_undone(parameterization: str) -> None:
     for rounds in (0, 3, 12):
         visited = {-2: start()}
         levels = world.schedule.upwards(20)
-        run(FixedPoint(rounds), levels, start(), denoise, start,
-            callback=lambda step, kept=visited: kept.update({step.level.index: step.x}))  # fmt: skip
+        run(FixedPoint(rounds), levels, start(), denoise, start, callback=keeping(visited))
         worst = 0.0
         for here, there in itertools.pairwise(levels[:-1]):
             before = start() if here == levels[0] else visited[here.index + 1]
