@@ -147,7 +147,8 @@ def digest(values: Iterable[tuple[str, Any]]) -> str:
     for name, value in values:
         found.update(name.encode())
         if isinstance(value, torch.Tensor):
-            value = (str(value.dtype), tuple(value.shape), value.contiguous().reshape(-1).view(torch.uint8).tolist())
+            found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            value = value.dtype, value.shape
         found.update(repr(value).encode())
     return found.hexdigest()[:16]
 

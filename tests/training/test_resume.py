@@ -192,7 +192,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def wait_for_lines(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
     log = folder / "log.0"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not log.exists() or len(log.read_text().splitlines()) < count:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "the run did not get that far"
