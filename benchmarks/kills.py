@@ -3,9 +3,11 @@
     python -m benchmarks.kills --kills 60
 
 KILL, INT and TERM reach training, learned words, StyleID, txt2img and an aligner at moments that are drawn evenly from
-their first line to their end. Then the run is resumed, or the same command is given again. In the end the result must
-be the undisturbed one to the last bit, no temporary file may be left, a signal's exit code must be 130 or 143 (0 when
-everything had been finished), and no traceback may have been printed. The same seed draws the same moments.
+their first line to their end. Moments are counted in a run's own processor time, so that a busy machine changes
+nothing; a signal that comes too late is no kill, and another run gets another one. Then the run is resumed, or the same
+command is given again. In the end the result must be the undisturbed one to the last bit, no temporary file may be
+left, a signal's exit code must be 130 or 143 (0 when all had been done), and no traceback may have been printed. The
+same seed draws the same moments.
 
 Most runs are forks of this process, which has imported what they need, so that a moment is seldom one of the imports;
 every sixth run is a process of its own. Linux only.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import random
 import signal
@@ -47,11 +50,11 @@ IMPORTS = ("ldm.training.launch", "ldm.training.loss_curve", "ldm.models.diffusi
 
 @dataclass
 class Ended:
-    """How a run ended: as a process does, after so many seconds from the signal, with these lines."""
+    """How a run ended: exit code, processor time, seconds from a signal (None: it came too late), and what it said."""
 
     code: int
-    seconds: float
-    wait: float
+    used: float
+    wait: float | None
     said: str
 
 
@@ -63,6 +66,7 @@ class Tally:
     codes: Counter[int] = field(default_factory=Counter)
     equal: int = 0
     wait: float = 0.0
+    late: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -120,16 +124,24 @@ def listens(pid: int) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1) or any(line.startswith("State:\tZ") for line in lines)
 
 
-def finish(pid: int, folder: Path, began: float, kill: tuple[float, signal.Signals, bool] | None = None) -> Ended:
-    """Wait for a process; send it a signal so many seconds after it began, twice if so."""
-    sent = 0.0
+def processor_time(pid: int) -> float:
+    """Seconds that a process has computed; that of one that has ended and is not waited for yet, too."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def finish(pid: int, folder: Path, kill: tuple[float, signal.Signals, bool] | None = None) -> Ended:
+    """Wait for a process; send it a signal when it has computed for so many seconds since now, twice if so."""
+    began, before = time.monotonic(), processor_time(pid)
+    sent, used = 0.0, 0.0
     while True:
+        used = processor_time(pid) - before
         done, status = os.waitpid(pid, os.WNOHANG)
         now = time.monotonic()
         if done:
             said = (folder / "log").read_text(errors="replace")
-            return Ended(os.waitstatus_to_exitcode(status), now - began, now - sent if sent else 0.0, said)
-        if kill is not None and not sent and now - began >= kill[0]:
+            return Ended(os.waitstatus_to_exitcode(status), used, now - sent if sent else None, said)
+        if kill is not None and not sent and used >= kill[0]:
             os.kill(pid, kill[1])
             sent = now
         elif kill is not None and sent and kill[2] and now - sent >= 0.1:
@@ -146,8 +158,7 @@ def whole(command: Command, folder: Path, inputs: Path, fresh: bool = False) -> 
     Raises:
         UserError: it failed.
     """
-    began = time.monotonic()
-    ended = finish(start(command, command.arguments(folder, inputs), folder, fresh), folder, began)
+    ended = finish(start(command, command.arguments(folder, inputs), folder, fresh), folder)
     if ended.code:
         raise UserError(f"the undisturbed run of {command.file} failed: {ended.said[-2000:]}")
     return ended
@@ -162,10 +173,12 @@ def left_behind(folder: Path) -> list[str]:
 
 
 def disturb(command: Command, folder: Path, inputs: Path, kill: tuple[float, signal.Signals, bool], fresh: bool,
-            reference: dict[str, str], tally: Tally) -> None:  # fmt: skip
-    """One kill, and what becomes of it."""
-    pid = start(command, command.arguments(folder, inputs), folder, fresh)
-    ended = finish(pid, folder, time.monotonic(), kill)
+            reference: dict[str, str], tally: Tally) -> bool:  # fmt: skip
+    """One kill, and what becomes of it; whether the signal came in time."""
+    ended = finish(start(command, command.arguments(folder, inputs), folder, fresh), folder, kill)
+    if ended.wait is None:
+        tally.late += 1
+        return False
     moment = f"{kill[1].name} after {kill[0]:.2f} s{' (twice)' if kill[2] else ''}{' (own process)' if fresh else ''}"
     tally.signals[kill[1].name] += 1
     tally.codes[ended.code] += 1
@@ -175,11 +188,10 @@ def disturb(command: Command, folder: Path, inputs: Path, kill: tuple[float, sig
     if "Traceback" in ended.said:
         tally.wrong.append(f"{moment}: a traceback: {ended.said[-1500:]}")
     if ended.code:
-        began = time.monotonic()
-        again = finish(start(command, command.going_on(folder, inputs), folder, False), folder, began)
+        again = finish(start(command, command.going_on(folder, inputs), folder, False), folder)
         if again.code or "Traceback" in again.said:
             tally.wrong.append(f"{moment}: going on ended with {again.code}: {again.said[-1500:]}")
-            return
+            return True
     found = command.results(folder)
     different = sorted(key for key in {*found, *reference} if found.get(key) != reference.get(key))
     left = left_behind(folder)
@@ -188,6 +200,7 @@ def disturb(command: Command, folder: Path, inputs: Path, kill: tuple[float, sig
         tally.wrong.append(f"{moment}: not the same: {', '.join(different)}")
     if left:
         tally.wrong.append(f"{moment}: left behind: {', '.join(left)}")
+    return True
 
 
 def kills(count: int, names: Sequence[str], seed: int, place: Path, fresh: int = FRESH) -> dict[str, Tally]:
@@ -204,18 +217,22 @@ def kills(count: int, names: Sequence[str], seed: int, place: Path, fresh: int =
     tallies = {name: Tally() for name in names}
     references: dict[str, tuple[dict[str, str], float, float]] = {}
     for name in names:
-        lasts = whole(COMMANDS[name], place / f"{name}-whole", inputs).seconds
-        alone = whole(COMMANDS[name], place / f"{name}-alone", inputs, fresh=True).seconds if fresh else 0.0
+        lasts = whole(COMMANDS[name], place / f"{name}-whole", inputs).used
+        alone = whole(COMMANDS[name], place / f"{name}-alone", inputs, fresh=True).used if fresh else 0.0
         references[name] = COMMANDS[name].results(place / f"{name}-whole"), lasts, alone
-        print(f"{name} takes {lasts:.1f} s, and {alone:.1f} s on its own", file=sys.stderr, flush=True)
+        print(f"{name} computes for {lasts:.1f} s, {alone:.1f} s on its own", file=sys.stderr, flush=True)
     for number in range(count):
         name = names[number % len(names)]
         reference, lasts, alone = references[name]
         own = bool(fresh) and number % fresh == fresh - 1
         number_of = SIGNALS[number // len(names) % len(SIGNALS)]
-        kill = draw.uniform(0, alone if own else lasts), number_of, draw.random() < SECOND
-        disturb(COMMANDS[name], place / f"{name}-{number}", inputs, kill, own, reference, tallies[name])
-        print(f"{number + 1} of {count}: {name}, {number_of.name} after {kill[0]:.2f} s", file=sys.stderr, flush=True)
+        for attempt in itertools.count():
+            kill = draw.uniform(0, alone if own else lasts), number_of, draw.random() < SECOND
+            folder = place / f"{name}-{number}-{attempt}"
+            if disturb(COMMANDS[name], folder, inputs, kill, own, reference, tallies[name]):
+                break
+        done = f"{number + 1} of {count}: {name}, {number_of.name} after {kill[0]:.2f} s"
+        print(f"{done}; {len(tallies[name].wrong)} wrong", file=sys.stderr, flush=True)
     return tallies
 
 
