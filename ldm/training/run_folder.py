@@ -18,6 +18,7 @@ from ldm.stopping import removed_on_stop
 from ldm.util import UserError, clear_leftovers, writable_folder
 
 STAMP = "%Y-%m-%dT%H-%M-%S"
+WRITTEN = ("configs", "checkpoints", "images", "images/*", "metrics/*")  # where files of a run grow
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ def choose_run_folder(options: argparse.Namespace) -> RunFolder:
             may not be written.
     """
     now = time.strftime(STAMP)
-    return _resumed(options, now) if options.resume else _new(options, now)
+    if options.resume:
+        return _resumed(options, now)
+    for folder in Path(options.logdir).glob("*"):  # what was killed before its first checkpoint is never resumed
+        _clear(folder)
+    return _new(options, now)
 
 
 def _new(options: argparse.Namespace, now: str) -> RunFolder:
@@ -67,10 +72,15 @@ def _resumed(options: argparse.Namespace, now: str) -> RunFolder:
     if not is_lightning_checkpoint(checkpoint):
         raise UserError(f"--resume: '{checkpoint}' has no training state; start from it with --actual_resume")
     path = writable_folder(checkpoint.resolve().parent.parent, "--resume")
-    clear_leftovers(*(folder for folder in path.rglob("*") if folder.is_dir()))
+    _clear(path)
     while any((path / "configs").glob(f"{now}-*.yaml")):
         now = _later(now)
     return RunFolder(path, now, checkpoint)
+
+
+def _clear(run: Path) -> None:
+    """What processes that were killed have left in a run's folder."""
+    clear_leftovers(run, *(folder for place in WRITTEN for folder in run.glob(place)))
 
 
 @contextlib.contextmanager

@@ -64,6 +64,18 @@ def test_processes_that_begin_together_share_no_folder(tmp_path: Path, monkeypat
     assert len({names.get(timeout=10) for _ in processes}) == 4
 
 
+def test_what_a_killed_run_has_left_is_cleared_at_the_next_start(tmp_path: Path) -> None:
+    runs = [tmp_path / "logs" / name for name in ("a", "b")]
+    for run in runs:
+        for place in ("configs", "checkpoints", "images/train"):
+            part = run / place / ".ldm-abcdefgh.part"
+            part.mkdir(parents=True)
+            (part / ".lock").touch()
+            (part / "half").touch()
+    folders.choose_run_folder(options_of(tmp_path))
+    assert not list(tmp_path.rglob(".ldm-*")) and all((run / "images" / "train").is_dir() for run in runs)
+
+
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     options = options_of(tmp_path)
     with pytest.raises(UserError), folders.claimed(options, folders.choose_run_folder(options)):
