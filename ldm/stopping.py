@@ -9,6 +9,7 @@ Only the standard library is imported here, and this before anything that takes 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -47,6 +48,7 @@ def listen() -> None:
     if not _Process.listens:
         _Process.listens = True
         os.register_at_fork(after_in_child=_as_helper)
+        atexit.register(_ignore)  # what is registered first comes last
     _install()
 
 
@@ -114,6 +116,12 @@ def _handled() -> Iterator[None]:
 
 def _install() -> dict[int, Any]:
     return {number: signal.signal(number, _on_signal) for number in STOPS}
+
+
+def _ignore() -> None:
+    """Nothing is left but Python's own end, which gives other handlers up: a signal would be an odd exit code."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

@@ -103,6 +103,8 @@ def test_a_first_signal_can_be_noted_and_a_second_ends() -> None:
 def test_a_command_that_is_done_is_not_stopped_any_more() -> None:
     code = START + (
         "from ldm.running import run_command\nrun_command(lambda: print('done'))\n"
+        "class Last:\n  def __del__(self, kill=os.kill, me=os.getpid()): kill(me, 2), kill(me, 15)\n"
+        "last = Last()\n"  # when Python itself ends
         "os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1)"
     )
     process = start("-c", code)
