@@ -124,7 +124,8 @@ def write_picture(path: Path, size: tuple[int, int] = (320, 400)) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the docs speak of."""
     folder = tmp_path_factory.mktemp("docs")
-    for name in ("photo.jpg", "painting.jpg", "panorama.png", "photos/a.jpg", "paintings/b.jpg", "drawn.png"):
+    for name in ("photo.jpg", "painting.jpg", "panorama.png", "photos/a.jpg", "paintings/b.jpg", "drawn.png",
+                 "square.png"):  # fmt: skip
         write_picture(folder / name)
     for name, palette in (("labels", [0, 1, 2]), ("strokes", [0, 128, 255])):
         Image.fromarray(np.repeat(np.array(palette, np.uint8), 160)[None].repeat(400, 0)[:, 80:400]).save(

@@ -48,9 +48,10 @@ def choose_run_folder(options: argparse.Namespace) -> RunFolder:
     now = time.strftime(STAMP)
     if options.resume:
         return _resumed(options, now)
+    run = _new(options, now)
     for folder in Path(options.logdir).glob("*"):  # what was killed before its first checkpoint is never resumed
         _clear(folder)
-    return _new(options, now)
+    return run
 
 
 def _new(options: argparse.Namespace, now: str) -> RunFolder:

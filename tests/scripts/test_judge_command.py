@@ -48,7 +48,7 @@ def test_scenes_are_read_back(tmp_path: Path) -> None:
     path.write_text('{"ground": "plaid", "things": [{"name": "cat"}]}\n')
     with pytest.raises(UserError, match=r"line 1 of .*: the world has no background 'plaid'"):
         read_scenes(path)
-    with pytest.raises(UserError, match="no file of scenes"):
+    with pytest.raises(UserError, match="cannot read the file of scenes"):
         read_scenes(tmp_path / "none.jsonl")
 
 

@@ -287,6 +287,7 @@ def test_one_callback_writes_what_learns_and_leaves_to_another_what_that_names(t
     assert type(every) is AdditionFiles
     trainer = SimpleNamespace(
         callbacks=[every, *([AdapterFiles(2)] if by_name else [])], is_global_zero=True, global_step=2,
+        lightning_module=model,
         checkpoint_callback=SimpleNamespace(dirpath=str(tmp_path / "own")), accumulate_grad_batches=1,
         fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
     )  # fmt: skip
