@@ -207,7 +207,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands of docs/look-inside.md are understood, and its Python runs on what --save writes."""
     page = (ROOT / "docs" / "look-inside.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len([line for line in block.splitlines() if line.strip()]) <= 7
+    assert len([line for line in block.splitlines() if line.strip()]) <= 5
     quick = ["--longest", "64", "--steps", "4", "--timesteps", "501", "--save", "cat.safetensors"]
     monkeypatch.setattr(sys, "argv", ["attention_map", *quick])
     before = Path.cwd()
