@@ -42,13 +42,26 @@ def mask_values(path: Path, label: int | None = None) -> Values:
     """
     if path.suffix.lower() == ".npy":
         return _from_array(path, label)
-    image = read_image(path)
-    if is_layer(image) and label is None:
-        alpha = image.convert("RGBA").getchannel("A")
-        low, high = alpha.getextrema()
-        if low != high or high == 0:
-            return np.asarray(alpha, np.float32) / np.float32(255)
-    return _from_colours(image, path, label)
+    return picture_mask(read_image(path), path, label)
+
+
+def picture_mask(image: Image.Image, name: Path, label: int | None = None) -> Values:
+    """What a picture says as a mask, [H, W] float32 in [0, 1]; ``name`` is what errors call it.
+
+    Raises:
+        UserError: as ``mask_values``.
+    """
+    alpha = transparency(image) if label is None else None
+    return _from_colours(image, name, label) if alpha is None else alpha
+
+
+def transparency(image: Image.Image) -> Values | None:
+    """The alpha of a picture, [H, W] float32 in [0, 1]; None where it is nowhere transparent."""
+    if not is_layer(image):
+        return None
+    alpha = image.convert("RGBA").getchannel("A")
+    low, high = alpha.getextrema()
+    return np.asarray(alpha, np.float32) / np.float32(255) if low != high or high == 0 else None
 
 
 def _from_array(path: Path, label: int | None) -> Values:

@@ -118,8 +118,10 @@ def write_mask(mask: Tensor, path: StrPath) -> None:
             Image.fromarray(np.round(values * 255).astype(np.uint8)).save(temporary)
 
 
-def fit_mask(mask: Tensor, size: tuple[int, int], centre_crop: bool = False) -> Tensor:
-    """A mask [H, W] at another size (height, width): the cut and scaling that its content went through, by area.
+def fit_mask(mask: Tensor, size: tuple[int, int], centre_crop: bool = False, most: bool = False) -> Tensor:
+    """A mask [H, W] at another size (height, width): the cut and scaling that its content went through.
+
+    A pixel that several come to has their mean, or with ``most`` the largest of them.
 
     Raises:
         UserError: nothing of it is left: all that it marks lies in the part that is cut off.
@@ -127,7 +129,8 @@ def fit_mask(mask: Tensor, size: tuple[int, int], centre_crop: bool = False) -> 
     height, width = size
     if centre_crop:
         mask = _cut(mask, height / width)
-    fitted = F.interpolate(mask[None, None], size=size, mode="area")[0, 0] if tuple(mask.shape) != size else mask
+    scaled = F.adaptive_max_pool2d if most else F.adaptive_avg_pool2d
+    fitted = scaled(mask[None], size)[0] if tuple(mask.shape) != size else mask
     if not bool(fitted.any()):
         raise UserError("all that the mask marks lies outside the part of the picture that is kept")
     return fitted

@@ -11,6 +11,7 @@ from PIL.Image import Image
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample, step_rule
 from ldm.pictures.images import centre_crop
+from ldm.workflows.basis import Basis, begin
 from ldm.workflows.batches import Batch
 from ldm.workflows.guide.edit import Walk, edited
 from ldm.workflows.guide.reading import Edit
@@ -46,26 +47,32 @@ def generate_guided(
     guide: Steered | None,
     watch: Watch[Any] | None = None,
     progress: bool = False,
+    basis: Basis | None = None,
 ) -> Outcome:
     """The pictures of one batch, and how their guidance by attention went.
 
-    Each picture depends on its prompt, its seed, the plan and the guidance alone.
+    Each picture depends on its prompt, its seed, the plan, the guidance and what it begins from alone.
 
     Raises:
         UserError: the model needs more than a prompt; or what came out is not finite, see ``ldm.workflows.pictures``.
         Cancelled: the watch does not want the rest.
     """
-    model = studio.model
+    model, basis = studio.model, basis or Basis()
     shape = (model.channels, *latent_size(studio, plan))
     noise = ImageNoise(batch.seeds)
+    first = noise.draw(shape)
+    given = dict(basis.given)
+    if basis.noise_shape is not None:
+        given["noise"] = noise.draw(basis.noise_shape)
     with studio.mixed():
         guided = plan.guidance_scale != 1
-        condition, uncond = conditions(model, batch.prompts, plan.negative_prompt, shape[1:], guided)
+        condition, uncond = conditions(model, batch.prompts, plan.negative_prompt, shape[1:], guided, **given)
         steps = len(step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)) - 1
         steering = Steering() if guide is None else guide.on(model, condition, batch.prompts, steps)
-        latents = sample(
+        begun = begin(basis, model, plan, first, lambda: noise.draw(shape))
+        latents = begun.x if begun.start == 0 else sample(
             model,
-            noise.draw(shape).to(model.device),
+            begun.x,
             condition,
             steps=plan.steps,
             sampler=plan.sampler,
@@ -73,11 +80,14 @@ def generate_guided(
             uncond=uncond,
             eta=plan.eta,
             noise=lambda: noise.draw(shape),
-            before=steering.before,
+            start=begun.start,
+            before=[*steering.before, *([] if begun.paint is None else [begun.paint])],
             callback=(watch or Watch()).steps(model, "sampling"),
             progress=progress,
-        )
-    return Outcome(pictures_of(studio, latents), steering)
+        )  # fmt: skip
+    if begun.paint is not None:
+        latents = begun.paint.finish(latents)
+    return Outcome(basis.over_original(pictures_of(studio, latents)), steering)
 
 
 @torch.no_grad()

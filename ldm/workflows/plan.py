@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,19 +39,31 @@ class Plan:
         return {name: value for name, value in asdict(self).items() if name != "long_prompts" or value}
 
 
-def make_plan(options: Txt2ImgOptions, studio: Studio) -> Plan:
-    """Options first, then the model's ``inference:`` section, then what is usual.
+def check_needs(model: Any, given: Collection[str] = ()) -> None:
+    """Refuse a model that needs more than it is given.
 
     Raises:
-        UserError: the model needs more than a prompt, or the size, the sampler or the number of steps does not fit it.
+        UserError: it says what is missing, and which command has it.
+    """
+    if {need.name for need in model.needs.required} - set(given):
+        raise UserError(model.needs.sentence)
+
+
+def make_plan(options: Txt2ImgOptions, studio: Studio, given: Collection[str] = ()) -> Plan:
+    """Options first, then the model's ``inference:`` section, then what is usual.
+
+    Args:
+        given: what the model's condition gets besides prompts, by the names of ``needs``.
+
+    Raises:
+        UserError: the model needs more than it is given, or the size, the sampler or the number of steps does not fit.
     """
     model = studio.model
-    if model.needs:
-        raise UserError(model.needs.sentence)
+    check_needs(model, given)
     factor = model.first_stage_model.factor
-    for flag, given, own in (("--C", options.channels, model.channels), ("--f", options.factor, factor)):
-        if given is not None and given != own:
-            raise UserError(f"{flag} {given} does not fit the model, whose latents have {own}")
+    for flag, asked, own in (("--C", options.channels, model.channels), ("--f", options.factor, factor)):
+        if asked is not None and asked != own:
+            raise UserError(f"{flag} {asked} does not fit the model, whose latents have {own}")
     usual = usual_settings(studio)
 
     def choose(option: str) -> Any:

@@ -28,15 +28,18 @@ def read_prompt(model: Any, prompt: str) -> Weighted:
 
 
 def conditions(
-    model: Any, prompts: Sequence[str], negative_prompt: str, size: tuple[int, int], guided: bool
+    model: Any, prompts: Sequence[str], negative_prompt: str, size: tuple[int, int], guided: bool, **given: Any
 ) -> tuple[Any, Any]:
     """What pictures of ``size`` (h, w of their latents) are led to, and what away from (None if not ``guided``).
+
+    Args:
+        given: what the model's condition takes besides.
 
     Raises:
         UserError: weights that mean nothing, or for words that have no place of their own.
     """
     read = [read_prompt(model, prompt) for prompt in prompts]
-    plain = model.condition([one.text for one in read], size=size)
+    plain = model.condition([one.text for one in read], size=size, **given)
     if not guided:
         return weighted(model, plain, read), None
     negative = read_prompt(model, negative_prompt)

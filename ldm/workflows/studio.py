@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -93,3 +93,23 @@ def open_studio(
     """
     model, _ = open_model(ckpt, config, device=device, precision=precision)
     return Studio.of(model, precision)
+
+
+class NamesModel(Protocol):
+    """Options that say which model a request is for."""
+
+    ckpt: str | None
+    config: str | None
+    device: str | None
+    precision: str
+
+
+def studio_for(options: NamesModel, model: Any = None) -> Studio:
+    """The Studio around a model at hand; of what the options name where there is none.
+
+    Raises:
+        UserError: as ``open_studio``.
+    """
+    if model is not None:
+        return Studio.of(model, options.precision)
+    return open_studio(options.ckpt, options.config, device=options.device, precision=options.precision)

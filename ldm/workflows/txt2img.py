@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
-from ldm.additions.base import Addition, applied
-from ldm.additions.reading import read_others
-from ldm.pictures.images import make_grid, save_image
-from ldm.pictures.numbered import save_numbered
-from ldm.util import check_there, writable_folder
-from ldm.workflows.expectations import report_prompts
-from ldm.workflows.generate import Outcome, generate_edited, generate_guided
-from ldm.workflows.guide.boxed import with_boxes
-from ldm.workflows.guide.steer import steered
-from ldm.workflows.guide.wishes import Wish
-from ldm.workflows.languages import speaking
-from ldm.workflows.learned_words import files_of, report_words
-from ldm.workflows.long_prompts import check_long, read_whole, report_cut, without_breaks
-from ldm.workflows.loras import Loras, read_all, worn
-from ldm.workflows.plan import Plan, latent_size, make_plan
-from ldm.workflows.prompts import read_prompt
-from ldm.workflows.request import Request, Txt2ImgOptions, read_request
-from ldm.workflows.studio import Studio, open_studio
-from ldm.workflows.watch import Watch, until_cancelled
+from ldm.workflows.drawing import Made, Task, draw
+from ldm.workflows.plan import make_plan
+from ldm.workflows.request import Txt2ImgOptions, read_request
+from ldm.workflows.studio import studio_for
+from ldm.workflows.watch import Watch
 
 __all__ = ["Made", "Txt2ImgOptions", "txt2img"]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A finished picture; ``path`` is None where pictures are not saved."""
-
-    image: Image
-    prompt: str
-    seed: int
-    path: Path | None
-    boxed: Image | None = None  # with the boxes that were asked for over it
-    source: Image | None = None  # what an edit began from
 
 
 def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | None = None) -> list[Image]:
@@ -63,87 +33,6 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
         UserError: an option does not fit, and nothing has been written; or the model gave no picture; or somebody has
             deleted some of the pictures meanwhile.
     """
-    watch = watch or Watch()
     request = read_request(options)
-    studio = Studio.of(model, options.precision) if model is not None else open_studio(
-        options.ckpt, options.config, device=options.device, precision=options.precision
-    )  # fmt: skip
-    plan = make_plan(options, studio)
-    made: list[Made] = []
-    with studio.lock, until_cancelled():
-        loras = read_all(options, studio, request.prompts)
-        additions = read_others(studio.model, options.embedding_path, options.adapter_path, loras.everything)
-        with (
-            applied(studio.model, additions),
-            speaking(studio.model, options.lang, request.read_prompts),
-            read_whole(studio.model, plan.long_prompts),
-        ):
-            _report(studio.model, request, additions)
-            for one in _pictures(options, request, studio, plan, loras, watch):
-                made.append(one)
-                watch.result(one)
-    images = [one.image for one in made]
-    if images and not options.skip_grid:
-        prompts = request.prompts if len(request.prompts) > 1 else request.prompts[0]
-        about = {"prompt": prompts, "seed": request.seed, **plan.about(), **loras.about(*request.prompts)}
-        sheet = make_grid(images, columns=options.n_rows or options.n_samples)
-        save_numbered(sheet, options.outdir, about, prefix="grid-", digits=4)
-    check_there(one.path for one in made if one.path is not None)
-    return images
-
-
-def _pictures(
-    options: Txt2ImgOptions, request: Request, studio: Studio, plan: Plan, loras: Loras, watch: Watch[Made]
-) -> Iterator[Made]:
-    """Batch after batch, each saved as soon as it is done."""
-    guide = None
-    if request.guide is not None:
-        guide = steered(request.guide, studio.model, request.read_prompts, latent_size(studio, plan))
-    with contextlib.closing(worn(studio.model, loras, request.batches)) as parts:
-        for batch, read in parts:
-            watch.check()
-            if request.edit is not None:
-                outcome = generate_edited(studio, plan, read, request.edit, watch, options.progress)
-            else:
-                outcome = generate_guided(studio, plan, read, guide, watch, options.progress)
-            for row in range(len(outcome.images)):
-                about = {"prompt": batch.prompts[row], "seed": batch.seeds[row], **plan.about()}
-                about |= loras.about(batch.prompts[row])
-                if guide is not None:
-                    about |= guide.about() | outcome.steering.about(row)
-                if request.edit is not None:
-                    about |= request.edit.about()
-                wishes = () if guide is None else guide.wishes_of(read.prompts[row])
-                yield _finished(options, outcome, row, about, wishes)
-
-
-def _report(model: Any, request: Request, additions: Sequence[Addition]) -> None:
-    """Say how the prompts of a request are read, and what of them is not.
-
-    Raises:
-        UserError: a long prompt comes with what does not go together with it.
-    """
-    report_words(model, additions, request.texts)
-    read = [read_prompt(model, text) for text in request.texts]
-    report_cut(model, [one.text for one in read])
-    others = {
-        "weights in a prompt": any(one.spans for one in read),
-        "boxes": request.guide is not None,
-        "edits of a prompt": request.edit is not None,
-    }
-    check_long(model, [one.text for one in read], others)
-    report_prompts(model, [without_breaks(model, text) for text in request.texts], files_of(additions))
-
-
-def _finished(
-    options: Txt2ImgOptions, outcome: Outcome, row: int, about: Mapping[str, Any], wishes: Sequence[Wish]
-) -> Made:
-    """A picture with what belongs to it, saved if pictures are."""
-    image = outcome.images[row]
-    boxed = with_boxes(image, wishes) if wishes else None
-    source = None if outcome.sources is None else outcome.sources[row]
-    path = None if options.skip_save else save_numbered(image, Path(options.outdir) / "samples", about)
-    for folder, beside in (("boxes", boxed), ("source", source)):
-        if beside is not None and path is not None:
-            save_image(beside, writable_folder(Path(options.outdir) / folder, "--outdir") / path.name, about)
-    return Made(image, about["prompt"], about["seed"], path, boxed, source)
+    studio = studio_for(options, model)
+    return draw(options, request, studio, [Task(make_plan(options, studio))], watch or Watch())
