@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[test,web]'
 	touch $@
 
 clean:  ## remove the environment and every result

@@ -57,6 +57,7 @@ PARSED = {  # what is not, and why
     r"lora": "a LoRA of the small model is needed; tests/scripts/test_lora_scripts.py and tests/workflows run it",
     r"-m scripts\.evaluate_style": "networks of others are needed; tests/metrics run it on their stand-ins",
     r"--sam": "weights of SAM are needed; tests/pictures/test_mask_proposals.py has a small one",
+    r"-m scripts\.serve": "it waits for requests; tests/web/test_server.py sends some",
     r"-m scripts\.draw_mask": "it waits for a browser; tests/scripts/test_mask_scripts.py presses its buttons",
     r"--from-file": "it goes on with what the command before it printed",
 }  # fmt: skip
@@ -221,6 +222,7 @@ def test_rules_are_about_commands_that_there_are() -> None:
 SNIPPETS = {  # page -> why its Python is not run here
     "attention.md": "tests/control/test_docs.py",
     "checkpoints.md": "released weights are needed; tests/checkpoint",
+    "server.md": "a server is needed; tests/web/test_server.py has one, and that client",
     "personalise.md": "a LoRA of the small model is needed; tests/additions",
 }
 

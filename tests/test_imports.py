@@ -76,7 +76,8 @@ MAY_IMPORT = {
         "pictures",
         "world",
     },
-    "commands": {"running", "stopping", "util", "additions", "training", "workflows"},
+    "web": {"util", "shipped", "languages", "pictures", "workflows"},
+    "commands": {"running", "stopping", "util", "additions", "training", "workflows", "web"},
 }
 # pure re-exports under public names: imports and __all__, nothing else; who may import whom does not hold for them
 RE_EXPORTS = {

@@ -42,6 +42,7 @@ class Made:
     path: Path | None
     boxed: Image | None = None  # with the boxes that were asked for over it
     source: Image | None = None  # what an edit began from
+    about: Mapping[str, Any] = field(default_factory=dict)  # its parameters, as they are written into a file
 
 
 @dataclass(frozen=True)
@@ -153,4 +154,4 @@ def _finished(
     for folder, beside in (("boxes", boxed), ("source", source)):
         if beside is not None and path is not None:
             save_image(beside, writable_folder(Path(options.outdir) / folder, "--outdir") / path.name, about)
-    return Made(image, about["prompt"], about["seed"], path, boxed, source)
+    return Made(image, about["prompt"], about["seed"], path, boxed, source, about)

@@ -1,0 +1,214 @@
+"""The server as programs written for A1111's web UI use it: a client library of others, limits, strangers."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ldm.pictures.images import read_parameters
+from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+from tests.web.serving import serving, until
+
+pytest.importorskip("fastapi", reason="the server needs the extra 'web'")
+webuiapi = pytest.importorskip("webuiapi", reason="the client library of others is not installed")
+
+import requests  # noqa: E402
+
+from ldm.web.a1111.fields import Limits  # noqa: E402
+from ldm.web.a1111.routes import add_routes  # noqa: E402
+from ldm.web.jobs import Desk  # noqa: E402
+from ldm.web.rules import rules_for  # noqa: E402
+from ldm.web.server import make_app  # noqa: E402
+
+PROMPT = "a red star on a blue background"
+SMALL = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 2, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture(scope="module")
+def url(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    app = make_app(desk, rules_for("127.0.0.1", None))
+    add_routes(app, desk, tmp_path_factory.mktemp("saved"), Limits(pixels=256 * 256, pictures=4))
+    with serving(app) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Any:
+    return webuiapi.WebUIApi(baseurl=f"{url}/sdapi/v1")
+
+
+def post(url: str, path: str, payload: Any, **more: Any) -> requests.Response:
+    return requests.post(f"{url}/sdapi/v1/{path}", json=payload, timeout=60, **more)
+
+
+def test_a_client_library_makes_the_picture_that_python_makes(client: Any, desk: Desk) -> None:
+    made = client.txt2img(prompt=PROMPT, width=64, height=64, seed=7, steps=3, batch_size=2, cfg_scale=3.0)
+    options = Txt2ImgOptions(
+        prompt=PROMPT, width=64, height=64, seed=7, steps=3, n_samples=2, guidance_scale=3.0,
+        sampler="euler_ancestral", skip_save=True, skip_grid=True, progress=False,
+    )  # fmt: skip
+    ours = txt2img(options)
+    assert [one.tobytes() for one in made.images] == [one.tobytes() for one in ours]
+    assert made.info["all_seeds"] == [7, 8] and made.info["sampler_name"] == "Euler a"
+    assert made.info["infotexts"][1].splitlines() == [
+        PROMPT, "Steps: 3, Sampler: Euler a, CFG scale: 3.0, Seed: 8, Size: 64x64, Model: tiny/model.safetensors",
+    ]  # fmt: skip
+    assert client.png_info(made.images[0]).info == made.info["infotexts"][0]
+
+
+def test_a_client_finds_models_samplers_and_settings(client: Any) -> None:
+    assert client.util_get_model_names()[0] == "tiny" and client.util_get_current_model() == "tiny"
+    assert {"DDIM", "Euler a", "DPM++ 2M"} <= set(client.util_get_sampler_names())
+    client.util_set_model("tiny")
+    client.util_wait_for_ready(check_interval=0.1)
+    assert client.get_progress()["progress"] == 0
+
+
+def test_what_is_left_open_is_as_the_models_yaml_says(url: str) -> None:
+    answer = post(url, "txt2img", {"prompt": PROMPT, "steps": 1}).json()
+    info = json.loads(answer["info"])
+    assert (info["width"], info["sampler_name"], info["cfg_scale"]) == (64, "DDIM", 3.0) and info["seed"] >= 0
+
+
+def test_a_picture_is_saved_when_that_is_asked_for(url: str) -> None:
+    answer = post(url, "txt2img", {**SMALL, "save_images": True, "send_images": False}).json()
+    (path,) = json.loads(answer["info"])["paths"]
+    about = read_parameters(path)
+    assert answer["images"] == [] and isinstance(about, dict) and about["seed"] == 7
+
+
+def test_how_a_prompt_is_read_is_in_the_answer(url: str) -> None:
+    notes = post(url, "txt2img", {**SMALL, "prompt": "파란 배경 위의 빨간 별", "steps": 1}).json()["notes"]
+    assert any("is read as" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"enable_hr": True, "hr_scale": 2}, "no 'enable_hr'; leave it out"),
+        ({"restore_faces": True, "tiling": True}, "no 'restore_faces', 'tiling'; leave them out"),
+        ({"alwayson_scripts": {"ControlNet": {"args": [{"model": "x"}]}}}, "no 'alwayson_scripts: ControlNet'"),
+        ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, "no 'CLIP_stop_at_last_layers'"),
+        ({"no_such_field": 1}, "no 'no_such_field'"),
+        ({"sampler_name": "UniPC"}, "no sampler 'UniPC'"),
+        ({"sampler_name": "Euler a", "eta": 0.5}, "'eta' of the sampler 'Euler a'"),
+        ({"steps": "many"}, "'steps' must be a whole number, got 'many'"),
+        ({"cfg_scale": "inf"}, "'cfg_scale' must be a number"),
+        ({"width": 0}, "'width' must be at least 1"),
+        ({"width": 63}, "width (W) 63 is not a multiple of 8; 56 or 64 would be right"),
+        ({"width": 4096, "height": 4096}, "larger than this server makes"),
+        ({"width": 10**9, "height": None}, "larger than this server makes"),
+        ({"batch_size": 5}, "5 pictures are more than 4"),
+        ({"steps": 10**9}, "steps are more than 150"),
+        ({"seed": 2**80}, "seed"),
+        ({"override_settings": {"sd_model_checkpoint": "none"}}, "no model 'none'"),
+        ({"prompt": "a <lora:nowhere:1>"}, "nowhere"),
+    ],
+)
+def test_what_does_not_exist_or_fit_is_named_in_a_sentence(url: str, more: dict[str, Any], named: str) -> None:
+    answer = post(url, "txt2img", {**SMALL, **more})
+    assert answer.status_code == 422 and named in answer.json()["detail"]
+
+
+def test_what_clients_send_along_without_a_meaning_is_no_obstacle(url: str) -> None:
+    neutral = {
+        "enable_hr": False, "hr_scale": 2, "denoising_strength": 0.7, "styles": [], "subseed": -1,
+        "subseed_strength": 0.0, "script_name": None, "script_args": [], "scheduler": "automatic", "eta": 1.0,
+        "sampler_name": "Euler a", "alwayson_scripts": {"ADetailer": {"args": [False]}, "ControlNet": {"args": []}},
+    }  # fmt: skip
+    assert post(url, "txt2img", {**SMALL, "steps": 1, **neutral}).status_code == 200
+
+
+def test_settings_that_are_not_here_are_named(url: str) -> None:
+    answer = post(url, "options", {"sd_model_checkpoint": "tiny", "sd_vae": "other"})
+    assert answer.status_code == 422 and "no 'sd_vae'" in answer.json()["detail"]
+
+
+def test_a_request_is_interrupted_and_what_is_finished_comes_back(url: str, desk: Desk) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(post, url, "txt2img", {**SMALL, "steps": 100, "n_iter": 4})
+        until(lambda: desk.current is not None and desk.current.step > 3, "it did not begin")
+        seen = requests.get(f"{url}/sdapi/v1/progress", timeout=60).json()
+        assert 0 < seen["progress"] < 1 and seen["state"]["sampling_steps"] == 100 and seen["eta_relative"] > 0
+        post(url, "interrupt", {})
+        info = json.loads(answer.result(60).json()["info"])
+    assert len(info["all_seeds"]) < 4
+
+
+def test_a_picture_that_is_none_is_a_sentence(url: str) -> None:
+    for image, sentence in (("%%%", "no base64"), ("aGVsbG8=", "not a picture"), (7, "must be a picture in base64")):
+        answer = post(url, "png-info", {"image": image})
+        assert answer.status_code == 422 and sentence in answer.json()["detail"]
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    import base64
+
+    assert post(url, "png-info", {"image": base64.b64encode(buffer.getvalue()).decode()}).json()["info"] == ""
+
+
+def test_a_request_leaves_nothing_on_the_model_for_the_next(url: str, desk: Desk) -> None:
+    before = post(url, "txt2img", SMALL).json()["images"]
+    post(url, "txt2img", {**SMALL, "prompt": "一颗 (red:1.5) star", "negative_prompt": "blue"})
+    assert post(url, "txt2img", SMALL).json()["images"] == before
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "sentence"),
+    [
+        ({"Host": "evil.example"}, 400, "this address is '127.0.0.1', not 'evil.example'"),
+        ({"Host": "evil.example:7860"}, 400, "not 'evil.example:7860'"),
+        ({"Origin": "http://evil.example"}, 403, "a page of 'http://evil.example' may not ask here"),
+    ],
+)
+def test_strangers_are_turned_away(url: str, headers: dict[str, str], code: int, sentence: str) -> None:
+    answer = post(url, "options", {"sd_model_checkpoint": "tiny"}, headers=headers)
+    assert answer.status_code == code and sentence in answer.json()["detail"]
+
+
+def test_a_form_of_another_page_cannot_ask(url: str) -> None:
+    text = json.dumps({"sd_model_checkpoint": "tiny"})
+    answer = requests.post(f"{url}/sdapi/v1/options", data=text, headers={"Content-Type": "text/plain"}, timeout=60)
+    assert answer.status_code == 422
+
+
+def test_a_body_without_end_is_refused(url: str) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(80):
+            yield b" " * 2**20
+
+    for body in (b" " * (65 * 2**20), endless()):
+        try:
+            answer = requests.post(f"{url}/sdapi/v1/png-info", data=body, timeout=60)
+        except requests.ConnectionError:  # the server did not wait for the rest
+            continue
+        assert answer.status_code == 413 and "64 MB at most" in answer.json()["detail"]
+
+
+def test_other_machines_need_a_token() -> None:
+    desk = Desk()
+    rules = rules_for("0.0.0.0", None)
+    app = make_app(desk, rules)
+    add_routes(app, desk, Path("unused"), Limits())
+    assert rules.token and rules_for("127.0.0.1", None).token == ""
+    desk.start, desk.stop = lambda: None, lambda: None  # type: ignore[method-assign]
+    with serving(app) as url:
+        path = f"{url}/sdapi/v1/samplers"
+        assert requests.get(path, timeout=60).status_code == 401
+        assert requests.get(path, headers={"Authorization": "Bearer wrong"}, timeout=60).status_code == 401
+        assert requests.get(path, headers={"Authorization": "Basic !!"}, timeout=60).status_code == 401
+        assert requests.get(path, headers={"Authorization": f"Bearer {rules.token}"}, timeout=60).status_code == 200
+        client = webuiapi.WebUIApi(baseurl=f"{url}/sdapi/v1", username="anybody", password=rules.token)
+        assert "DDIM" in client.util_get_sampler_names()
