@@ -45,7 +45,8 @@ def parse() -> argparse.Namespace:
     add("--lora_dir", metavar="FOLDER", help="where <lora:name:0.8> looks for files (models/lora)")
     add("--lora_dora", choices=DORA_RULES, help="how other scales than 1 act with DoRA (interpolate)")
     add("--steps", "--ddim_steps", dest="steps", type=int, metavar="N", help="sampling steps (50, or as the YAML says)")
-    add("--sampler", help="ddim, plms, euler, euler_ancestral or dpm_solver (ddim, or as the YAML says)")
+    add("--sampler", help="ddim, plms, euler, euler_ancestral, heun, lms, dpm_solver or dpmpp_2s_ancestral (ddim, or "
+                          "as the YAML says)")
     add("--plms", dest="sampler", action="store_const", const="plms", help="the same as --sampler plms")
     add("--dpm_solver", dest="sampler", action="store_const", const="dpm_solver", help="as --sampler dpm_solver")
     add("--ddim_eta", dest="eta", type=float, metavar="ETA", help="fresh noise in DDIM: 0 none (default), 1 as DDPM")

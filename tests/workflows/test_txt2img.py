@@ -154,7 +154,7 @@ def refusals(ckpt: str, folder: Path) -> list[tuple[dict[str, Any], str]]:
     document.model.params.unet_config.params.dropuot = 0.1
     OmegaConf.save(document, unknown)
     return [
-        ({"sampler": "heun"}, "unknown sampler 'heun'; known: ddim"),
+        ({"sampler": "hein"}, "unknown sampler 'hein'; known: ddim"),
         ({"sampler": "plms", "eta": 0.5}, "'plms' has no eta"),
         ({"eta": 0.5, "sampler": "euler"}, "'euler' has no eta"),
         ({"height": 30}, "height (H) 30 is not a multiple of 4; 28 or 32"),
@@ -216,10 +216,11 @@ def test_command(ckpt: str, tmp_path: Path) -> None:
 
 
 def test_command_refuses_with_exit_code_2(tmp_path: Path) -> None:
-    done = command("--sampler", "heun", cwd=tmp_path)
+    done = command("--sampler", "hein", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
-        "error: unknown sampler 'heun'; known: ddim, plms, euler, euler_ancestral, dpm_solver\n"
+        "error: unknown sampler 'hein'; known: ddim, plms, euler, euler_ancestral, heun, lms, dpm_solver, "
+        "dpmpp_2s_ancestral\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -23,7 +23,10 @@ from ldm.models.diffusion.loop import (
 )
 from ldm.models.diffusion.samplers.ddim import DDIM
 from ldm.models.diffusion.samplers.dpm_solver import DPMSolver2M
+from ldm.models.diffusion.samplers.dpm_solver_2s import DPMSolver2S
 from ldm.models.diffusion.samplers.euler import Euler, EulerAncestral
+from ldm.models.diffusion.samplers.heun import Heun
+from ldm.models.diffusion.samplers.multistep import LinearMultistep
 from ldm.models.diffusion.samplers.plms import PLMS
 from ldm.util import UserError
 
@@ -32,7 +35,10 @@ SAMPLERS: dict[str, Callable[[], StepRule]] = {
     "plms": PLMS,
     "euler": Euler,
     "euler_ancestral": EulerAncestral,
+    "heun": Heun,
+    "lms": LinearMultistep,
     "dpm_solver": DPMSolver2M,
+    "dpmpp_2s_ancestral": DPMSolver2S,
 }
 
 

@@ -20,7 +20,8 @@ from ldm.util import UserError
 #   leading    DDIM's: whole strides counted from 1, the last step goes to the level of timestep 0
 #   linspace   from the last timestep to 0, then to no noise
 #   half_open  likewise, without 0
-Spacing = Literal["leading", "linspace", "half_open"]
+#   karras     sigma = noise / signal spaced as powers of 7 (Karras et al. 2022, equation 5), then no noise
+Spacing = Literal["leading", "linspace", "half_open", "karras"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,20 @@ class Level:
         signal, noise: the factors of the clean latent and of its noise.
         index: the place in the whole walk, 0 the noisiest. Walking up, or along a part, keeps it; so it says which
             level is meant where two tell the network the same. A level outside of a walk has its timestep here.
+        via: another level at which a step from here asks, where its rule wants one: between this and the next, or a
+            noisier one.
     """
 
     told: float
     signal: float
     noise: float
     index: int = 0
+    via: Level | None = None
+
+    @property
+    def sigma(self) -> float:
+        """noise / signal."""
+        return self.noise / self.signal
 
     def noised(self, x0: Tensor, noise: Tensor) -> Tensor:
         """A clean latent [B, C, h, w] with noise of the same shape, at this level."""
@@ -70,6 +79,9 @@ class Schedule(Protocol):
         Raises:
             UserError: there is no such walk.
         """
+
+    def at(self, sigma: float) -> Level:
+        """The level of noise / signal = ``sigma``, outside of any walk."""
 
     def enter(self, x: Tensor, level: Level) -> Tensor:
         """A latent [B, C, h, w] at a level as the network takes it, for example scaled to unit variance."""

@@ -23,9 +23,21 @@ log = logging.getLogger(__name__)
 
 PARAMETERIZATIONS = ("eps", "v", "x0")
 LARGEST_BETA = 0.999
+WHOLE = 1e-6  # timesteps: what is nearer to a whole one is that
 LONGEST = 100_000  # timesteps: a hundred times what any model was trained with
 
 Table = TypeVar("Table", float, np.ndarray)
+
+
+def spaced_as_powers(largest: float, least: float, n: int, rho: float = 7.0) -> np.ndarray:
+    """``n`` numbers from ``largest`` to ``least`` whose rho-th roots are evenly spaced (Karras et al. 2022, eq. 5).
+
+    Raises:
+        UserError: fewer than 1 number.
+    """
+    if n < 1:
+        raise UserError(f"the number of sampling steps must be at least 1, got {n}")
+    return np.linspace(largest ** (1 / rho), least ** (1 / rho), n, dtype=np.float64) ** rho
 
 
 def make_beta_schedule(
@@ -196,6 +208,9 @@ class BetaSchedule:
         if spacing == "leading":
             timesteps = [*reversed(make_ddim_timesteps("uniform", steps, len(self))), 0]
             return numbered([self.level(t) for t in timesteps])
+        if spacing == "karras":
+            ends = (self.level(len(self) - 1).sigma, self.level(0).sigma)
+            return numbered([*map(self.at, spaced_as_powers(*ends, steps)), CLEAN])
         points = steps if spacing == "linspace" else steps + 1
         return numbered([*map(self.level, evenly_spaced(len(self), steps, points)), CLEAN])
 
@@ -208,6 +223,14 @@ class BetaSchedule:
         asked = self.levels(steps)[:-1]
         end = self.level(min(int(asked[0].told) + len(self) // steps, len(self) - 1))
         return [*reversed(asked), replace(end, index=-1)]
+
+    def at(self, sigma: float) -> Level:
+        """The level of noise / signal = ``sigma``; its timestep lies between two of the table, by ln(sigma)."""
+        acp = self.alphas_cumprod
+        told = float(np.interp(math.log(sigma), (((1 - acp) / acp).log() / 2).numpy(), np.arange(len(self))))
+        whole = round(told)
+        told = float(whole) if abs(told - whole) < WHOLE else told
+        return Level(told, 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma))
 
     def enter(self, x: Tensor, level: Level) -> Tensor:
         """``x`` itself: the network takes latents as they are."""

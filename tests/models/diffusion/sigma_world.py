@@ -30,6 +30,9 @@ class SigmaSchedule:
     def upwards(self, steps: int) -> list[Level]:
         return self.levels(steps)[-2::-1]
 
+    def at(self, sigma: float) -> Level:
+        return Level(math.log(sigma) / 4, 1.0, sigma)
+
     def enter(self, x: Tensor, level: Level) -> Tensor:
         return x / math.hypot(level.noise, DATA)
 

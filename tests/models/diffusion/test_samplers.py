@@ -159,8 +159,8 @@ def test_steps_that_do_not_divide_the_schedule_give_more() -> None:
 
 def test_what_does_not_fit_is_one_sentence() -> None:
     world = GaussianDenoiser()
-    with pytest.raises(UserError, match=r"unknown sampler 'heun'; known: ddim, plms, euler"):
-        sample(world, start(), None, steps=10, sampler="heun")
+    with pytest.raises(UserError, match=r"unknown sampler 'hein'; known: ddim, plms, euler"):
+        sample(world, start(), None, steps=10, sampler="hein")
     with pytest.raises(UserError, match="divides 1000, such as 2"):
         sample(world, start(), None, steps=3)
     for sampler in SAMPLERS:
