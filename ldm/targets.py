@@ -22,6 +22,15 @@ MOVED = {
     "main.ImageLogger": "ldm.training.image_logger.ImageLogger",
     "main.SetupCallback": "ldm.training.callbacks.SetupCallback",
     "lightning.pytorch": "pytorch_lightning",
+    # the code that was released with Stable Diffusion XL and Stable Video Diffusion
+    "sgm.models.autoencoder": "ldm.models.autoencoder",
+    "sgm.models.diffusion.DiffusionEngine": "ldm.models.diffusion.ddpm.DiffusionEngine",
+    "sgm.modules.GeneralConditioner": "ldm.modules.encoders.modules.GeneralConditioner",
+    "sgm.modules.encoders.modules": "ldm.modules.encoders.modules",
+    "sgm.modules.diffusionmodules": "ldm.modules.diffusionmodules",
+    "sgm.modules.diffusionmodules.denoiser_weighting": "ldm.modules.diffusionmodules.loss_weighting",
+    "sgm.modules.diffusionmodules.sampling": "ldm.models.diffusion.samplers.edm",
+    "sgm.lr_scheduler": "ldm.lr_scheduler",
     "pytorch_lightning.callbacks.GPUStatsMonitor": "pytorch_lightning.callbacks.DeviceStatsMonitor",
 }
 

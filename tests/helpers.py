@@ -52,11 +52,11 @@ def golden_case(name: str) -> GoldenCase:
     """Read the golden case ``name`` from tests/golden; inputs are clones, free to be changed."""
     about = json.loads((GOLDEN / f"{name}.json").read_text())
     tensors = load_file(GOLDEN / about["io"])
-    config = OmegaConf.load(GOLDEN / about["config"]) if "config" in about else OmegaConf.create({})
+    config = OmegaConf.load(GOLDEN / about["config"]) if about.get("config") else OmegaConf.create({})
     assert isinstance(config, DictConfig)
     return GoldenCase(
         config=config,
-        weights=load_file(GOLDEN / about["weights"]) if "weights" in about else {},
+        weights=load_file(GOLDEN / about["weights"]) if about.get("weights") else {},
         inputs={k[3:]: v for k, v in tensors.items() if k.startswith("in.")},
         expected={k[4:]: v for k, v in tensors.items() if k.startswith("out.")},
         args=about["args"],

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "pictures": {"util", "draws", "arrays"},
     "world": {"util", "draws", "languages", "pictures", "texts"},
     "data": {"util", "draws", "languages", "pictures", "texts"},
-    "models": {"util", "flat_options", "checkpoint", "modules", "additions", "control"},
+    "models": {"util", "targets", "flat_options", "checkpoint", "modules", "additions", "control"},
     "metrics": {"util", "shipped", "released", "checkpoint", "modules", "models", "pictures", "world"},
     "training": {
         "util",

@@ -18,7 +18,7 @@ OPTIONAL = re.compile(
 )
 _SCHEDULE = re.compile(
     r"^(betas|(sqrt_|log_)?(one_minus_)?alphas_cumprod(_prev)?|sqrt_recip(m1)?_alphas_cumprod|"
-    r"posterior_(variance|log_variance_clipped|mean_coef[12])|lvlb_weights)$"
+    r"posterior_(variance|log_variance_clipped|mean_coef[12])|lvlb_weights|denoiser\.sigmas)$"
 )
 
 

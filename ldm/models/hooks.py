@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ldm.targets import current_name
+
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule as Hooked
 else:
@@ -33,6 +35,7 @@ PLAIN = {
     f"{_DIFFUSION}.ddpm.LatentDepth2ImageDiffusion": f"{_DIFFUSION}.variants.DepthModel",
     f"{_DIFFUSION}.ddpm.LatentUpscaleFinetuneDiffusion": f"{_DIFFUSION}.noised_variants.UpscaleFinetuneModel",
     f"{_DIFFUSION}.ddpm.LatentUpscaleDiffusion": f"{_DIFFUSION}.noised_variants.UpscaleModel",
+    f"{_DIFFUSION}.ddpm.DiffusionEngine": f"{_DIFFUSION}.engine.EngineModel",
     f"{_DIFFUSION}.ddpm.ImageEmbeddingConditionedLatentDiffusion": f"{_DIFFUSION}.noised_variants.ImageEmbeddingModel",
 }
 
@@ -41,7 +44,8 @@ def without_lightning(node: Any) -> Any:
     """A configuration (nested mappings and lists) with every target that has a plain class replaced by that."""
     if isinstance(node, Mapping):
         changed = {key: without_lightning(value) for key, value in node.items()}
-        if isinstance(changed.get("target"), str) and changed["target"] in PLAIN:
-            changed["target"] = PLAIN[changed["target"]]
+        target = changed.get("target")
+        if isinstance(target, str) and current_name(target) in PLAIN:
+            changed["target"] = PLAIN[current_name(target)]
         return changed
     return [without_lightning(value) for value in node] if isinstance(node, list) else node

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 
-from ldm.models.diffusion import noised_variants, variants
+from ldm.models.diffusion import engine, noised_variants, variants
 from ldm.models.diffusion.lightning import DiffusionHooks, LatentHooks
 from ldm.models.diffusion.network import DiffusionWrapper
 
 __all__ = [
     "DDPM",
+    "DiffusionEngine",
     "DiffusionWrapper",
     "ImageEmbeddingConditionedLatentDiffusion",
     "LatentDepth2ImageDiffusion",
@@ -55,3 +56,7 @@ class LatentUpscaleDiffusion(noised_variants.UpscaleModel, LatentDiffusion):
 
 class ImageEmbeddingConditionedLatentDiffusion(noised_variants.ImageEmbeddingModel, LatentDiffusion):
     """Variations of a picture."""
+
+
+class DiffusionEngine(engine.EngineModel, LatentDiffusion):
+    """Levels of sigma and a condition of several encoders: Stable Diffusion XL and its relatives."""

@@ -31,6 +31,7 @@ class LatentModel(ConditionedModel):
     ``ldm.models.diffusion.ddpm.LatentDiffusion`` is this as a Lightning module.
     """
 
+    cond_stage_name = "cond_stage_model"  # of the encoder in checkpoints
     origin = Origin()  # where it was opened, and how it is usually asked; set by ``ldm.checkpoint.load_model``
 
     @flat(start=Start)
@@ -77,7 +78,7 @@ class LatentModel(ConditionedModel):
             self.register_buffer("scale_factor", torch.tensor(float(scale_factor), device="cpu"))
 
         self.first_stage_model: Any = instantiate_from_config(first_stage_config).requires_grad_(False)
-        self.cond_stage_model = self._build_cond_stage(cond_stage_config)
+        setattr(self, self.cond_stage_name, self._build_cond_stage(cond_stage_config))
         self.inversion_weight, self.inversion_stride = inversion_weight, inversion_stride
         self.embedding_reg_weight = embedding_reg_weight
         self.embedding_manager: Any = None
@@ -208,7 +209,7 @@ class LatentModel(ConditionedModel):
     def trained_parameters(self) -> list[Any]:
         parameters: list[Any] = super().trained_parameters()
         if self.cond_stage_trainable and self.cond_stage_model is not None:
-            parameters += self.cond_stage_model.parameters()
+            parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
         return self.learning.groups(self.learning_rate, parameters)
 
 

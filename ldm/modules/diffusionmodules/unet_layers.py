@@ -21,7 +21,7 @@ class AttentionOptions:
     num_head_channels: int = -1  # fixed width of a head instead of a fixed number
     num_heads_upsample: int = -1  # heads in the decoder; -1: as num_heads
     use_new_attention_order: bool = False
-    use_spatial_transformer: bool = False
+    use_spatial_transformer: bool | None = None  # None: where there is a context
     transformer_depth: int | Sequence[int] = 1  # a list: one per level
     transformer_depth_middle: int | None = None  # None: that of the last level
     context_dim: int | Sequence[int] | None = None
@@ -29,20 +29,26 @@ class AttentionOptions:
     disable_self_attentions: Sequence[bool] | None = None  # one per level
     num_attention_blocks: Sequence[int] | None = None  # one per level: only its first blocks get attention
     disable_middle_self_attn: bool = False
+    disable_middle_transformer: bool = False  # no attention in the middle
     use_linear_in_transformer: bool = False
     spatial_transformer_attn_type: str = "softmax"  # accepted for SDXL's YAML: attention is always fused softmax
 
     def __post_init__(self) -> None:
         """Raises ConfigError for options that do not fit together."""
-        if self.use_spatial_transformer != (self.context_dim is not None):
+        if self.use_spatial_transformer not in (None, self.context_dim is not None):
             raise ConfigError("UNetModel needs 'use_spatial_transformer' and 'context_dim' together, or neither")
         if self.num_heads == -1 and self.num_head_channels == -1:
             raise ConfigError("UNetModel needs 'num_heads' or 'num_head_channels'")
 
     @property
+    def has_transformers(self) -> bool:
+        """Whether attention is in transformers, with a context."""
+        return self.context_dim is not None
+
+    @property
     def decoder_heads(self) -> int:
         """The number of heads in the decoder; transformers have the encoder's there too."""
-        same = self.num_heads_upsample == -1 or self.use_spatial_transformer
+        same = self.num_heads_upsample == -1 or self.has_transformers
         return self.num_heads if same else self.num_heads_upsample
 
 
@@ -93,12 +99,12 @@ class LayerFactory:
         """
         options = self.options
         heads, width = attention_heads(channels, heads, options.num_head_channels)
-        if not options.use_spatial_transformer:
+        if not options.has_transformers:
             return AttentionBlock(channels, heads, self.use_checkpoint, options.use_new_attention_order)
         context_dim = options.context_dim
         return SpatialTransformer(
             channels, heads, width, depth, self.dropout,
-            list(context_dim) if isinstance(context_dim, Sequence) else context_dim,
+            context_dims(context_dim, depth) if isinstance(context_dim, Sequence) else context_dim,
             disable_self_attn, options.use_linear_in_transformer, self.use_checkpoint,
         )  # fmt: skip
 
@@ -114,8 +120,11 @@ class LayerFactory:
         """A ResBlock, attention, a ResBlock."""
         depth = self.options.transformer_depth_middle
         depth = self._depth(self.levels - 1) if depth is None else depth
-        attention = (channels, self.options.num_heads, depth, self.options.disable_middle_self_attn)
-        return [self.resblock(channels, channels), self.attention(*attention), self.resblock(channels, channels)]
+        attention: nn.Module = nn.Identity()
+        if not self.options.disable_middle_transformer:
+            heads, off = self.options.num_heads, self.options.disable_middle_self_attn
+            attention = self.attention(channels, heads, depth, off)
+        return [self.resblock(channels, channels), attention, self.resblock(channels, channels)]
 
     def down(self, channels: int) -> nn.Module:
         """[B, channels, H, W] -> [B, channels, H / 2, W / 2]."""
@@ -128,6 +137,19 @@ class LayerFactory:
         if self.resblock_updown:
             return self.resblock(channels, channels, up=True)
         return Upsample(channels, self.conv_resample)
+
+
+def context_dims(given: Sequence[int], depth: int) -> list[int]:
+    """The width of the context of each of a transformer's blocks.
+
+    Raises:
+        ConfigError: there are not so many as blocks, and they are not all the same.
+    """
+    if len(given) == depth:
+        return list(given)
+    if len(set(given)) != 1:
+        raise ConfigError(f"UNetModel parameter 'context_dim' needs one width, or one a block ({depth}), got {given}")
+    return [given[0]] * depth
 
 
 T = TypeVar("T", int, bool)

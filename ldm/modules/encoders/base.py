@@ -122,6 +122,7 @@ class TextEncoder(AbstractEncoder):
     tokenizer: TextTokenizer | None
     frozen = False
     in_chunks = False  # whether longer prompts are encoded in chunks, see ``whole_prompts``
+    returns_pooled = False  # whether ``outputs`` has a vector of the whole text, too
 
     @property
     @abstractmethod
@@ -169,6 +170,32 @@ class TextEncoder(AbstractEncoder):
 
     def encode(self, text: str | Sequence[str] | Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
         return self(text, embedding_manager=embedding_manager)
+
+    def outputs(
+        self, text: str | Sequence[str] | Tensor, embedding_manager: EmbeddingChange | None = None
+    ) -> tuple[Tensor, ...]:
+        """The context [B, N, D] of texts or token ids and, where ``returns_pooled``, a vector [B, D'] of each text.
+
+        Of a prompt in chunks the vector is that of the first.
+        """
+        if not self.returns_pooled:
+            return (self(text, embedding_manager),)
+        ids = text if isinstance(text, Tensor) else self.tokenize(text, placeholders_of(embedding_manager))
+        context, pooled = self.encode_both(ids.to(self.device, copy=True), embedding_manager)
+        if self.in_chunks and not isinstance(text, Tensor):
+            context = self(text, embedding_manager)
+        return context, pooled
+
+    def encode_both(
+        self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Token ids [B, N] on the module's device -> context [B, N, D] and a vector of the whole text [B, D']."""
+        raise UserError(f"{type(self).__name__} has no vector of a whole text")
+
+    @property
+    def pooled_width(self) -> int:
+        """D', the length of the vector of a whole text."""
+        raise UserError(f"{type(self).__name__} has no vector of a whole text")
 
     def tokenize(self, text: str | Sequence[str], placeholders: Sequence[str] = ()) -> Tensor:
         """Texts -> token ids [B, N] on the CPU; learned words are found wherever they stand, whatever is beside them.

@@ -60,6 +60,7 @@ class FrozenCLIPEmbedder(TextEncoder):
         layer_idx: for "hidden": which of the states, 0 being the embeddings; without the final norm.
         tokenizer: where the byte-pair vocabulary is, see ``load_bpe``; ``version`` by default.
         config: sizes as transformers' CLIPTextConfig takes them; ``version`` is then a mere name.
+        always_return_pooled: give the end marker's state [B, D], after the final norm, beside the context.
 
     Raises:
         ConfigError: an unknown ``layer``, a ``layer_idx`` that does not go with it, or a wrong ``max_length``.
@@ -78,6 +79,7 @@ class FrozenCLIPEmbedder(TextEncoder):
         layer_idx: int | None = None,
         tokenizer: str | None = None,
         config: Mapping[str, Any] | None = None,
+        always_return_pooled: bool = False,
     ) -> None:
         super().__init__()
         self.version = version
@@ -86,6 +88,7 @@ class FrozenCLIPEmbedder(TextEncoder):
         _check_layer(layer, layer_idx, sizes.num_hidden_layers)
         check_length(max_length, sizes.max_position_embeddings)
         self.layer, self.layer_idx = layer, layer_idx
+        self.returns_pooled = always_return_pooled
         self.tokenizer = SubwordTokenizer(
             tokenizer or version, load_bpe, CLIP_MARKERS, max_length=max_length, vocab_size=sizes.vocab_size
         )
@@ -101,18 +104,33 @@ class FrozenCLIPEmbedder(TextEncoder):
         return self.layer != "pooled"
 
     def unread_parameters(self) -> Iterable[nn.Parameter]:
-        if self.layer != "hidden":
+        if self.layer != "hidden" or self.returns_pooled:
             return []
         tower, depth = self.transformer.text_model, self.transformer.text_model.config.num_hidden_layers
         used = self.layer_idx if self.layer_idx is not None and self.layer_idx >= 0 else depth + 1 + self.layer_idx
         return [*tower.encoder.layers[used:].parameters(), *tower.final_layer_norm.parameters()]
 
     def encode_tokens(self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
+        return self._context(self._states(tokens, embedding_manager))
+
+    def encode_both(
+        self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None
+    ) -> tuple[Tensor, Tensor]:
+        states = self._states(tokens, embedding_manager)
+        return self._context(states), states.pooler_output
+
+    def _states(self, tokens: Tensor, embedding_manager: EmbeddingChange | None) -> Any:
         with _output_changed(self.token_embedding, embedding_manager):
-            states = self.transformer(input_ids=tokens, output_hidden_states=self.layer == "hidden")
+            return self.transformer(input_ids=tokens, output_hidden_states=self.layer == "hidden")
+
+    def _context(self, states: Any) -> Tensor:
         if self.layer == "pooled":
             return states.pooler_output[:, None]
         return states.last_hidden_state if self.layer == "last" else states.hidden_states[self.layer_idx]
+
+    @property
+    def pooled_width(self) -> int:
+        return self.transformer.text_model.config.hidden_size
 
     def initial_vector(self, token: int) -> Tensor:
         """The token's vector plus position 0's, as textual inversion on CLIP has always begun."""

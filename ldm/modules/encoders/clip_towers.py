@@ -175,11 +175,18 @@ class TextTower(nn.Module):
             skip_last: how many of the last blocks are left out.
             change: may replace token vectors before positions are added.
         """
+        return self.ln_final(self.transformer(self._entered(tokens, change), skip_last))
+
+    def last_states(self, tokens: Tensor, change: EmbeddingChange | None = None) -> tuple[Tensor, Tensor]:
+        """Token ids [B, N] -> states [B, N, width] before and after the last block, both without the final norm."""
+        before = self.transformer(self._entered(tokens, change), skip_last=1)
+        return before, self.transformer.resblocks[-1](before)
+
+    def _entered(self, tokens: Tensor, change: EmbeddingChange | None) -> Tensor:
         embedded = self.token_embedding(tokens.clamp(min=0))  # learned words may have negative ids
         if change is not None:
             embedded = change(tokens, embedded)
-        x = embedded + self.positional_embedding[: tokens.shape[1]]
-        return self.ln_final(self.transformer(x, skip_last))
+        return embedded + self.positional_embedding[: tokens.shape[1]]
 
     def project(self, states: Tensor, tokens: Tensor) -> Tensor:
         """States [B, N, width] -> the text's place in the shared space, [B, embed_dim], read at the end marker."""

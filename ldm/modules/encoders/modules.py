@@ -4,9 +4,10 @@ from ldm.modules.encoders.base import AbstractEncoder, IdentityEncoder
 from ldm.modules.encoders.bert import BERTEmbedder, BERTTokenizer, TransformerEmbedder
 from ldm.modules.encoders.clip import FrozenCLIPEmbedder
 from ldm.modules.encoders.clip_image import ClipImageEmbedder, FrozenClipImageEmbedder, FrozenOpenCLIPImageEmbedder
+from ldm.modules.encoders.conditioner import ConcatTimestepEmbedderND, GeneralConditioner
 from ldm.modules.encoders.conditions import ClassEmbedder, SpatialRescaler
 from ldm.modules.encoders.noised import CLIPEmbeddingNoiseAugmentation, LowScaleEncoder
-from ldm.modules.encoders.open_clip import FrozenCLIPTextEmbedder, FrozenOpenCLIPEmbedder
+from ldm.modules.encoders.open_clip import FrozenCLIPTextEmbedder, FrozenOpenCLIPEmbedder, FrozenOpenCLIPEmbedder2
 
 __all__ = [
     "AbstractEncoder",
@@ -15,11 +16,14 @@ __all__ = [
     "CLIPEmbeddingNoiseAugmentation",
     "ClassEmbedder",
     "ClipImageEmbedder",
+    "ConcatTimestepEmbedderND",
     "FrozenCLIPEmbedder",
     "FrozenCLIPTextEmbedder",
     "FrozenClipImageEmbedder",
     "FrozenOpenCLIPEmbedder",
+    "FrozenOpenCLIPEmbedder2",
     "FrozenOpenCLIPImageEmbedder",
+    "GeneralConditioner",
     "IdentityEncoder",
     "LowScaleEncoder",
     "SpatialRescaler",

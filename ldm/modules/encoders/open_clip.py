@@ -86,6 +86,63 @@ class FrozenOpenCLIPEmbedder(TextEncoder):
         return self.encode_tokens(tokens)
 
 
+class FrozenOpenCLIPEmbedder2(FrozenOpenCLIPEmbedder):
+    """Stable Diffusion XL's second text encoder: a layer's states as they are, and a vector of the whole text.
+
+    Args:
+        always_return_pooled: give that vector [B, embed_dim] beside the context: the last block's state at the end
+            marker, after the final norm, in the space shared with pictures.
+        legacy: apply the final norm to the context, too; not together with the vector.
+
+    Raises:
+        ConfigError: as ``FrozenOpenCLIPEmbedder``, or both of these.
+    """
+
+    legacy = True
+
+    def __init__(
+        self,
+        arch: str = "ViT-H-14",
+        version: str = "laion2b_s32b_b79k",
+        device: str = "cuda",
+        max_length: int = 77,
+        freeze: bool = True,
+        layer: str = "last",
+        always_return_pooled: bool = False,
+        legacy: bool = True,
+        tokenizer: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if always_return_pooled and legacy:
+            raise ConfigError("FrozenOpenCLIPEmbedder2 with always_return_pooled needs legacy: false")
+        super().__init__(arch, version, device, max_length, freeze, layer, tokenizer, config)
+        self.returns_pooled = always_return_pooled
+        self.legacy = legacy
+
+    @property
+    def pooled_width(self) -> int:
+        return self.model.text_projection.shape[1]
+
+    def unread_parameters(self) -> Iterable[nn.Parameter]:
+        if self.returns_pooled:
+            return [self.model.logit_scale]
+        norm = [] if self.legacy else [*self.model.ln_final.parameters()]
+        return [*super().unread_parameters(), *norm]
+
+    def encode_tokens(self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None) -> Tensor:
+        return self._context(self.model.last_states(tokens, embedding_manager))
+
+    def encode_both(
+        self, tokens: Tensor, embedding_manager: EmbeddingChange | None = None
+    ) -> tuple[Tensor, Tensor]:
+        states = self.model.last_states(tokens, embedding_manager)
+        return self._context(states), self.model.project(self.model.ln_final(states[1]), tokens)
+
+    def _context(self, states: tuple[Tensor, Tensor]) -> Tensor:
+        state = states[0] if self.layer == "penultimate" else states[1]
+        return self.model.ln_final(state) if self.legacy else state
+
+
 def _sizes_in(folder: Path, unused_layers: int) -> dict[str, int]:
     """The sizes that a text model for transformers has; such a folder leaves out the blocks that are not run."""
     config = read_text_config(folder)

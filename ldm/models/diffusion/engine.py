@@ -1,0 +1,324 @@
+"""Latent diffusion in levels of sigma, with a condition of several encoders: Stable Diffusion XL and its relatives.
+
+It is the latent diffusion model of this house with another noise process, another conditioner and another loss; its
+configuration is that of the code which was released with Stable Diffusion XL (``sgm``). Sources: Podell et al. 2023
+(SDXL), Karras et al. 2022 (levels and preconditioning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.flat_options import flat
+from ldm.models.diffusion.condition import Condition, Parts, as_parts
+from ldm.models.diffusion.gaussian import ScheduleOptions
+from ldm.models.diffusion.guidance import expand_condition, repeat_condition, rows_of
+from ldm.models.diffusion.latent import LatentModel
+from ldm.models.diffusion.network import Start
+from ldm.modules.diffusionmodules.denoiser import Denoiser, DiscreteDenoiser
+from ldm.modules.diffusionmodules.discretizer import Discretization, EDMDiscretization
+from ldm.modules.diffusionmodules.sigma_schedule import SigmaSchedule
+from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
+from ldm.modules.encoders.conditioner import TEXT, GeneralConditioner
+from ldm.modules.encoders.needs import Need, Needs
+from ldm.util import ConfigError, UserError, instantiate_from_config
+
+# the part of a condition, as the network is fed it -> as the conditioner calls it
+PARTS = {"c_crossattn": "crossattn", "c_adm": "vector", "c_concat": "concat"}
+# keyword of ``condition`` -> what the conditioner calls it
+KEYS = {
+    "original_size": "original_size_as_tuple",
+    "crop": "crop_coords_top_left",
+    "target_size": "target_size_as_tuple",
+    "aesthetic_score": "aesthetic_score",
+}
+NEEDS = {
+    "original_size": Need("original_size", "(height, width) of the picture before it was scaled, in pixels"),
+    "crop": Need("crop", "(top, left) of the crop, in pixels"),
+    "target_size": Need("target_size", "(height, width) that is made, in pixels"),
+    "aesthetic_score": Need("aesthetic_score", "how beautiful it is to be, 0 to 10"),
+}
+AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5  # what the public programs give
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the released configurations say of a model besides its parts."""
+
+    loss_fn_config: dict[str, Any] | None = None  # for training
+    sampler_config: dict[str, Any] | None = None  # what sampling begins with: levels, steps, guidance
+    input_key: str = "jpg"  # the batch's key of the picture
+    ema_decay_rate: float = 0.9999
+    disable_first_stage_autocast: bool = False  # keep the autoencoder in float32, where half precision overflows
+    en_and_decode_n_samples_a_time: int | None = None  # pictures that the autoencoder gets at once; None: all
+    network_wrapper: str | None = None  # accepted for old YAMLs: there is one
+    log_keys: Sequence[str] | str | None = None  # accepted for old YAMLs
+    no_cond_log: bool = False  # accepted for old YAMLs
+    compile_model: bool = False  # accepted for old YAMLs
+    sampling_size: int | None = None  # of the latents, where nothing else is asked for
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How it is trained: parameters of ``LatentModel`` that mean the same here."""
+
+    scale_factor: float = 1.0
+    optimizer_config: dict[str, Any] | None = None
+    scheduler_config: dict[str, Any] | None = None
+    monitor: str | None = None
+    draws: int = 1
+    personalization_config: dict[str, Any] | None = None
+    lora_config: dict[str, Any] | None = None
+    embedding_reg_weight: float = 0.0
+    unfreeze_model: bool = False
+    model_lr: float = 0.0
+    reg_weight: float | None = None
+    ucg_training: dict[str, Any] | None = None
+
+
+class EngineModel(LatentModel):
+    """A latent diffusion model whose levels are sigmas and whose condition comes from a ``GeneralConditioner``.
+
+    ``ldm.models.diffusion.ddpm.DiffusionEngine`` is this as a Lightning module.
+
+    Attributes:
+        denoiser: the preconditioning of the network.
+        conditioner: the encoders; ``cond_stage_model`` is another name of it.
+    """
+
+    cond_stage_name = "conditioner"
+    conditioner: GeneralConditioner
+    schedule: SigmaSchedule  # type: ignore[assignment]
+
+    @flat(engine=EngineOptions, training=TrainingOptions, start=Start)
+    def __init__(
+        self,
+        network_config: dict[str, Any],
+        denoiser_config: dict[str, Any],
+        first_stage_config: dict[str, Any],
+        conditioner_config: dict[str, Any],
+        use_ema: bool = False,
+        *,
+        engine: EngineOptions,
+        training: TrainingOptions,
+        start: Start,
+    ) -> None:
+        """Raises ConfigError: values that are not known, or parts that are none."""
+        network = network_parameters(network_config)
+        channels = int(network["params"].get("out_channels", 4))
+        super().__init__(
+            unet_config=network,
+            first_stage_config=first_stage_config,
+            cond_stage_config=conditioner_config,
+            conditioning_key=conditioning_of(network["params"], channels),
+            cond_stage_key=TEXT,
+            cond_stage_trainable=any(node.get("is_trainable") for node in conditioner_config["params"]["emb_models"]),
+            first_stage_key=engine.input_key,
+            image_size=engine.sampling_size or 64,
+            channels=channels,
+            use_ema=use_ema,
+            ema_decay=engine.ema_decay_rate,
+            **vars(training),
+        )
+        self.engine = engine
+        self.denoiser: Denoiser = instantiate_from_config(denoiser_config)
+        if not isinstance(self.denoiser, Denoiser):
+            raise ConfigError(f"denoiser_config: '{denoiser_config.get('target')}' is no denoiser")
+        self.parameterization = self.denoiser.scaling.predicts
+        self.loss_fn = None if engine.loss_fn_config is None else instantiate_from_config(engine.loss_fn_config)
+        self.schedule = SigmaSchedule(self.denoiser, self._discretization())
+        self.begin(start)
+
+    @property
+    def cond_stage_model(self) -> GeneralConditioner:
+        return self.conditioner
+
+    def register_schedule(self, options: ScheduleOptions) -> None:
+        """The levels are the denoiser's; of a table of betas there is only how long it would be."""
+        self.num_timesteps = options.timesteps
+
+    def _discretization(self) -> Discretization:
+        """The sigmas of a walk: the sampler's, or those of the denoiser's table, or EDM's own."""
+        params = (self.engine.sampler_config or {}).get("params") or {}
+        if "discretization_config" in params:
+            return instantiate_from_config(params["discretization_config"])
+        return self.denoiser.discretization if isinstance(self.denoiser, DiscreteDenoiser) else EDMDiscretization()
+
+    def _build_cond_stage(self, config: dict[str, Any] | str) -> Any:
+        conditioner = instantiate_from_config(config) if isinstance(config, dict) else None
+        if not isinstance(conditioner, GeneralConditioner):
+            raise ConfigError("conditioner_config must be a GeneralConditioner with its encoders ('emb_models')")
+        return conditioner
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    # ---- the condition --------------------------------------------------------------------------------------------
+
+    @property
+    def needs(self) -> Needs:
+        keys = self.conditioner.input_keys
+        optional = tuple(need for name, need in NEEDS.items() if KEYS[name] in keys)
+        known = {TEXT, *KEYS.values()}
+        required = tuple(Need(key, f"the entry '{key}' of the conditioner") for key in keys if key not in known)
+        return Needs(required, optional, reads_prompts=TEXT in keys)
+
+    def _parts(self, prompts: Sequence[str] | Tensor, size: tuple[int, int] | None, given: Mapping[str, Any]) -> Parts:
+        """The parts of a condition; sizes that are not given are those of the picture that is made, uncropped."""
+        alike = not self.training and not isinstance(prompts, Tensor) and len(set(prompts)) == 1
+        batch = {TEXT: prompts[:1] if alike else prompts, **self._numbers(size, given)}
+        return as_fed(self.conditioner(batch, drop=self.training))
+
+    def _numbers(self, size: tuple[int, int] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the conditioner gets besides texts: the numbers as tensors [1 or B, n], the rest as it is."""
+        keys = self.conditioner.input_keys
+        picture = None if size is None else tuple(int(side) * self.first_stage_model.factor for side in size)
+        usual = {"original_size": picture, "crop": (0, 0), "target_size": picture, "aesthetic_score": AESTHETIC_SCORE}
+        found: dict[str, Any] = {name: value for name, value in given.items() if name not in KEYS}
+        for name in (name for name, key in KEYS.items() if key in keys):
+            value = given.get(name, usual[name])
+            if value is None:
+                raise UserError(f"the condition needs 'size', of the latents, or '{name}', {NEEDS[name].what}")
+            found[KEYS[name]] = as_numbers(name, value).to(self.device)
+        return found
+
+    def unconditional(self, condition: Condition, negative_prompt: str = "", **given: Any) -> Parts | None:
+        """What guidance leads away from: another text under the same sizes.
+
+        Without a negative prompt all that comes of the text is 0 for a model that was trained so (``zeroes_text``), as
+        the public programs have it; with one, that is encoded.
+
+        Args:
+            given: ``aesthetic_score``, in place of 2.5, and sizes in place of the condition's.
+        """
+        parts = as_parts(condition, self.model.conditioning_key)
+        if not parts or TEXT not in self.conditioner.input_keys:
+            return None
+        batch: dict[str, Any] = {TEXT: [negative_prompt]}
+        if KEYS["aesthetic_score"] in self.conditioner.input_keys:
+            given = {"aesthetic_score": NEGATIVE_AESTHETIC_SCORE, **given}
+        batch |= {KEYS[name]: as_numbers(name, value).to(self.device) for name, value in given.items()}
+        zero = (TEXT,) if self.zeroes_text and not negative_prompt else ()
+        changed = self.conditioner.changed(as_made(parts), batch, zero)
+        return expand_condition(as_fed(changed), rows_of(parts))
+
+    @property
+    def zeroes_text(self) -> bool:
+        """Whether the text of nothing is 0: for SDXL itself, not for its refiner, nor for a model of one context."""
+        pooled = any(encoder.returns_pooled for encoder in self.conditioner.text_encoders)
+        return pooled and KEYS["aesthetic_score"] not in self.conditioner.input_keys
+
+    def get_learned_conditioning(self, c: Any) -> Any:
+        """The parts of prompts, or of a batch of the conditioner's entries; for old scripts."""
+        return as_fed(self.conditioner(c)) if isinstance(c, Mapping) else self.condition(c, size=(128, 128))
+
+    def given_by(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        known = {key: name for name, key in KEYS.items()}
+        keys = [key for key in self.conditioner.input_keys if key != TEXT and key in batch]
+        given = {known.get(key, key): batch[key] for key in keys}
+        if TEXT not in self.conditioner.input_keys:
+            return [""] * len(batch[self.first_stage_key]), given
+        return self.get_raw_condition(batch), given
+
+    # ---- latents and loss -----------------------------------------------------------------------------------------
+
+    def encode_first_stage(self, x: Tensor) -> Any:
+        """As in the base, a few pictures at once and without autocast where the configuration says so."""
+        with self._first_stage_precision():
+            return in_portions(super().encode_first_stage, x, self.engine.en_and_decode_n_samples_a_time)
+
+    def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
+        with self._first_stage_precision():
+            return in_portions(super().decode_first_stage, z, self.engine.en_and_decode_n_samples_a_time)
+
+    def _first_stage_precision(self) -> torch.autocast:
+        kind = self.device.type
+        return torch.autocast(
+            kind, enabled=torch.is_autocast_enabled(kind) and not self.engine.disable_first_stage_autocast
+        )
+
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latents [B, C, h, w] with noise at entries t [B] of a thousand, the least noisy first, at variance 1."""
+        noise = torch.randn_like(x_start) if noise is None else noise
+        table = np.ascontiguousarray(self.schedule.discretization.sigmas(self.num_timesteps)[::-1])
+        sigma = torch.from_numpy(table).to(x_start)[t.to(x_start.device)].reshape(-1, *[1] * (x_start.dim() - 1))
+        return (x_start + sigma * noise) * (1 + sigma**2).rsqrt()
+
+    def forward(self, x: Tensor, cond: Condition = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss for clean latents [B, C, h, w] at random sigmas, and its parts; ``draws`` of them in training."""
+        if self.training and self.draws > 1:
+            cond = repeat_condition(cond, x.shape[0], self.draws)
+            x = x.repeat(self.draws, *[1] * (x.dim() - 1))
+        if self.loss_fn is None:
+            raise UserError("this model's configuration has no 'loss_fn_config', which training needs")
+        loss = self.loss_fn(self.denoiser, self.apply_model, x, cond).mean()
+        stage = "train" if self.training else "val"
+        return loss, {f"{stage}/loss_simple": loss.detach(), f"{stage}/loss": loss.detach()}
+
+
+def as_fed(made: Mapping[str, Tensor]) -> Parts:
+    """The conditioner's parts as the network is fed them."""
+    return {
+        part: made[name] if part == "c_adm" else [made[name]] for part, name in PARTS.items() if name in made
+    }
+
+
+def as_made(parts: Parts) -> dict[str, Tensor]:
+    """The parts that the network is fed as the conditioner made them."""
+    return {
+        name: parts[part] if part == "c_adm" else torch.cat(expand_condition(parts[part], rows_of(parts[part])), dim=1)
+        for part, name in PARTS.items() if part in parts
+    }  # fmt: skip
+
+
+def as_numbers(name: str, value: Any) -> Tensor:
+    """A size or a score, or one for each picture, as a tensor [1 or B, n] float32.
+
+    Raises:
+        UserError: a size that is not two numbers, or no numbers at all.
+    """
+    if isinstance(value, (list, tuple)) and value and all(isinstance(part, Tensor) for part in value):
+        value = torch.stack([part.reshape(-1) for part in value], dim=1)  # a batch's tuples, collated
+    try:
+        numbers = torch.as_tensor(value, dtype=torch.float32, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"'{name}' is {NEEDS[name].what}, got {value!r}") from error
+    wanted = 1 if name == "aesthetic_score" else 2
+    numbers = numbers.reshape(-1, 1) if wanted == 1 else torch.atleast_2d(numbers)
+    if numbers.dim() != 2 or numbers.shape[1] != wanted or not numbers.isfinite().all():
+        raise UserError(f"'{name}' is {NEEDS[name].what}, got {value!r}")
+    return numbers
+
+
+def in_portions(function: Callable[[Tensor], Any], rows: Tensor, largest: int | None) -> Any:
+    """What a function of the autoencoder makes of rows [B, ...], given a few at once."""
+    if largest is None or len(rows) <= largest:
+        return function(rows)
+    made = [function(portion) for portion in rows.split(largest)]
+    if isinstance(made[0], DiagonalGaussianDistribution):
+        return DiagonalGaussianDistribution(torch.cat([posterior.parameters for posterior in made]))
+    return torch.cat(made)
+
+
+def network_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The network's node without what only said in which precision it was trained.
+
+    Raises:
+        ConfigError: it is no node of a network.
+    """
+    if not isinstance(config, Mapping) or not isinstance(config.get("params"), Mapping):
+        raise ConfigError("network_config needs a 'target' and its 'params'")
+    return {**config, "params": {key: value for key, value in config["params"].items() if key != "use_fp16"}}
+
+
+def conditioning_of(network: Mapping[str, Any], channels: int) -> str:
+    """Which parts of a condition a network takes: channels beside a latent of ``channels``, a context, a vector."""
+    parts = "crossattn" if int(network.get("in_channels", channels)) == channels else "hybrid"
+    return parts if network.get("num_classes") is None else f"{parts}-adm"
