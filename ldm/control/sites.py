@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from ldm.modules.attention import AttentionBlock, BasicTransformerBlock, CrossAttention, SpatialTransformer
+from ldm.modules.attention import AttentionBlock, CrossAttention, SpatialTransformer
 from ldm.modules.diffusionmodules.resblock import ResBlock
 from ldm.util import UserError
 
-KINDS = ("self", "cross", "residual")
+KINDS = ("self", "cross", "residual", "time", "time_cross")
 LATE_DECODER = "output_blocks.{6..11}"
 
 
@@ -43,7 +43,8 @@ def sites(
     Args:
         pattern: the beginning of a name, up to a dot. ``{6..11}`` and ``{6,8}`` stand for each of those, ``*`` for
             anything between two dots, commas separate patterns; a number means that decoder block.
-        kind: "self" or "cross" attention, or "residual": what the last residual block of each block adds to its skip.
+        kind: "self" or "cross" attention; in a video network "time" (over the frames at each position) or "time_cross"
+            (from those to the context); or "residual": what the last residual block of each block adds to its skip.
         resolution: only where the latent has been made smaller by this factor (or one of these): 1, 2, 4, ...
 
     Raises:
@@ -137,9 +138,10 @@ def _attention(unet: nn.Module, kind: str) -> list[str]:
     """Names of all attention layers of one kind, in the order of the network."""
     of_kind = []
     for name, module in unet.named_modules():
-        if isinstance(module, BasicTransformerBlock):
-            first = "cross" if module.disable_self_attn else "self"
-            of_kind += [f"{name}.{part}" for part, its in (("attn1", first), ("attn2", "cross")) if its == kind]
+        layers: Mapping[str, str] = getattr(module, "attention_kinds", {})
+        if layers:
+            children = dict(module.named_children())
+            of_kind += [f"{name}.{part}" for part, its in layers.items() if its == kind and part in children]
         elif isinstance(module, AttentionBlock) and kind == "self":
             of_kind.append(name)
     return of_kind

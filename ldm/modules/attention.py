@@ -7,7 +7,7 @@ for a while. No switch is passed through the network.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -114,6 +114,11 @@ class BasicTransformerBlock(nn.Module):
     Shapes: x [B, N, dim], context [B, M, context_dim] -> [B, N, dim].
     """
 
+    @property
+    def attention_kinds(self) -> dict[str, str]:
+        """What each attention layer looks at, as sites are chosen by."""
+        return {"attn1": "cross" if self.disable_self_attn else "self", "attn2": "cross"}
+
     def __init__(
         self,
         dim: int,
@@ -151,6 +156,8 @@ class SpatialTransformer(nn.Module):
     Shapes: x [B, C, H, W], context [B, M, context_dim] or a list of one per block -> [B, C, H, W].
     """
 
+    takes: ClassVar[tuple[str, ...]] = ("context",)  # what a row of layers gives it besides x
+
     def __init__(
         self,
         in_channels: int,
@@ -180,16 +187,23 @@ class SpatialTransformer(nn.Module):
         self.proj_out = zero_module(proj_out)
 
     def forward(self, x: Tensor, context: Tensor | list[Tensor] | None = None) -> Tensor:
-        height, width = x.shape[-2:]
         contexts = context if isinstance(context, list) else [context] * len(self.transformer_blocks)
-
-        h = self.norm(x)
-        tokens = self.proj_in(_to_tokens(h)) if self.use_linear else _to_tokens(self.proj_in(h))
+        tokens = self.into_tokens(x)
         for block, block_context in zip(self.transformer_blocks, contexts, strict=True):
             tokens = block(tokens, block_context)
+        return x + self.into_map(tokens, x)
+
+    def into_tokens(self, x: Tensor) -> Tensor:
+        """A feature map [B, C, H, W] as what the blocks work on, [B, H W, inner]."""
+        h = self.norm(x)
+        return self.proj_in(_to_tokens(h)) if self.use_linear else _to_tokens(self.proj_in(h))
+
+    def into_map(self, tokens: Tensor, like: Tensor) -> Tensor:
+        """The blocks' tokens [B, H W, inner] as a feature map of the shape of ``like``, [B, C, H, W]."""
+        height, width = like.shape[-2:]
         if self.use_linear:
-            return x + _to_map(self.proj_out(tokens), height, width)
-        return x + self.proj_out(_to_map(tokens, height, width))
+            return _to_map(self.proj_out(tokens), height, width)
+        return self.proj_out(_to_map(tokens, height, width))
 
 
 class AttentionBlock(nn.Module):

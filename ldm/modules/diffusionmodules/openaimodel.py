@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ldm.flat_options import flat
-from ldm.modules.attention import SpatialTransformer
-from ldm.modules.diffusionmodules.resblock import ResBlock
+from ldm.modules.diffusionmodules.clips import Clips
 from ldm.modules.diffusionmodules.unet_layers import AttentionOptions, LayerFactory, per_level
 from ldm.modules.diffusionmodules.util import group_norm, timestep_embedding, zero_module
 from ldm.util import ConfigError
 
 
 class TimestepEmbedSequential(nn.Sequential):
-    """Layers in a row, each given what it takes: a ResBlock the timestep, a transformer the context.
+    """Layers in a row, each given what its ``takes`` names: the timestep, the context, how rows make clips.
 
     Shapes: x [B, C, H, W], emb [B, emb_channels], context [B, N, context_dim] or one per transformer block.
     """
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor | list[Tensor] | None = None) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, emb: Tensor, context: Tensor | list[Tensor] | None = None, clips: Clips | None = None
+    ) -> Tensor:
+        given = {"emb": emb, "context": context, "clips": clips}
         for layer in self:
-            if isinstance(layer, ResBlock):
-                x = layer(x, emb)
-            elif isinstance(layer, SpatialTransformer):
-                x = layer(x, context)
-            else:
-                x = layer(x)
+            x = layer(x, *(given[name] for name in getattr(layer, "takes", ())))
         return x
 
 
@@ -72,6 +69,7 @@ class UNetModel(nn.Module):
         resblock_updown: bool = False,  # change resolution inside a ResBlock
         n_embed: int | None = None,  # predict codebook ids instead of a latent
         adm_in_channels: int | None = None,
+        layers: Callable[..., LayerFactory] = LayerFactory,  # a subclass's own
         *,
         attention: AttentionOptions,
     ) -> None:
@@ -88,7 +86,7 @@ class UNetModel(nn.Module):
         self.predict_codebook_ids = n_embed is not None
 
         levels, emb_channels = len(channel_mult), 4 * model_channels
-        layers = LayerFactory(
+        factory = layers(
             levels, emb_channels, dropout, use_checkpoint, conv_resample, use_scale_shift_norm, resblock_updown,
             frozenset(attention_resolutions), attention,
         )  # fmt: skip
@@ -97,9 +95,9 @@ class UNetModel(nn.Module):
             self.label_emb = label_embedding(num_classes, adm_in_channels, model_channels, emb_channels)
         blocks = per_level(num_res_blocks, levels, "num_res_blocks")
         widths = [mult * model_channels for mult in channel_mult]
-        self.input_blocks, skips = self._build_encoder(layers, widths, blocks)
-        self.middle_block = TimestepEmbedSequential(*layers.middle(widths[-1]))
-        self.output_blocks = self._build_decoder(layers, widths, blocks, skips)
+        self.input_blocks, skips = self._build_encoder(factory, widths, blocks)
+        self.middle_block = TimestepEmbedSequential(*factory.middle(widths[-1]))
+        self.output_blocks = self._build_decoder(factory, widths, blocks, skips)
         last = nn.Conv2d(widths[0], out_channels, 3, padding=1)
         self.out = nn.Sequential(group_norm(widths[0]), nn.SiLU(), zero_module(last))
         if n_embed is not None:
@@ -177,6 +175,17 @@ class UNetModel(nn.Module):
         Raises:
             ValueError: ``y`` is given or missing, as in ``embed_conditions``.
         """
+        return self.run(x, timesteps, context, y)
+
+    def run(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | list[Tensor] | None,
+        y: Tensor | None,
+        clips: Clips | None = None,
+    ) -> Tensor:
+        """What ``forward`` does, for rows that may be frames of clips."""
         emb = self.embed_conditions(timesteps, y)
         if isinstance(context, Tensor):
             context = context.to(self.dtype)
@@ -184,13 +193,13 @@ class UNetModel(nn.Module):
         h = x.to(self.dtype)
         skips = []
         for block in self.input_blocks:
-            h = block(h, emb, context)
+            h = block(h, emb, context, clips)
             skips.append(h)
-        h = self.middle_block(h, emb, context)
+        h = self.middle_block(h, emb, context, clips)
         for block in self.output_blocks:
             skip = skips.pop()
             h = h[..., : skip.shape[-2], : skip.shape[-1]]  # a size that 2 does not divide was rounded up on the way
-            h = block(torch.cat([h, skip], dim=1), emb, context)
+            h = block(torch.cat([h, skip], dim=1), emb, context, clips)
         h = self.id_predictor(h) if self.predict_codebook_ids else self.out(h)
         return h.to(x.dtype)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,6 +48,8 @@ class ResBlock(nn.Module):
 
     Shapes: x [B, channels, H, W], emb [B, emb_channels] -> [B, out_channels, H', W'], where H' is H, 2H or H / 2.
     """
+
+    takes: ClassVar[tuple[str, ...]] = ("emb",)  # what a row of layers gives it besides x
 
     def __init__(
         self,

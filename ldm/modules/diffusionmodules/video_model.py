@@ -1,0 +1,171 @@
+"""The UNet of films: temporal layers behind the spatial ones of every residual block and transformer.
+
+Sources: Blattmann et al. 2023, "Align your Latents" and "Stable Video Diffusion".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ldm.flat_options import flat
+from ldm.modules.attention import attention_heads
+from ldm.modules.diffusionmodules.clips import Clips, FrameMixer
+from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from ldm.modules.diffusionmodules.resblock import ResBlock
+from ldm.modules.diffusionmodules.unet_layers import LayerFactory
+from ldm.modules.diffusionmodules.util import checkpointed, group_norm, zero_module
+from ldm.modules.video_attention import SpatialVideoTransformer, VideoOptions
+from ldm.util import ConfigError
+
+TEMPORAL = ("time_stack", "time_mixer", "time_pos_embed")  # what the temporal layers are called in a state dict
+
+
+class TemporalResBlock(nn.Module):
+    """Two normalised convolutions over the frames of a clip, added to their input; the second starts as nothing.
+
+    Shapes: x [clips, C, T, H, W], emb [clips, T, emb_channels] or None -> [clips, C, T, H, W].
+
+    Args:
+        emb_channels: width of the timestep's embedding; None where there is none (autoencoders).
+        kernel: over frames, rows and columns, odd; one number for all three.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        emb_channels: int | None,
+        dropout: float = 0.0,
+        kernel: int | Sequence[int] = (3, 1, 1),
+        use_checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        self.use_checkpoint = use_checkpoint
+        self.in_layers = nn.Sequential(group_norm(channels), nn.SiLU(), conv_over_time(channels, channels, kernel))
+        if emb_channels is not None:
+            self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, channels))
+        self.out_layers = nn.Sequential(
+            group_norm(channels),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            zero_module(conv_over_time(channels, channels, kernel)),
+        )
+
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        return checkpointed(self._forward, x, emb, enabled=self.use_checkpoint and self.training)
+
+    def _forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
+        h = self.in_layers(x)
+        if emb is not None:
+            h = h + self.emb_layers(emb).transpose(1, 2)[..., None, None]
+        return x + self.out_layers(h)
+
+
+class VideoResBlock(ResBlock):
+    """A residual block of the UNet, then one over the frames that is mixed in.
+
+    Shapes: x [clips T, channels, H, W], emb [clips T, emb_channels] -> [clips T, out_channels, H', W'].
+    """
+
+    takes = ("emb", "clips")
+
+    def __init__(self, channels: int, emb_channels: int, dropout: float, out_channels: int, video: VideoOptions,
+                 **options: Any) -> None:  # fmt: skip
+        """``options`` are those of :class:`ResBlock`."""
+        super().__init__(channels, emb_channels, dropout, out_channels, **options)
+        self.time_stack = TemporalResBlock(
+            out_channels, emb_channels, dropout, video.video_kernel_size, self.use_checkpoint
+        )
+        self.time_mixer = FrameMixer(video.merge_strategy, video.merge_factor)
+
+    def forward(self, x: Tensor, emb: Tensor, clips: Clips) -> Tensor:  # type: ignore[override]
+        h = super().forward(x, emb)
+        moving = clips.rows(self.time_stack(clips.volumes(h), clips.apart(emb)))
+        return self.time_mixer(h, moving, clips)
+
+
+@dataclass(frozen=True)
+class VideoLayers(LayerFactory):
+    """The layers of a video UNet: where the UNet has a residual block or a transformer, one with a temporal half."""
+
+    video: VideoOptions = field(default_factory=VideoOptions)
+
+    def resblock(self, channels: int, out_channels: int, up: bool = False, down: bool = False) -> ResBlock:
+        return VideoResBlock(
+            channels, self.emb_channels, self.dropout, out_channels, self.video,
+            use_scale_shift_norm=self.use_scale_shift_norm, use_checkpoint=self.use_checkpoint, up=up, down=down,
+        )  # fmt: skip
+
+    def attention(self, channels: int, heads: int, depth: int, disable_self_attn: bool) -> nn.Module:
+        options = self.options
+        heads, width = attention_heads(channels, heads, options.num_head_channels)
+        context_dim = options.context_dim
+        return SpatialVideoTransformer(
+            channels, heads, width, depth, self.dropout,
+            list(context_dim) if isinstance(context_dim, Sequence) else context_dim,
+            disable_self_attn, options.use_linear_in_transformer, self.use_checkpoint, self.video,
+        )  # fmt: skip
+
+
+class VideoUNet(UNetModel):
+    """A UNet over the frames of clips; without its temporal layers it is :class:`UNetModel`, under the same keys.
+
+    Shapes: x [clips T, in_channels, H, W], timesteps [clips T], context [clips T, N, context_dim], y
+    [clips T, adm_in_channels] -> [clips T, out_channels, H, W]. Before training it gives what the UNet would give for
+    each frame alone.
+    """
+
+    @flat(video=VideoOptions)
+    def __init__(self, *, video: VideoOptions, **unet: Any) -> None:
+        """``unet`` are the parameters of :class:`UNetModel`.
+
+        Raises:
+            ConfigError: values that do not fit together, or a network whose frames change their number on the way.
+        """
+        if video.time_downup:
+            raise ConfigError("VideoUNet with 'time_downup: true', fewer frames inside the network, is not here")
+        layers = functools.partial(VideoLayers, video=video)
+        super().__init__(**{"use_spatial_transformer": True, "legacy": False, **unet, "layers": layers})
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | list[Tensor] | None = None,
+        y: Tensor | None = None,
+        num_video_frames: int | None = None,
+        image_only_indicator: Tensor | None = None,
+    ) -> Tensor:
+        """Shapes are those of the class.
+
+        Args:
+            num_video_frames: T; told by the indicator where it is not given.
+            image_only_indicator: [clips, T], see :class:`Clips`.
+
+        Raises:
+            ValueError: neither is given, the rows are no whole clips, or ``y`` is as in the base.
+        """
+        if num_video_frames is None and image_only_indicator is None:
+            raise ValueError("a video network must be told num_video_frames, the frames of a clip")
+        frames = int(image_only_indicator.shape[-1] if num_video_frames is None else num_video_frames)  # type: ignore[union-attr]
+        if x.shape[0] % frames:
+            raise ValueError(f"{x.shape[0]} frames are no whole clips of {frames}")
+        return self.run(x, timesteps, context, y, Clips(frames, image_only_indicator))
+
+
+def conv_over_time(channels_in: int, channels_out: int, kernel: int | Sequence[int]) -> nn.Conv3d:
+    """A convolution over frames, rows and columns that keeps the size.
+
+    Raises:
+        ConfigError: the kernel is not one or three odd numbers.
+    """
+    sides = (kernel,) * 3 if isinstance(kernel, int) else tuple(kernel)
+    if len(sides) != 3 or any(side < 1 or side % 2 == 0 for side in sides):
+        raise ConfigError(f"video_kernel_size must be three odd numbers (frames, rows, columns), got {kernel}")
+    frames, rows, columns = sides
+    padding = (frames // 2, rows // 2, columns // 2)
+    return nn.Conv3d(channels_in, channels_out, (frames, rows, columns), padding=padding)
