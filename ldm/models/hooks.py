@@ -33,6 +33,7 @@ PLAIN = {
     f"{_DIFFUSION}.ddpm.LatentFinetuneDiffusion": f"{_DIFFUSION}.variants.FinetuneModel",
     f"{_DIFFUSION}.ddpm.LatentInpaintDiffusion": f"{_DIFFUSION}.variants.InpaintModel",
     f"{_DIFFUSION}.ddpm.LatentDepth2ImageDiffusion": f"{_DIFFUSION}.variants.DepthModel",
+    f"{_DIFFUSION}.ddpm.LatentVideoDiffusion": f"{_DIFFUSION}.video.VideoModel",
     f"{_DIFFUSION}.ddpm.LatentUpscaleFinetuneDiffusion": f"{_DIFFUSION}.noised_variants.UpscaleFinetuneModel",
     f"{_DIFFUSION}.ddpm.LatentUpscaleDiffusion": f"{_DIFFUSION}.noised_variants.UpscaleModel",
     f"{_DIFFUSION}.ddpm.DiffusionEngine": f"{_DIFFUSION}.engine.EngineModel",

@@ -15,7 +15,7 @@ from ldm.util import UserError
 Parts: TypeAlias = dict[str, Any]
 Condition: TypeAlias = Tensor | Parts | list[Tensor] | None
 
-# which parts of a condition each kind uses: channels beside the latent, a context, a vector
+# which parts of a condition each kind uses: channels beside the latent, a context, a vector, and how rows make films
 KINDS: dict[str | None, tuple[str, ...]] = {
     None: (),
     "concat": ("c_concat",),
@@ -24,6 +24,7 @@ KINDS: dict[str | None, tuple[str, ...]] = {
     "adm": ("c_adm",),
     "hybrid-adm": ("c_concat", "c_crossattn", "c_adm"),
     "crossattn-adm": ("c_crossattn", "c_adm"),
+    "video": ("c_concat", "c_crossattn", "c_adm", "c_frames"),
 }
 
 CONTEXT = Need("context", "a context [B, N, D], as the network takes it")
@@ -35,6 +36,7 @@ AS_IT_IS = {
     "c_concat": Need("c_concat", "channels [B, *, h, w] beside the latents"),
     "c_crossattn": Need("c_crossattn", "a context [B, N, D]"),
     "c_adm": Need("c_adm", "vectors [B, D] or classes [B]"),
+    "c_frames": Need("c_frames", "[B, T]: rows are frames of films of T, 1 where one is a picture on its own"),
 }
 
 

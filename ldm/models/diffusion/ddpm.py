@@ -6,11 +6,15 @@ no Lightning.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytorch_lightning as pl
 
-from ldm.models.diffusion import engine, noised_variants, variants
+from ldm.models.diffusion import engine, noised_variants, variants, video
 from ldm.models.diffusion.lightning import DiffusionHooks, LatentHooks
 from ldm.models.diffusion.network import DiffusionWrapper
+from ldm.models.diffusion.preview import film_previews
 
 __all__ = [
     "DDPM",
@@ -23,6 +27,7 @@ __all__ = [
     "LatentInpaintDiffusion",
     "LatentUpscaleDiffusion",
     "LatentUpscaleFinetuneDiffusion",
+    "LatentVideoDiffusion",
 ]
 
 
@@ -44,6 +49,13 @@ class LatentInpaintDiffusion(variants.InpaintModel, LatentFinetuneDiffusion):
 
 class LatentDepth2ImageDiffusion(variants.DepthModel, LatentFinetuneDiffusion):
     """A new picture with the depth of a given one."""
+
+
+class LatentVideoDiffusion(video.VideoModel, LatentFinetuneDiffusion):
+    """Films from a first frame, or between two."""
+
+    def previews(self, batch: Mapping[str, Any], N: int, sample: bool, **options: Any) -> dict[str, Any]:
+        return film_previews(self, batch, N, sample, **options)
 
 
 class LatentUpscaleFinetuneDiffusion(noised_variants.UpscaleFinetuneModel, LatentFinetuneDiffusion):

@@ -88,7 +88,11 @@ class LatentHooks(LatentModel, DiffusionHooks):
     ) -> dict[str, Any]:
         """Pictures to look at during training, the same for every split; see ``ldm.models.diffusion.preview``."""
         with self.ema_scope("sampling"), self._not_counted():
-            return latent_previews(self, batch.get(SUBJECT, batch), N, sample, **options)
+            return self.previews(batch.get(SUBJECT, batch), N, sample, **options)
+
+    def previews(self, batch: Mapping[str, Any], N: int, sample: bool, **options: Any) -> dict[str, Any]:
+        """What ``log_images`` shows of a batch, by name."""
+        return latent_previews(self, batch, N, sample, **options)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         with self._not_counted():

@@ -21,8 +21,8 @@ from ldm.util import ConfigError, instantiate_from_config
 class DiffusionWrapper(nn.Module):
     """The network under ``diffusion_model``, fed with the parts of a condition.
 
-    Shapes: x [B, C, h, w], t [B], c_concat list of [B, *, h, w], c_crossattn list of [B, N, D], c_adm [B] or [B, D]
-    -> [B, C, h, w].
+    Shapes: x [B, C, h, w], t [B], c_concat list of [B, *, h, w], c_crossattn list of [B, N, D], c_adm [B] or [B, D],
+    c_frames [B, T] -> [B, C, h, w]. In films rows are frames, (film, frame), and each has its film's T indicators.
     """
 
     def __init__(self, diff_model_config: dict[str, Any], conditioning_key: str | None) -> None:
@@ -41,6 +41,7 @@ class DiffusionWrapper(nn.Module):
         c_concat: list[Tensor] | None = None,
         c_crossattn: list[Tensor] | None = None,
         c_adm: Tensor | None = None,
+        c_frames: Tensor | None = None,
     ) -> Tensor:
         parts = KINDS[self.conditioning_key]
         inputs: dict[str, Any] = {}
@@ -50,6 +51,8 @@ class DiffusionWrapper(nn.Module):
             inputs["context"] = c_crossattn[0] if len(c_crossattn) == 1 else torch.cat(c_crossattn, dim=1)
         if "c_adm" in parts:
             inputs["y"] = c_adm
+        if "c_frames" in parts and c_frames is not None:
+            inputs["image_only_indicator"] = c_frames[:: c_frames.shape[1]]
         return self.diffusion_model(x, t, **inputs)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.models.diffusion.condition import Condition
+from ldm.models.diffusion.condition import Condition, as_parts
 from ldm.models.diffusion.latent import LatentModel
 from ldm.models.diffusion.network import DiffusionNetwork
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
+from ldm.models.diffusion.video import VideoModel
 
 PREVIEW_SEED = 0  # the same noise at every preview, so that pictures can be compared
 
@@ -69,3 +70,22 @@ def latent_previews(
             )  # fmt: skip
             images[f"samples_cfg_scale_{unconditional_guidance_scale:.2f}"] = model.decode_first_stage(guided)
     return {key: images[key] for key in return_keys if key in images} if return_keys else images
+
+
+def film_previews(
+    model: VideoModel, batch: Mapping[str, Any], N: int = 8, sample: bool = True,
+    ddim_steps: int = 25, ddim_eta: float = 0.0, unconditional_guidance_scale: float = 1.0,
+) -> dict[str, Any]:  # fmt: skip
+    """Films of a batch and films sampled from their first frames, each a strip of its frames [n, 3, H, T W]."""
+    z, condition = model.get_input({key: value[:N] for key, value in batch.items()})
+    latents = {"inputs": z}
+    if sample:
+        uncond, scale = model.unconditional(condition), unconditional_guidance_scale
+        latents["samples"] = preview_samples(model, z.shape, condition, uncond, ddim_steps, ddim_eta, scale)
+    frames = as_parts(condition, model.model.conditioning_key)["c_frames"].shape[1]
+    return {name: strips(model.decode_first_stage(those), frames) for name, those in latents.items()}
+
+
+def strips(pictures: Tensor, frames: int) -> Tensor:
+    """Frames [clips T, 3, H, W] side by side, [clips, 3, H, T W]."""
+    return pictures.unflatten(0, (-1, frames)).movedim(1, -2).flatten(-2)

@@ -1,0 +1,253 @@
+"""Films: latent diffusion over all frames of a clip at once, conditioned on given frames and on how things move.
+
+The network is that of pictures with temporal layers between its own (``ldm.modules.diffusionmodules.video_model``),
+which alone learn. Sources: Blattmann et al. 2023, "Align your Latents" (temporal layers, keyframes and what lies
+between them) and "Stable Video Diffusion" (first frame, motion, frames a second and augmentation as the condition).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ldm.checkpoint import read_state_dict
+from ldm.flat_options import flat
+from ldm.models.diffusion.condition import Condition, Parts, as_parts, in_rows
+from ldm.models.diffusion.guidance import repeat_condition
+from ldm.models.diffusion.network import Start
+from ldm.models.diffusion.variants import FinetuneModel, entry_of
+from ldm.modules.diffusionmodules.util import timestep_embedding, zero_module
+from ldm.modules.diffusionmodules.video_model import TEMPORAL
+from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
+from ldm.modules.ema import LitEma
+from ldm.modules.encoders.needs import Need, Needs
+from ldm.util import ConfigError, UserError
+
+IMAGE = Need("image", "the first frame: pictures [B, 3, H, W] in [-1, 1]", 3, instead="latents")
+LAST_IMAGE = Need("last_image", "the last frame: pictures [B, 3, H, W] in [-1, 1]", 3)
+SETTINGS = (
+    Need("frames", "how many frames a film has"),
+    Need("fps", "frames a second, one number or [B]"),
+    Need("motion", "how much moves, from 0 to 255, one number or [B]"),
+    Need("cond_aug", "the deviation of noise on the given frames, one number or [B]"),
+    Need("noise", "what draws that noise, such as ImageNoise"),
+    Need("stills", "1 where a frame is a picture on its own, [B, T]"),
+)
+GIVEN = ("first", "last")
+FIRST_CONVOLUTION = "input_blocks.0.0.weight"
+AUGMENTATION = (-3.0, 0.5)  # mean and deviation of the logarithm of the noise on given frames (Stable Video Diffusion)
+
+
+class VideoModel(FinetuneModel):
+    """Films from a first frame, or between two, on a network of pictures whose own layers stay as they are.
+
+    A batch holds ``frames`` [B, T, H, W, 3] in [-1, 1] or ``moments`` [B, T, 2C, h, w], ``fps`` and ``motion`` [B] and,
+    where there are any, captions. Rows of latents and conditions are frames, (clip, frame) with the frame fastest.
+
+    Args:
+        frames: T, of films where no number is given.
+        concat_keys: the given frames, whose latents the network sees beside each: "first", or that and "last".
+        fps, motion: what a film has where nothing else is asked for.
+        first_dropout: how often training shows no given frame at all, for guidance.
+        last_dropout: how often training shows only the first of two.
+        augmentation: whether training puts noise on the given frames, and tells the network how much.
+        spatial: "frozen", or "trained" to have all layers of the network learn.
+        number_width: sinusoidal features of each of the numbers that the network is told: fps, motion, augmentation.
+    """
+
+    @flat(start=Start)
+    def __init__(
+        self,
+        concat_keys: Sequence[str] = GIVEN[:1],
+        frames: int = 8,
+        fps: float = 7.0,
+        motion: float = 127.0,
+        first_dropout: float = 0.1,
+        last_dropout: float = 0.0,
+        augmentation: bool = True,
+        spatial: Literal["frozen", "trained"] = "frozen",
+        number_width: int = 64,
+        *,
+        start: Start,
+        **finetune: Any,
+    ) -> None:
+        """Raises ConfigError for values that do not fit each other; ``finetune`` are parameters of FinetuneModel."""
+        super().__init__(concat_keys, **{"first_stage_key": "frames", "conditioning_key": "video", **finetune})
+        if frames < 2 or self.concat_keys not in (GIVEN[:1], GIVEN):
+            raise ConfigError("a film has 2 frames or more, of which [first] or [first, last] are given (concat_keys); "
+                              f"got frames: {frames}, concat_keys: {list(concat_keys)}")  # fmt: skip
+        unet = self.model.diffusion_model
+        takes, has = self.channels * (1 + len(self.concat_keys)), unet.in_channels
+        if takes != has:
+            raise ConfigError(f"{len(concat_keys)} given frames beside {self.channels} channels make {takes}, "
+                              f"but the network's in_channels are {has}")  # fmt: skip
+        self.frames, self.fps, self.motion = frames, fps, motion
+        self.first_dropout, self.last_dropout, self.augmentation = first_dropout, last_dropout, augmentation
+        self.number_width = number_width
+        self.keep_finetune_dims = self.channels
+        zero_module(unet.label_emb[0][2])  # what was never trained on says nothing
+        if spatial == "frozen":
+            self._freeze_spatial()
+            self.model_ema = LitEma(self.model, decay=self.ema_decay) if self.use_ema else None
+        self.begin(start)
+
+    def _freeze_spatial(self) -> None:
+        """Only the temporal layers learn, what tells them fps and motion, and the given frames' input channels."""
+        for name, parameter in self.model.diffusion_model.named_parameters():
+            parameter.requires_grad_(is_temporal(name) or name == FIRST_CONVOLUTION)
+        convolution = self.model.diffusion_model.get_parameter(FIRST_CONVOLUTION)
+        convolution.register_hook(self._of_given_frames)
+
+    def _of_given_frames(self, gradient: Tensor) -> Tensor:
+        """A gradient of the first convolution [C', C, 3, 3], zero for the channels that the network of pictures has."""
+        return torch.cat([torch.zeros_like(gradient[:, : self.channels]), gradient[:, self.channels :]], dim=1)
+
+    def trained_parameters(self) -> list[Any]:
+        """As in the base; the first convolution without weight decay, which would reach its frozen half."""
+        first = self.model.diffusion_model.get_parameter(FIRST_CONVOLUTION)
+        others = [parameter for parameter in super().trained_parameters() if parameter is not first]
+        return [{"params": others}, {"params": [first], "weight_decay": 0.0}]
+
+    def init_from_ckpt(
+        self, weights: str | Mapping[str, Tensor], ignore_keys: Sequence[str] = (), only_model: bool = False
+    ) -> None:
+        """As in the base; weights of a model of pictures have no temporal layers, which then stay as they begin."""
+        given = dict(read_state_dict(weights) if isinstance(weights, str) else weights)
+        lacking = [key for key in self.state_dict() if key not in given and is_temporal(key)]
+        super().init_from_ckpt(given, (*ignore_keys, *lacking), only_model)
+
+    # ---- conditions -----------------------------------------------------------------------------------------------
+
+    @property
+    def needs(self) -> Needs:
+        last = (LAST_IMAGE,) if "last" in self.concat_keys else ()
+        return Needs((IMAGE,), (*last, *SETTINGS), command="scripts.simple_video_sample")
+
+    def condition(self, prompts: Sequence[str] | Tensor, *, size: tuple[int, int] | None = None, **given: Any) -> Parts:
+        """The condition of ``len(prompts)`` films, with a row for each frame of each.
+
+        Args:
+            prompts: one a film; "" for none.
+            size: (height, width) of the latents.
+            given: ``image``, the first frame; where two are given also ``last_image``, without which the end is open;
+                and what :attr:`needs` names besides. Noise is on the latents of the given frames.
+
+        Raises:
+            UserError: as in the base, or there are too few frames.
+        """
+        frames = given.get("frames", self.frames)
+        if frames < 2:
+            raise UserError(f"a film has 2 frames or more, got {frames}")
+        films = super().condition(prompts, size=size, **given)
+        stills = given.get("stills", torch.zeros(len(prompts), frames)).to(self.device)
+        rows = {name: each_frame(part, frames) for name, part in films.items()}
+        return {**rows, "c_frames": stills.repeat_interleave(frames, dim=0)}
+
+    @torch.no_grad()
+    def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
+        amount = in_rows(given.get("cond_aug", 0.0), rows).to(self.device, torch.float32)
+        shown = given["latents"] if "latents" in given else self._shown(given, amount)
+        numbers = (given.get("fps", self.fps), given.get("motion", self.motion), amount)
+        told = [timestep_embedding(in_rows(n, rows).to(self.device), self.number_width) for n in numbers]
+        return {"c_concat": [shown], "c_adm": torch.cat(told, dim=1)}
+
+    def _shown(self, given: Mapping[str, Any], amount: Tensor) -> Tensor:
+        """The latents of the given frames beside each other, [B, n C, h, w], with noise; zeros for one that is not."""
+        first = self._latent_of(given["image"])
+        others = [self._latent_of(given["last_image"]) if "last_image" in given else torch.zeros_like(first)]
+        latents = torch.stack([first, *others][: len(self.concat_keys)], dim=1)
+        if "noise" in given:
+            noise = torch.stack([given["noise"].draw(first.shape[1:]) for _ in self.concat_keys], dim=1)
+            latents = noised(latents, noise.to(latents), amount)
+        return latents.flatten(1, 2)
+
+    def unconditional(self, condition: Condition, negative_prompt: str = "", **given: Any) -> Parts:
+        """``condition`` with another text, and without the given frames."""
+        parts = as_parts(condition, self.model.conditioning_key)
+        of_text = super().unconditional(condition, negative_prompt, **given) or parts
+        return {**of_text, "c_concat": [torch.zeros_like(part) for part in parts["c_concat"]]}
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    def latents_of(self, batch: Mapping[str, Any], which: Sequence[int] | None = None) -> Tensor:
+        """Scaled latents [B, n, C, h, w] of frames of a batch's clips; the means of their posteriors, float32.
+
+        A random sample of the posterior would make what does not move flicker.
+        """
+        chosen = slice(None) if which is None else list(which)
+        if "moments" in batch:
+            moments = batch["moments"][:, chosen].to(self.device, torch.float32)
+            return self.scale_factor * moments.chunk(2, dim=2)[0]
+        frames = entry_of(batch, self.first_stage_key)[:, chosen].to(self.device, torch.float32)
+        latents = self._latent_of(frames.flatten(0, 1).permute(0, 3, 1, 2).contiguous())
+        return latents.unflatten(0, frames.shape[:2])
+
+    def _latent_of(self, picture: Tensor) -> Tensor:
+        """A scaled latent [B, C, h, w] of pictures [B, 3, H, W]."""
+        encoded = self.encode_first_stage(picture.to(self.device))
+        return self.get_first_stage_encoding(
+            encoded.mode() if isinstance(encoded, DiagonalGaussianDistribution) else encoded
+        )
+
+    @torch.no_grad()
+    def get_latent(self, batch: Mapping[str, Any]) -> Tensor:
+        return self.latents_of(batch).flatten(0, 1)
+
+    def get_input(self, batch: Mapping[str, Any]) -> tuple[Tensor, Parts]:
+        z = self.get_latent(batch)
+        return z, self.get_condition(batch, (z.shape[-2], z.shape[-1]))
+
+    @torch.no_grad()
+    def given_by(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        latents = self.latents_of(batch, [0, -1][: len(self.concat_keys)])
+        films = len(latents)
+        given: dict[str, Any] = {"frames": len(entry_of(batch, "moments" if "moments" in batch else "frames")[0])}
+        for name in ("fps", "motion"):
+            given[name] = batch.get(name, getattr(self, name))
+        if "image_only_indicator" in batch:
+            given["stills"] = batch["image_only_indicator"].float()
+        if self.training:
+            latents, given["cond_aug"] = self._worsened(latents)
+        prompts = self.get_raw_condition(batch) if self.cond_stage_key in batch else [""] * films
+        return prompts, {**given, "latents": latents.flatten(1, 2)}
+
+    def _worsened(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Given frames [B, n, C, h, w] with noise of some amount [B], and some of them not given at all."""
+        films, device = len(latents), latents.device
+        mean, deviation = AUGMENTATION
+        amount = torch.exp(mean + deviation * torch.randn(films, device=device)) * float(self.augmentation)
+        latents = noised(latents, torch.randn(latents.shape, device=device), amount)
+        kept = torch.rand(films, 1, device=device) >= self.first_dropout
+        kept = kept.expand(-1, latents.shape[1]).clone()
+        kept[:, 1:] &= torch.rand(films, 1, device=device) >= self.last_dropout
+        return latents * kept[..., None, None, None], amount
+
+    def forward(self, x: Tensor, cond: Condition = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss for clean latents [clips T, C, h, w], all frames of a clip at one random timestep."""
+        if self.training and self.draws > 1:
+            cond = repeat_condition(cond, x.shape[0], self.draws)
+            x = x.repeat(self.draws, 1, 1, 1)
+        frames = as_parts(cond, self.model.conditioning_key)["c_frames"].shape[1]
+        t = torch.randint(*self.timestep_range, (x.shape[0] // frames,), device=x.device)
+        return self.p_losses(x, cond, t.repeat_interleave(frames))
+
+
+def is_temporal(key: str) -> bool:
+    """Whether a key of a network's state dict is of what a network of pictures does not have."""
+    parts = key.split(".")
+    return any(name in parts for name in (*TEMPORAL, "label_emb"))
+
+
+def each_frame(part: Any, frames: int) -> Any:
+    """A part of a condition with a row for each film as one with a row for each of its frames."""
+    if isinstance(part, Tensor):
+        return part.repeat_interleave(frames, dim=0)
+    return [each_frame(one, frames) for one in part]
+
+
+def noised(latents: Tensor, noise: Tensor, amount: Tensor) -> Tensor:
+    """Latents and noise [B, n, C, h, w], amounts [B] -> the same shape."""
+    return latents + amount.reshape(-1, 1, 1, 1, 1) * noise

@@ -1,0 +1,209 @@
+"""Films on a network of pictures: what the network is shown, what learns, and what stays as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ldm.checkpoint import save_state_dict
+from ldm.models.diffusion.ddpm import LatentDiffusion, LatentVideoDiffusion
+from ldm.models.diffusion.noise import ImageNoise
+from ldm.models.diffusion.sampling import sample
+from ldm.models.diffusion.video import is_temporal
+from ldm.util import ConfigError, UserError, instantiate_from_config
+from tests.models.test_variants import config, randomise
+
+NUMBERS = 8
+
+
+def video_config(given: int = 1, **more: Any) -> dict[str, Any]:
+    unet = {"num_classes": "sequential", "adm_in_channels": 3 * NUMBERS, "video_kernel_size": [1, 3, 3],
+            "use_spatial_context": True}  # fmt: skip
+    node = config("LatentVideoDiffusion", 4 * (1 + given), "video", unet, number_width=NUMBERS, frames=3)
+    node["params"] |= {"first_stage_key": "frames", "concat_keys": ["first", "last"][:given], **more}
+    node["params"]["unet_config"]["target"] = "ldm.modules.diffusionmodules.video_model.VideoUNet"
+    return node
+
+
+def build(given: int = 1, **more: Any) -> LatentVideoDiffusion:
+    torch.manual_seed(0)
+    return instantiate_from_config(video_config(given, **more))
+
+
+def batch(films: int = 2) -> dict[str, Any]:
+    draw = torch.Generator().manual_seed(1)
+    frames = torch.rand(films, 3, 16, 16, 3, generator=draw) * 2 - 1
+    return {"frames": frames, "txt": ["a red house", "a boat"][:films], "fps": torch.tensor([8.0, 4.0])[:films],
+            "motion": torch.tensor([10.0, 200.0])[:films]}  # fmt: skip
+
+
+def test_each_frame_is_shown_the_first_one_and_told_the_numbers() -> None:
+    model = build()
+    model.eval()
+    given = batch()
+    z, parts = model.get_input(given)
+    assert z.shape == (6, 4, 8, 8) and parts["c_frames"].shape == (6, 3) and not parts["c_frames"].any()
+    first = model.latents_of(given, [0])[:, 0]
+    assert torch.equal(parts["c_concat"][0], first.repeat_interleave(3, dim=0))
+    assert torch.equal(z[::3], first), "the latents of a film are the means of their posteriors"
+    assert parts["c_adm"].shape == (6, 3 * NUMBERS) and torch.equal(parts["c_adm"][0], parts["c_adm"][2])
+    assert not torch.equal(parts["c_adm"][0], parts["c_adm"][3])
+    picture = given["frames"][:, 0].permute(0, 3, 1, 2)
+    asked = model.condition(
+        given["txt"], size=(8, 8), image=picture, fps=given["fps"], motion=given["motion"], frames=3
+    )
+    for name in ("c_concat", "c_crossattn"):
+        torch.testing.assert_close(asked[name][0], parts[name][0])
+    torch.testing.assert_close(asked["c_adm"], parts["c_adm"])
+
+
+def test_two_given_frames() -> None:
+    model, given = build(2), batch()
+    model.eval()
+    _, parts = model.get_input(given)
+    both = model.latents_of(given, [0, -1])
+    assert torch.equal(parts["c_concat"][0][1], both[0].flatten(0, 1))
+    pictures = given["frames"].permute(0, 1, 4, 2, 3)
+    open_end = model.condition(given["txt"], image=pictures[:, 0])
+    assert not open_end["c_concat"][0][:, 4:].any() and open_end["c_concat"][0][:, :4].any()
+    ends = model.condition(given["txt"], image=pictures[:, 0], last_image=pictures[:, -1])
+    torch.testing.assert_close(ends["c_concat"][0], parts["c_concat"][0])
+
+
+def test_guidance_is_away_from_no_given_frame() -> None:
+    model = build()
+    model.eval()
+    _, parts = model.get_input(batch())
+    empty = model.unconditional(parts)
+    assert not empty["c_concat"][0].any() and torch.equal(empty["c_adm"], parts["c_adm"])
+    assert empty["c_frames"] is parts["c_frames"]
+    assert not torch.equal(empty["c_crossattn"][0], parts["c_crossattn"][0])
+
+
+def test_noise_on_the_given_frame_is_the_seeds() -> None:
+    model, picture = build(), torch.zeros(1, 3, 16, 16)
+    model.eval()
+    clean = model.condition([""], image=picture)
+    noisy, again, other = (
+        model.condition([""], image=picture, cond_aug=0.5, noise=ImageNoise([seed])) for seed in (1, 1, 2)
+    )
+    difference = noisy["c_concat"][0] - clean["c_concat"][0]
+    assert torch.equal(noisy["c_concat"][0], again["c_concat"][0])
+    assert not torch.equal(noisy["c_concat"][0], other["c_concat"][0])
+    assert 0.3 < difference.std() < 0.7 and not torch.equal(noisy["c_adm"], clean["c_adm"])
+
+
+def test_training_hides_and_worsens_the_given_frames() -> None:
+    model = build(2, first_dropout=0.5, last_dropout=0.5)
+    model.train()
+    latents = torch.ones(400, 2, 4, 2, 2)
+    torch.manual_seed(0)
+    shown, amount = model._worsened(latents)
+    there = shown.flatten(2).abs().sum(2) > 0
+    assert 0.4 < there[:, 0].float().mean() < 0.6
+    assert 0.4 < there[there[:, 0], 1].float().mean() < 0.6 and not there[~there[:, 0]].any()
+    assert 0.03 < amount.median() < 0.08
+    spread = (shown - 1)[there].flatten(1).std(1)
+    assert torch.corrcoef(torch.stack([spread, amount[:, None].expand(-1, 2)[there]]))[0, 1] > 0.5
+
+
+def test_all_frames_of_a_film_have_one_timestep(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(draws=2)
+    seen: list[Tensor] = []
+    monkeypatch.setattr(model, "p_losses", lambda x, cond, t: seen.append(t))
+    model(*model.get_input(batch()))
+    assert seen[0].shape == (12,) and all(len(set(film.tolist())) == 1 for film in seen[0].reshape(4, 3))
+    assert len(set(seen[0].tolist())) > 1
+
+
+def pictures_model(tmp_path: Path) -> tuple[LatentDiffusion, Path]:
+    """A text-to-image model with weights, and its file."""
+    torch.manual_seed(3)
+    model = instantiate_from_config(config("LatentDiffusion", 4, "crossattn")).eval()
+    randomise(model)
+    path = tmp_path / "pictures.safetensors"
+    save_state_dict(model.state_dict(), path)
+    return model, path
+
+
+def film_outputs(model: LatentVideoDiffusion, x: Tensor, given: dict[str, Any]) -> Tensor:
+    _, parts = model.get_input(given)
+    with torch.no_grad():
+        return model.apply_model(x, torch.full((len(x),), 100), parts)
+
+
+def test_it_begins_as_the_model_of_pictures_and_only_what_is_new_learns(tmp_path: Path) -> None:
+    pictures, path = pictures_model(tmp_path)
+    model = build(ckpt_path=str(path), use_ema=True)
+    model.eval()
+    given = batch()
+    x = torch.randn(6, 4, 8, 8)
+    context = pictures.condition([given["txt"][0]] * 3 + [given["txt"][1]] * 3)
+    with torch.no_grad():
+        alone = pictures.apply_model(x, torch.full((6,), 100), context)
+    torch.testing.assert_close(film_outputs(model, x, given), alone, rtol=1e-4, atol=1e-4)
+
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    optimizer = model.configure_optimizers()
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss, _ = model.shared_step(given)
+        loss.backward()
+        optimizer.step()
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    changed = {
+        name for name, value in model.state_dict().items() if not torch.equal(value, before[name]) and "ema" not in name
+    }
+    assert first in changed and all(is_temporal(name) or name == first for name in changed)
+    assert torch.equal(model.state_dict()[first][:, :4], before[first][:, :4])
+    assert {name for name, _ in model.named_parameters() if "time_stack" in name and name.endswith("weight")} & changed
+    learned = {name for name, p in model.model.named_parameters() if p.requires_grad}
+    assert model.model_ema is not None and set(model.model_ema.shadow_names) == learned
+    # frames that are pictures on their own, and no given frame: still the model of pictures
+    model.eval()
+    _, parts = model.get_input({**given, "image_only_indicator": torch.ones(2, 3)})
+    model.model.diffusion_model.label_emb[0][2].weight.data.zero_()
+    model.model.diffusion_model.label_emb[0][2].bias.data.zero_()
+    with torch.no_grad():
+        stills = model.apply_model(
+            x, torch.full((6,), 100), {**parts, "c_concat": [torch.zeros_like(parts["c_concat"][0])]}
+        )
+    torch.testing.assert_close(stills, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_it_samples_films_of_any_number_of_frames() -> None:
+    model = build()
+    model.eval()
+    randomise(model)
+    parts = model.condition(["a boat"], size=(8, 8), image=torch.zeros(1, 3, 16, 16), frames=4)
+    noise = ImageNoise([5]).draw((4, 4, 8, 8))[0]
+    film = sample(
+        model, noise, parts, steps=4, guidance_scale=torch.linspace(1, 2, 4), uncond=model.unconditional(parts)
+    )
+    assert film.shape == (4, 4, 8, 8) and film.isfinite().all()
+    both = model.condition(["a boat", "a sea"], size=(8, 8), image=torch.zeros(2, 3, 16, 16), frames=4)
+    twice = sample(model, torch.cat([noise, noise + 1]), both, steps=4)
+    torch.testing.assert_close(twice[:4], sample(model, noise, parts, steps=4), rtol=1e-3, atol=1e-3)
+
+
+def test_previews_are_strips() -> None:
+    shown = build().log_images(batch(), N=2, ddim_steps=2)
+    assert {name: tuple(picture.shape) for name, picture in shown.items()} == dict.fromkeys(
+        ("inputs", "samples"), (2, 3, 16, 48)
+    )
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ConfigError, match="make 8, but the network's in_channels are 12"):
+        build(2, concat_keys=["first"])
+    with pytest.raises(ConfigError, match=r"\[first\] or \[first, last\]"):
+        build(concat_keys=["last"])
+    with pytest.raises(UserError, match="2 frames or more, got 1"):
+        build().condition([""], image=torch.zeros(1, 3, 16, 16), frames=1)
+    with pytest.raises(UserError, match="lacks 'image'"):
+        build().condition([""])
