@@ -16,9 +16,10 @@ from ldm.building.kinds import MODULE
 from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folder
 from ldm.checkpoint.fit import LoadReport, check_fit, keep_precise_schedule, make_report, match_text_model
 from ldm.checkpoint.materialise import materialise
-from ldm.checkpoint.origin import HasOrigin, origin_of
-from ldm.checkpoint.reading import read_state_dict, use_ema
+from ldm.checkpoint.origin import HasOrigin, StandsOn, origin_of
+from ldm.checkpoint.reading import EMA_PREFIX, read_state_dict, use_ema
 from ldm.checkpoint.source import MappedFile, MappedTensors
+from ldm.shipped import here_or_shipped
 from ldm.util import ConfigError, UserError, instantiate_from_config, printable
 
 logger = logging.getLogger(__name__)
@@ -147,10 +148,29 @@ def load_model(
         module = instantiate_from_config(node, MODULE)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"target '{node['target']}' makes a {type(module).__name__}, not a model")
-    load_weights(module, ckpt, ema=ema, ignore=ignore, dtype=dtype, device=device)
+    weights = with_what_it_stands_on(module, ckpt, ema)
+    load_weights(module, weights, ema=ema, ignore=ignore, dtype=dtype, device=device)
     if isinstance(module, HasOrigin):
         module.origin = origin_of(config, ckpt)
     return module.eval()
+
+
+def with_what_it_stands_on(
+    module: nn.Module, ckpt: str | os.PathLike[str], ema: bool = False
+) -> str | os.PathLike[str] | dict[str, Tensor]:
+    """A checkpoint as it is; or, of a model that stands on another's weights, both, that one's without its averages.
+
+    Raises:
+        UserError: as :func:`read_state_dict`.
+    """
+    below = module.stands_on if isinstance(module, StandsOn) else None
+    if below is None:
+        return ckpt
+    own = read_state_dict(ckpt)
+    if own.keys() >= dict(module.named_parameters()).keys():
+        return ckpt
+    of_pictures = read_state_dict(here_or_shipped(below), ema=ema)
+    return {**{key: value for key, value in of_pictures.items() if not key.startswith(EMA_PREFIX)}, **own}
 
 
 def model_node(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -31,6 +31,13 @@ class HasOrigin(Protocol):
     origin: Origin
 
 
+@runtime_checkable
+class StandsOn(Protocol):
+    """A model whose checkpoints may hold only what was added to another, whose weights are in the file it names."""
+
+    stands_on: str | None
+
+
 def origin_of(config: Mapping[str, Any], ckpt: str | os.PathLike[str]) -> Origin:
     """What a configuration (a document, or only its ``model:`` node) and a checkpoint say of a model.
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm.checkpoint import save_state_dict
+from ldm.checkpoint import load_model, save_state_dict
 from ldm.models.diffusion.ddpm import LatentDiffusion, LatentVideoDiffusion
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
@@ -174,6 +174,24 @@ def test_it_begins_as_the_model_of_pictures_and_only_what_is_new_learns(tmp_path
             x, torch.full((6,), 100), {**parts, "c_concat": [torch.zeros_like(parts["c_concat"][0])]}
         )
     torch.testing.assert_close(stills, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_holds_what_was_learned_and_finds_the_rest(tmp_path: Path) -> None:
+    _, path = pictures_model(tmp_path)
+    model = build(stands_on=str(path))
+    model.eval()
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        torch.nn.init.normal_(parameter, std=0.1)
+    kept = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(kept)
+    assert all(is_temporal(key) or key.endswith("input_blocks.0.0.weight") for key in kept["state_dict"])
+    film = tmp_path / "film.safetensors"
+    save_state_dict(dict(kept["state_dict"]), film)
+    opened: Any = load_model(video_config(stands_on=str(path)), film)
+    x, given = torch.randn(6, 4, 8, 8), batch()
+    torch.testing.assert_close(film_outputs(opened, x, given), film_outputs(model, x, given))
+    with pytest.raises(UserError, match="nowhere"):
+        load_model(video_config(stands_on=str(tmp_path / "nowhere.safetensors")), film)
 
 
 def test_it_samples_films_of_any_number_of_frames() -> None:

@@ -70,6 +70,7 @@ def _shrink(node: Any, folder: Path) -> Any:
         return node
     small = {key: _value(key, _shrink(value, folder), folder) for key, value in node.items()}
     small.pop("ckpt_path", None)
+    small.pop("stands_on", None)
     small.pop("cache_file", None)
     if "disc_start" in small:
         small["perceptual_weight"] = 0

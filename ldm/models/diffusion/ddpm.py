@@ -54,6 +54,10 @@ class LatentDepth2ImageDiffusion(variants.DepthModel, LatentFinetuneDiffusion):
 class LatentVideoDiffusion(video.VideoModel, LatentFinetuneDiffusion):
     """Films from a first frame, or between two."""
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"] = self.part_to_save(checkpoint["state_dict"])
+
     def previews(self, batch: Mapping[str, Any], N: int, sample: bool, **options: Any) -> dict[str, Any]:
         return film_previews(self, batch, N, sample, **options)
 

@@ -56,6 +56,8 @@ class VideoModel(FinetuneModel):
         augmentation: whether training puts noise on the given frames, and tells the network how much.
         spatial: "frozen", or "trained" to have all layers of the network learn.
         number_width: sinusoidal features of each of the numbers that the network is told: fps, motion, augmentation.
+        stands_on: the weights of the model of pictures. Checkpoints of a run then hold what learned and nothing else,
+            and whoever opens such a file finds the rest there.
     """
 
     @flat(start=Start)
@@ -70,6 +72,7 @@ class VideoModel(FinetuneModel):
         augmentation: bool = True,
         spatial: Literal["frozen", "trained"] = "frozen",
         number_width: int = 64,
+        stands_on: str | None = None,
         *,
         start: Start,
         **finetune: Any,
@@ -92,6 +95,11 @@ class VideoModel(FinetuneModel):
         if spatial == "frozen":
             self._freeze_spatial()
             self.model_ema = LitEma(self.model, decay=self.ema_decay) if self.use_ema else None
+        self.stands_on = stands_on
+        if stands_on is not None:
+            self.strict_loading = False
+            if not next(self.parameters()).is_meta:  # else whoever loads the weights reads these as well
+                self.begin(Start(ckpt_path=stands_on))
         self.begin(start)
 
     def _freeze_spatial(self) -> None:
@@ -110,6 +118,13 @@ class VideoModel(FinetuneModel):
         first = self.model.diffusion_model.get_parameter(FIRST_CONVOLUTION)
         others = [parameter for parameter in super().trained_parameters() if parameter is not first]
         return [{"params": others}, {"params": [first], "weight_decay": 0.0}]
+
+    def part_to_save(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What of a state dict a checkpoint keeps: all, or what is not in the weights that the model stands on."""
+        if self.stands_on is None:
+            return state
+        learned = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {key: value for key, value in state.items() if key in learned or key.startswith("model_ema.")}
 
     def init_from_ckpt(
         self, weights: str | Mapping[str, Tensor], ignore_keys: Sequence[str] = (), only_model: bool = False
