@@ -13,8 +13,8 @@ from PIL.Image import Image
 from ldm.additions.base import Addition, applied
 from ldm.additions.reading import read_others
 from ldm.pictures.images import make_grid, save_image
-from ldm.pictures.numbered import save_numbered
-from ldm.util import check_there, writable_folder
+from ldm.pictures.numbered import free_path, save_numbered
+from ldm.util import TakenError, check_there, writable_folder
 from ldm.workflows.basis import Basis
 from ldm.workflows.expectations import report_prompts
 from ldm.workflows.generate import Outcome, generate_edited, generate_guided
@@ -51,11 +51,13 @@ class Task:
 
     Attributes:
         name: what the names of its files begin with.
+        place: where its picture goes, if it is the only one and has a name of its own.
     """
 
     plan: Plan
     basis: Basis = field(default_factory=Basis)
     name: str = ""
+    place: Path | None = None
 
     def about(self) -> dict[str, Any]:
         """What is written into each of its pictures."""
@@ -122,7 +124,7 @@ def _pictures(
                 if request.edit is not None:
                     about |= request.edit.about()
                 wishes = () if guide is None else guide.wishes_of(read.prompts[row])
-                yield _finished(options, outcome, row, about, wishes, task.name)
+                yield _finished(options, outcome, row, about, wishes, task)
 
 
 def _report(model: Any, request: Request, additions: Sequence[Addition]) -> None:
@@ -144,14 +146,27 @@ def _report(model: Any, request: Request, additions: Sequence[Addition]) -> None
 
 
 def _finished(
-    options: Txt2ImgOptions, outcome: Outcome, row: int, about: Mapping[str, Any], wishes: Sequence[Wish], name: str
+    options: Txt2ImgOptions, outcome: Outcome, row: int, about: Mapping[str, Any], wishes: Sequence[Wish], task: Task
 ) -> Made:
     """A picture with what belongs to it, saved if pictures are."""
     image = outcome.images[row]
     boxed = with_boxes(image, wishes) if wishes else None
     source = None if outcome.sources is None else outcome.sources[row]
-    path = None if options.skip_save else save_numbered(image, Path(options.outdir) / "samples", about, prefix=name)
+    path = None if options.skip_save else _save(image, options, about, task)
     for folder, beside in (("boxes", boxed), ("source", source)):
         if beside is not None and path is not None:
             save_image(beside, writable_folder(Path(options.outdir) / folder, "--outdir") / path.name, about)
     return Made(image, about["prompt"], about["seed"], path, boxed, source, about)
+
+
+def _save(image: Image, options: Txt2ImgOptions, about: Mapping[str, Any], task: Task) -> Path:
+    """Under the next number, or in the picture's own place if nothing is there yet."""
+    if task.place is None:
+        return save_numbered(image, Path(options.outdir) / "samples", about, prefix=task.name)
+    while True:
+        path = free_path(task.place)
+        try:
+            save_image(image, path, about, new=True)
+        except TakenError:
+            continue
+        return path

@@ -48,7 +48,7 @@ def img2img(options: Img2ImgOptions, model: Any = None, watch: Watch[Made] | Non
     studio = studio_for(options, model)
     check_needs(studio.model)
     fit = Fit.of(studio, options)
-    tasks = (_task(options, studio, one, fit(one.image)) for one in init_pictures(options.init_img))
+    tasks = (task_of(options, studio, one, fit(one.image)) for one in init_pictures(options.init_img))
     return draw(options, request, studio, tasks, watch or Watch())
 
 
@@ -64,7 +64,12 @@ def check_init(options: Img2ImgOptions) -> None:
         raise UserError("an edit of a prompt begins from --edit_photo, not from --init-img")
 
 
-def _task(options: Img2ImgOptions, studio: Studio, init: InitPicture, image: Image.Image) -> Task:
-    plan = make_plan(replace(options, height=image.height, width=image.width), studio)
+def task_of(
+    options: Img2ImgOptions, studio: Studio, init: InitPicture, image: Image.Image, shown: bool = False
+) -> Task:
+    """What is made of one picture at the size of ``image``; with ``shown`` the model's condition sees it as well."""
+    picture = image_to_tensor(image)[None]
+    given = {"image": picture} if shown else {}
+    plan = make_plan(replace(options, height=image.height, width=image.width), studio, given)
     about = {"init_img": init.name, "strength": options.strength}
-    return Task(plan, Basis(image_to_tensor(image)[None], options.strength, about=about), init.prefix)
+    return Task(plan, Basis(picture, options.strength, given=given, about=about), init.prefix)

@@ -23,7 +23,7 @@ from ldm.workflows.basis import Basis
 from ldm.workflows.drawing import Made, Task, draw
 from ldm.workflows.img2img import Img2ImgOptions, check_init
 from ldm.workflows.init_pictures import Fit, InitPicture, PictureLike, init_pictures
-from ldm.workflows.plan import check_needs, make_plan
+from ldm.workflows.plan import check_job, make_plan
 from ldm.workflows.request import read_request
 from ldm.workflows.studio import Studio, studio_for
 from ldm.workflows.watch import Watch
@@ -31,7 +31,7 @@ from ldm.workflows.watch import Watch
 log = logging.getLogger(__name__)
 
 MaskLike: TypeAlias = StrPath | Image.Image | Tensor
-FILLED = {"image", "mask"}  # what the conditions of models for in-painting are made of
+PROGRAM = "scripts/inpaint.py"
 
 
 @dataclass
@@ -46,6 +46,7 @@ class InpaintOptions(Img2ImgOptions):
     mask_blur: float = 0.0  # deviation in pixels of the soft edge that the mask gets
     outpaint: str | None = None  # pixels that are added: "64" on all sides, "left=64,top=32"
     strength: float = 1.0
+    keep_names: bool = False  # results are <outdir>/<picture>.png and not numbered
     outdir: str = "outputs/inpaint-samples"
 
 
@@ -69,7 +70,8 @@ def inpaint(options: InpaintOptions, model: Any = None, watch: Watch[Made] | Non
     check_masks(options)
     request = read_request(options)
     studio = studio_for(options, model)
-    check_needs(studio.model, FILLED)
+    if studio.model.needs:
+        check_job(studio, PROGRAM)
     fit = Fit.of(studio, options)
     tasks = (_task(options, studio, *one, fit) for one in masked_pictures(options))
     return draw(options, request, studio, tasks, watch or Watch())
@@ -152,7 +154,10 @@ def _task(options: InpaintOptions, studio: Studio, init: InitPicture, mask: Tens
     picture, area = image_to_tensor(image)[None], small[None, None]
     given = {"image": picture, "mask": (area >= 0.5).float()} if studio.model.needs else {}
     basis = Basis(picture, options.strength, area, given, original=original, about=_about(options, init))
-    return Task(make_plan(replace(options, height=size[0], width=size[1]), studio, given), basis, init.prefix)
+    plan = make_plan(replace(options, height=size[0], width=size[1]), studio, given)
+    named = init.path if options.keep_names else None
+    place = None if named is None else Path(options.outdir) / f"{named.stem}.png"
+    return Task(plan, basis, init.prefix, place)
 
 
 def _about(options: InpaintOptions, init: InitPicture) -> dict[str, Any]:

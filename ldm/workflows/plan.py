@@ -49,6 +49,18 @@ def check_needs(model: Any, given: Collection[str] = ()) -> None:
         raise UserError(model.needs.sentence)
 
 
+def check_job(studio: Studio, program: str) -> None:
+    """Refuse a model that is for another program than this one.
+
+    Raises:
+        UserError: it names the right one.
+    """
+    needs = studio.model.needs
+    if needs.program != program:
+        right = needs.sentence if needs else "this model makes pictures from prompts: python txt2img.py takes it"
+        raise UserError(f"python {program} is for other models than '{studio.name}'; {right}")
+
+
 def make_plan(options: Txt2ImgOptions, studio: Studio, given: Collection[str] = ()) -> Plan:
     """Options first, then the model's ``inference:`` section, then what is usual.
 

@@ -30,6 +30,7 @@ class Txt2ImgOptions(GuideOptions):
     long_prompts: bool | None = None  # CLIP's encoders read a prompt in chunks of 75 tokens; BREAK ends one
     lang: str = "auto"  # of the prompts: en, ko, zh, or auto, by each one's script
     from_file: str | None = None  # one prompt a line, in place of ``prompt``
+    repeat: int = 1  # each prompt of the file so many times, one after the other
     outdir: str = "outputs/txt2img-samples"
     skip_grid: bool = False  # no contact sheet
     skip_save: bool = False  # no single pictures
@@ -95,7 +96,7 @@ def read_request(options: Txt2ImgOptions) -> Request:
     guide, edit = read_guide(options), read_edit(options)
     if options.sampler is not None:
         step_rule(options.sampler, options.eta)
-    for name in ("n_iter", "n_samples"):
+    for name in ("n_iter", "n_samples", "repeat"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}")
     if options.n_rows < 0:
@@ -112,7 +113,8 @@ def read_request(options: Txt2ImgOptions) -> Request:
         raise UserError("--edit is another prompt for one prompt; a file of several takes --reweight alone")
     if calls_in(options.negative_prompt):
         raise UserError("a LoRA is called in the prompt, not in the negative one, where it has no meaning")
-    row = prompts * options.n_samples if options.from_file is None else prompts
+    many = options.n_samples if options.from_file is None else options.repeat
+    row = [prompt for prompt in prompts for _ in range(many)]
     seed = settled_seed(options.seed, pictures=options.n_iter * len(row))
     for prompt in prompts:
         calls_in(prompt)

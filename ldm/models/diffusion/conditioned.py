@@ -24,6 +24,7 @@ from ldm.models.diffusion.condition import (
 from ldm.models.diffusion.guidance import expand_condition, rows_of
 from ldm.models.diffusion.loss import DiffusionModel, images_to_channels_first
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
+from ldm.modules.encoders.clip_image import ClipImageEmbedder
 from ldm.modules.encoders.conditions import ClassEmbedder
 from ldm.modules.encoders.needs import Need, Needs
 
@@ -55,7 +56,9 @@ class ConditionedModel(DiffusionModel):
         encoded = () if self._takes is None else (self._takes,)
         others = [AS_IT_IS[part] for part in KINDS[self.model.conditioning_key] if part != self._encoded_part]
         mask = (MASK,) if self._sees_mask else ()
-        return Needs((*encoded, *mask, *others), reads_prompts=self._takes is None)
+        varies = isinstance(self.cond_stage_model, ClipImageEmbedder)
+        command = "scripts/variations.py" if varies else None
+        return Needs((*encoded, *mask, *others), reads_prompts=self._takes is None, command=command)
 
     def condition(self, prompts: Sequence[str] | Tensor, *, size: tuple[int, int] | None = None, **given: Any) -> Parts:
         """The condition of ``len(prompts)`` pictures, as the parts that the network is fed; {} without one.

@@ -150,7 +150,8 @@ class ImageEmbeddingModel(PictureConditioned):
     @property
     def needs(self) -> Needs:
         picture = Need("image", "pictures [B, 3, H, W] in [-1, 1], of which variations are made", 3)
-        return Needs((picture,), () if self.noise_augmentor is None else noise_needs(EMBEDDING_NOISE))
+        noise = () if self.noise_augmentor is None else noise_needs(EMBEDDING_NOISE)
+        return Needs((picture,), noise, command="scripts/variations.py")
 
     def pictures_of(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         pictures = {"image": self.pictures(batch, self.embed_key)}

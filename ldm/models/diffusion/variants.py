@@ -199,7 +199,8 @@ class DepthModel(FinetuneModel):
 
     @property
     def needs(self) -> Needs:
-        return Needs((Need("image", "pictures [B, 3, H, W] in [-1, 1], whose depth is kept", 3),))
+        picture = Need("image", "pictures [B, 3, H, W] in [-1, 1], whose depth is kept", 3)
+        return Needs((picture,), command="scripts/depth2img.py")
 
     def pictures_of(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return {"image": entry_of(batch, self.depth_stage_key)}

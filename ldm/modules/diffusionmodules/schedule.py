@@ -100,13 +100,13 @@ def evenly_spaced(T: int, steps: int, points: int) -> list[int]:
     """The first ``steps`` of ``points`` timesteps spread evenly from T - 1 to 0, rounded to whole ones.
 
     Raises:
-        UserError: fewer than 1 step, or more than the schedule has.
+        UserError: fewer than 1 step, or more than the schedule has such points for.
     """
-    last = T - 1
-    if not 1 <= steps <= last:
-        raise UserError(f"the number of sampling steps must lie between 1 and {last}, got {steps}")
-    gap = last / max(points - 1, 1)
-    return [round(last - i * gap) for i in range(steps)]
+    most = T - (points - steps)
+    if not 1 <= steps <= most:
+        raise UserError(f"the number of sampling steps must lie between 1 and {most}, got {steps}")
+    gap = (T - 1) / max(points - 1, 1)
+    return [round(T - 1 - i * gap) for i in range(steps)]
 
 
 def _nearest_divisor(S: int, T: int) -> int:

@@ -10,6 +10,14 @@ from torch import Tensor
 
 from ldm.util import UserError
 
+# what a condition is made of besides prompts -> the command that has it, where the names alone say so
+COMMANDS = {
+    (): "txt2img.py",
+    ("image", "mask"): "scripts/inpaint.py",
+    ("low_res",): "scripts/superresolution.py",
+    ("class_label",): "scripts/class2img.py",
+}
+
 
 @dataclass(frozen=True)
 class Need:
@@ -31,7 +39,7 @@ class Needs:
     Attributes:
         required, optional: what ``model.condition`` must and may get.
         reads_prompts: whether the prompts change anything.
-        command: what takes it all, a command line or a function; None: ``model.condition`` only.
+        command: the program that takes it all; None: the usual one for these names, if there is one.
     """
 
     required: tuple[Need, ...] = ()
@@ -43,6 +51,11 @@ class Needs:
         return bool(self.required)
 
     @property
+    def program(self) -> str | None:
+        """The program for models like this one, such as "scripts/inpaint.py"; None where there is none."""
+        return self.command or COMMANDS.get(tuple(sorted(need.name for need in self.required)))
+
+    @property
     def sentence(self) -> str:
         """What the model needs and what takes it, for a person who gave a prompt only."""
         if not self:
@@ -50,7 +63,9 @@ class Needs:
         things = " and ".join(f"'{need.name}' ({need.what})" for need in self.required)
         keywords = ", ".join(f"{need.name}=..." for need in self.required)
         function = f"model.condition(prompts, size=..., {keywords})"
-        taker = self.command or f"no command does yet, the function {function} does"
+        taker = f"no command, but the function {function}"
+        if self.program is not None:
+            taker = f"python {self.program}, or the function {function}"
         besides = "besides the prompt" if self.reads_prompts else "in place of a prompt"
         return f"this model needs {things} {besides}; what takes it: {taker}"
 

@@ -1,0 +1,53 @@
+"""Classes to pictures: what ``scripts/class2img.py`` does, as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from ldm.util import UserError
+from ldm.workflows.basis import Basis
+from ldm.workflows.drawing import Made, Task, draw
+from ldm.workflows.plan import check_job, make_plan
+from ldm.workflows.request import Txt2ImgOptions, read_request
+from ldm.workflows.studio import Studio, studio_for
+from ldm.workflows.watch import Watch
+
+PROGRAM = "scripts/class2img.py"
+
+
+@dataclass
+class Class2ImgOptions(Txt2ImgOptions):
+    """Which classes to draw; see ``Txt2ImgOptions`` for the rest. Each class gets the same seeds."""
+
+    classes: Sequence[int] = field(default_factory=lambda: [0])
+    prompt: str = ""
+    outdir: str = "outputs/class2img-samples"
+
+
+def class2img(options: Class2ImgOptions, model: Any = None, watch: Watch[Made] | None = None) -> list[Image.Image]:
+    """Make pictures of classes, such as ImageNet's, with a model that was trained on their numbers.
+
+    Raises:
+        UserError: as ``txt2img``; or the model knows no classes, or not these.
+    """
+    request = read_request(options)
+    studio = studio_for(options, model)
+    check_job(studio, PROGRAM)
+    known = int(studio.model.cond_stage_model.n_classes)
+    for number in options.classes:
+        if not 0 <= number < known:
+            raise UserError(f"'{studio.name}' knows the classes 0 to {known - 1}, got {number}")
+    if not options.classes:
+        raise UserError("no class is named: --classes 25 187, for example")
+    tasks = [_task(options, studio, number) for number in options.classes]
+    return draw(options, request, studio, tasks, watch or Watch())
+
+
+def _task(options: Class2ImgOptions, studio: Studio, number: int) -> Task:
+    given = {"class_label": number}
+    name = f"{number:04d}-" if len(options.classes) > 1 else ""
+    return Task(make_plan(options, studio, given), Basis(given=given, about=given), name)

@@ -1,0 +1,13 @@
+"""Where Stable Diffusion 2 had a page; what it did is scripts/inpaint.py here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for: python scripts/streamlit/inpainting.py
+
+from ldm.commands.elsewhere import page
+
+if __name__ == "__main__":
+    page("scripts/inpaint.py")
