@@ -24,13 +24,21 @@ MOVED = {
     "lightning.pytorch": "pytorch_lightning",
     # the code that was released with Stable Diffusion XL and Stable Video Diffusion
     "sgm.models.autoencoder": "ldm.models.autoencoder",
+    "sgm.models.autoencoder.AutoencoderKLInferenceWrapper": "ldm.models.autoencoder.AutoencoderKL",
     "sgm.models.diffusion.DiffusionEngine": "ldm.models.diffusion.ddpm.DiffusionEngine",
     "sgm.modules.GeneralConditioner": "ldm.modules.encoders.modules.GeneralConditioner",
     "sgm.modules.encoders.modules": "ldm.modules.encoders.modules",
+    "sgm.modules.encoders.modules.ClassEmbedder": "ldm.modules.encoders.conditioner.LabelEmbedder",
     "sgm.modules.diffusionmodules": "ldm.modules.diffusionmodules",
     "sgm.modules.diffusionmodules.denoiser_weighting": "ldm.modules.diffusionmodules.loss_weighting",
     "sgm.modules.diffusionmodules.sampling": "ldm.models.diffusion.samplers.edm",
     "sgm.lr_scheduler": "ldm.lr_scheduler",
+    # and the names that it had before (2023-06)
+    "ldm.models.autoencoder.AutoencoderKLInferenceWrapper": "ldm.models.autoencoder.AutoencoderKL",
+    "ldm.models.diffusion.DiffusionEngine": "ldm.models.diffusion.ddpm.DiffusionEngine",
+    "ldm.modules.GeneralConditioner": "ldm.modules.encoders.modules.GeneralConditioner",
+    "ldm.modules.diffusionmodules.denoiser_weighting": "ldm.modules.diffusionmodules.loss_weighting",
+    "ldm.modules.diffusionmodules.sampling": "ldm.models.diffusion.samplers.edm",
     "pytorch_lightning.callbacks.GPUStatsMonitor": "pytorch_lightning.callbacks.DeviceStatsMonitor",
 }
 
@@ -51,6 +59,12 @@ NOT_CARRIED = {
     "ldm.data.base.Txt2ImgIterableBaseDataset": f"streaming data sets are not here; {FOLDERS}",
     "ldm.data.util.AddMiDaS": "the depth network's input is made by ldm.modules.midas.api",
     "taming.data": f"taming's data sets are not here; {FOLDERS}",
+    "sgm.data": f"the data sets of generative-models are not here; {FOLDERS}",
+    "sdata": f"reading tar shards is not here; {FOLDERS}",
+    "ldm.data.mnist": f"MNIST is not here; {FOLDERS}",
+    "ldm.data.dataset": f"reading tar shards is not here; {FOLDERS}",
+    "sgm.modules.autoencoding": "take ldm.models.autoencoder.AutoencoderKL with "
+                                "ldm.modules.losses.LPIPSWithDiscriminator",
     "taming.models": "taming's own models are not here; ldm.models.autoencoder has the VQ autoencoders",
     "torchvision.transforms": "torchvision is not used here; the data sets resize and crop by themselves",
     "ldm.models.diffusion.classifier": "classifier guidance is not here; classifier-free guidance is",

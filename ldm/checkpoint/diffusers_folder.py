@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, clip_text_weights, open_clip_weights, unet_weights
+from ldm.checkpoint.diffusers_xl import SECOND, text_prefixes, whole_config
 from ldm.checkpoint.formats import open_file
 from ldm.checkpoint.source import MappedTensors
 from ldm.util import UserError, parse_json_object
@@ -25,7 +26,6 @@ _INPAINTING = "ldm.models.diffusion.ddpm.LatentInpaintDiffusion"
 _PARTS = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
 # parts of other models than Stable Diffusion 1 and 2, which would be wrong without them
 _OTHERS = {
-    "text_encoder_2": "a second text encoder (Stable Diffusion XL)",
     "text_encoder_3": "a third text encoder (Stable Diffusion 3)",
     "transformer": "a transformer in place of the UNet",
     "prior": "a prior (unCLIP)",
@@ -60,13 +60,26 @@ def _read_parts(path: Path) -> MappedTensors:
         return _read_part(path)
     _refuse_others(path)
     whole = MappedTensors({}, [])
-    for part, prefix in _PARTS.items():
+    for part, prefix in _prefixes(path).items():
         if not (path / part / "config.json").is_file():
             raise UserError(f"the diffusers folder '{path}' has no '{part}/config.json', which a whole model needs")
         tensors = _read_part(path / part)
         whole.update({prefix + key: value for key, value in tensors.items()})
         whole.sources += tensors.sources
     return whole
+
+
+def _prefixes(path: Path) -> dict[str, str]:
+    """A pipeline's folders of weights, and where those belong."""
+    if not _is_xl(path):
+        return _PARTS
+    return {part: _PARTS[part] for part in ("unet", "vae")} | text_prefixes(_read_json(path / "model_index.json"))
+
+
+def _is_xl(path: Path) -> bool:
+    """Whether a pipeline is one of Stable Diffusion XL: it has a second text encoder."""
+    index = _read_json(path / "model_index.json")
+    return index.get(SECOND) not in (None, [None, None]) or (path / SECOND).is_dir()
 
 
 def _refuse_others(path: Path) -> None:
@@ -78,7 +91,7 @@ def _refuse_others(path: Path) -> None:
         kind = index.get("_class_name", "pipeline")
         raise UserError(
             f"'{path}' is a {kind} with '{other}', {_OTHERS[other]}, which has no counterpart here; "
-            "diffusers folders of Stable Diffusion 1 and 2, in-painting included, can be opened"
+            "diffusers folders of Stable Diffusion 1, 2 (in-painting included) and XL can be opened"
         )
 
 
@@ -94,8 +107,9 @@ def _read_part(folder: Path) -> MappedTensors:
         translated = unet_weights(made, _blocks(config))
     elif kind == "AutoencoderKL":
         translated = autoencoder_weights(made)
-    elif _is_open_clip(config):
-        translated = open_clip_weights(made, config.get("projection_dim", _TRANSFORMERS_PROJECTION))
+    elif folder.name == SECOND or _is_open_clip(config):
+        width = config.get("projection_dim", _TRANSFORMERS_PROJECTION)
+        translated = open_clip_weights(made, width, whole=folder.name == SECOND)
     else:
         translated = clip_text_weights(made)
     return MappedTensors(translated, made.sources)
@@ -169,8 +183,11 @@ def _whole_config(path: Path) -> dict[str, Any]:
     if not (path / "model_index.json").is_file():
         return _part_config(path)
     _refuse_others(path)
-    parts = {part: _part_config(path / part) for part in _PARTS}
     unet, vae = _read_json(path / "unet" / "config.json"), _read_json(path / "vae" / "config.json")
+    parts = {part: _part_config(path / part) for part in _PARTS if part in ("unet", "vae") or not _is_xl(path)}
+    if _is_xl(path):
+        given = {"unet": unet, "vae": vae, "scheduler": _read_json(path / "scheduler" / "scheduler_config.json")}
+        return whole_config(path, _read_json(path / "model_index.json"), parts, given)
     channels = vae.get("latent_channels", 4)
     target, own = _kind(path, unet, channels)
     return {

@@ -123,14 +123,15 @@ def clip_text_weights(tensors: Mapping[str, Tensor]) -> Tensors:
     return {f"transformer.{key}": value for key, value in named.items() if not key.endswith("text_projection.weight")}
 
 
-def open_clip_weights(tensors: Mapping[str, Tensor], projection_dim: int) -> Tensors:
-    """``CLIPTextModel`` of SD v2 -> open_clip's text tower.
+def open_clip_weights(tensors: Mapping[str, Tensor], projection_dim: int, whole: bool = False) -> Tensors:
+    """``CLIPTextModel`` of SD v2, or SDXL's ``CLIPTextModelWithProjection``, -> open_clip's text tower.
 
     diffusers drops what SD v2 never runs: the last block, the projection and the temperature. They are put back, the
     block as a second name for the last one that is there, because this project's state dict lists them.
 
     Args:
         projection_dim: width of the projection, where the weights have none.
+        whole: nothing was dropped, as in SDXL's second text encoder, which runs every block.
     """
     tensors = {key.removeprefix("text_model."): value for key, value in tensors.items()}
     made: Tensors = {}
@@ -144,11 +145,16 @@ def open_clip_weights(tensors: Mapping[str, Tensor], projection_dim: int) -> Ten
         elif layer[2] == "self_attn.q_proj":
             parts = [tensors[key.replace("q_proj", f"{name}_proj")] for name in "qkv"]
             made[f"transformer.resblocks.{layer[1]}.attn.in_proj_{layer[3]}"] = torch.cat(parts)
-    count = 1 + max(int(m[1]) for key in made if (m := re.match(r"transformer\.resblocks\.(\d+)\.", key)))
-    last, unused = f"transformer.resblocks.{count - 1}.", f"transformer.resblocks.{count}."
-    made.update({key.replace(last, unused): value for key, value in list(made.items()) if key.startswith(last)})
+    made |= {} if whole else _last_block_again(made)
     width, dtype = made["token_embedding.weight"].shape[1], made["token_embedding.weight"].dtype
     projection = tensors.get("text_projection.weight")
     made["text_projection"] = torch.eye(width, projection_dim, dtype=dtype) if projection is None else projection.T
     made["logit_scale"] = torch.tensor(1.0, dtype=dtype)
     return {f"model.{key}": value for key, value in made.items()}
+
+
+def _last_block_again(made: Tensors) -> Tensors:
+    """The last block that is there under the name of the one that was dropped behind it."""
+    count = 1 + max(int(m[1]) for key in made if (m := re.match(r"transformer\.resblocks\.(\d+)\.", key)))
+    last, unused = f"transformer.resblocks.{count - 1}.", f"transformer.resblocks.{count}."
+    return {key.replace(last, unused): value for key, value in made.items() if key.startswith(last)}

@@ -41,6 +41,15 @@ def match_text_model(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     return renamed
 
 
+def match_conditioner(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file with one text encoder under its older name, for a model whose encoders are in a conditioner."""
+    start, place = "cond_stage_model.", "conditioner.embedders.0."
+    older = any(key.startswith(start) for key in given) and not any(key.startswith(place) for key in given)
+    if not older or not any(key.startswith(place) for key in expected):
+        return dict(given)
+    return {place + key.removeprefix(start) if key.startswith(start) else key: value for key, value in given.items()}
+
+
 def keep_precise_schedule(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Leave out schedule tables that a half-precision file has rounded: the constructor computes better ones."""
     return {

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from ldm.building.kinds import MODULE
 from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folder
-from ldm.checkpoint.fit import LoadReport, check_fit, keep_precise_schedule, make_report, match_text_model
+from ldm.checkpoint.fit import (
+    LoadReport,
+    check_fit,
+    keep_precise_schedule,
+    make_report,
+    match_conditioner,
+    match_text_model,
+)
 from ldm.checkpoint.materialise import materialise
 from ldm.checkpoint.origin import HasOrigin, StandsOn, origin_of
 from ldm.checkpoint.reading import EMA_PREFIX, read_state_dict, use_ema
@@ -62,7 +69,7 @@ def load_weights(
     del source  # what is converted below can then be freed one by one
 
     expected = module.state_dict(keep_vars=True)
-    given = keep_precise_schedule(match_text_model(given, expected), expected)
+    given = keep_precise_schedule(match_text_model(match_conditioner(given, expected), expected), expected)
     wanted = {key: value for key, value in expected.items() if not key.startswith(tuple(ignore))}
     report = make_report(given, wanted)
     check_fit(origin, given, wanted, report, strict)

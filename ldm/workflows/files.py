@@ -12,6 +12,7 @@ from ldm.released import how_to_get
 from ldm.runs import LAST, given_or_latest, is_latest
 from ldm.shipped import ROOT, TINY, here_or_shipped
 from ldm.util import UserError, find_beside, read_yaml
+from ldm.workflows.recognised import recognised
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
@@ -21,8 +22,8 @@ PARTS = ("tokenizer", "aligner")  # files that a text encoder may name
 def find_model(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path, DictConfig]:
     """``(checkpoint, document)`` of the files given, of the configuration beside the checkpoint, or the small model's.
 
-    A diffusers folder describes itself. Files that a YAML names for its text encoder are found beside it, in this
-    folder, or among the project's own.
+    A diffusers folder describes itself, and released files that are known by their shapes have a configuration here.
+    Files that a YAML names for its text encoder are found beside it, in this folder, or among the project's own.
 
     Raises:
         UserError: a file is missing, no YAML, or a configuration was given without a checkpoint.
@@ -39,6 +40,9 @@ def find_model(ckpt: str | Path | None, config: str | Path | None) -> tuple[Path
     if config is None and ckpt.is_dir():
         return ckpt, OmegaConf.create({"model": diffusers_config(ckpt)})
     beside = ckpt.parent / CONFIG
+    known = recognised(ckpt) if config is None and not beside.is_file() else None
+    if known is not None:
+        return ckpt, known
     if config is None and not beside.is_file():
         raise UserError(f"'{ckpt}' needs its configuration: add --config, or put it beside as '{CONFIG}'")
     named = config is not None
@@ -50,6 +54,10 @@ def with_parts(document: DictConfig, folder: Path) -> DictConfig:
     """A document with the paths in it found beside it, in this folder, or among the project's own files."""
     for part in PARTS:
         find_beside(document, f"model.params.cond_stage_config.params.{part}", folder, Path.cwd(), ROOT)
+    entries = OmegaConf.select(document, "model.params.conditioner_config.params.emb_models")
+    for place in range(len(entries) if isinstance(entries, ListConfig) else 0):
+        key = f"model.params.conditioner_config.params.emb_models[{place}].params.tokenizer"
+        find_beside(document, key, folder, Path.cwd(), ROOT)
     _find_loras(document, folder)
     return document
 

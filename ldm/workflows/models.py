@@ -15,7 +15,7 @@ from ldm.building.kinds import MODULE
 from ldm.checkpoint import load_model
 from ldm.models.hooks import without_lightning
 from ldm.modules.cpu.packed import pack_for_inference
-from ldm.modules.encoders.base import TextEncoder
+from ldm.modules.encoders.conditioner import text_encoders_of
 from ldm.util import ConfigError, UserError, class_from_str, section
 from ldm.workflows.files import find_model
 
@@ -64,8 +64,8 @@ def model_of(ckpt: Path, document: DictConfig, place: torch.device, precision: s
     log.info("loading %s", ckpt)
     sections = {"model": node, "inference": document.get("inference")}
     model: Any = load_model(sections, ckpt, device=place, dtype=PRECISIONS[precision], ema=ema)
-    if isinstance(model.cond_stage_model, TextEncoder):
-        model.cond_stage_model.open_tokenizer()
+    for encoder in text_encoders_of(model.cond_stage_model):
+        encoder.open_tokenizer()
     if place.type == "cpu":
         pack_for_inference(model)
     return model

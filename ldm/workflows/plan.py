@@ -106,7 +106,8 @@ def usual_settings(studio: Studio) -> dict[str, Any]:
     """What a request leaves open: as the model's YAML says, else at the size of its training, and as is usual."""
     size, factor = studio.model.image_size, studio.model.first_stage_model.factor
     height, width = (size, size) if isinstance(size, int) else size
-    return {**DEFAULTS, "height": int(height) * factor, "width": int(width) * factor, **studio.inference}
+    own = {"height": int(height) * factor, "width": int(width) * factor}
+    return {**DEFAULTS, **own, **studio.model.usual, **studio.inference}
 
 
 def latent_size(studio: Studio, plan: Plan) -> tuple[int, int]:

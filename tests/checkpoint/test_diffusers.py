@@ -229,10 +229,10 @@ def test_a_folder_with_another_models_parts_is_refused_by_name(pipeline: Path) -
     (pipeline / "model_index.json").write_text(json.dumps(index))
     assert diffusers_config(pipeline)
     (pipeline / "model_index.json").write_text(
-        json.dumps({**index, "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]})
+        json.dumps({**index, "text_encoder_3": ["transformers", "T5EncoderModel"]})
     )
     for read in (diffusers_config, read_state_dict):
-        with pytest.raises(UserError, match=r"StableDiffusionXLPipeline with 'text_encoder_2', a second text encoder"):
+        with pytest.raises(UserError, match=r"StableDiffusionXLPipeline with 'text_encoder_3', a third text encoder"):
             read(pipeline)
 
 

@@ -21,14 +21,16 @@ from ldm.models.diffusion.gaussian import ScheduleOptions
 from ldm.models.diffusion.guidance import expand_condition, repeat_condition, rows_of
 from ldm.models.diffusion.latent import LatentModel
 from ldm.models.diffusion.network import Start
+from ldm.models.diffusion.samplers.edm import EulerEDMSampler, SigmaSampler
 from ldm.modules.diffusionmodules.denoiser import Denoiser, DiscreteDenoiser
 from ldm.modules.diffusionmodules.discretizer import Discretization, EDMDiscretization
 from ldm.modules.diffusionmodules.sigma_schedule import SigmaSchedule
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.encoders.conditioner import TEXT, GeneralConditioner
 from ldm.modules.encoders.needs import Need, Needs
-from ldm.util import ConfigError, UserError, instantiate_from_config
+from ldm.util import ConfigError, UserError, class_from_str, instantiate_from_config
 
+SIZE, SIZE_OF_XL = 64, 128  # of latents
 # the part of a condition, as the network is fed it -> as the conditioner calls it
 PARTS = {"c_crossattn": "crossattn", "c_adm": "vector", "c_concat": "concat"}
 # keyword of ``condition`` -> what the conditioner calls it
@@ -37,13 +39,16 @@ KEYS = {
     "crop": "crop_coords_top_left",
     "target_size": "target_size_as_tuple",
     "aesthetic_score": "aesthetic_score",
+    "class_label": "cls",
 }
 NEEDS = {
     "original_size": Need("original_size", "(height, width) of the picture before it was scaled, in pixels"),
     "crop": Need("crop", "(top, left) of the crop, in pixels"),
     "target_size": Need("target_size", "(height, width) that is made, in pixels"),
     "aesthetic_score": Need("aesthetic_score", "how beautiful it is to be, 0 to 10"),
+    "class_label": Need("class_label", "classes [B], numbers from 0"),
 }
+NO_CONDITION = {"target": "ldm.modules.encoders.conditioner.GeneralConditioner", "params": {"emb_models": []}}
 AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5  # what the public programs give
 
 
@@ -62,6 +67,7 @@ class EngineOptions:
     no_cond_log: bool = False  # accepted for old YAMLs
     compile_model: bool = False  # accepted for old YAMLs
     sampling_size: int | None = None  # of the latents, where nothing else is asked for
+    zero_empty_text: bool | None = None  # see ``EngineModel.zeroes_text``
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class EngineModel(LatentModel):
         network_config: dict[str, Any],
         denoiser_config: dict[str, Any],
         first_stage_config: dict[str, Any],
-        conditioner_config: dict[str, Any],
+        conditioner_config: dict[str, Any] | None = None,
         use_ema: bool = False,
         *,
         engine: EngineOptions,
@@ -112,15 +118,15 @@ class EngineModel(LatentModel):
         """Raises ConfigError: values that are not known, or parts that are none."""
         network = network_parameters(network_config)
         channels = int(network["params"].get("out_channels", 4))
+        conditioner_config = conditioner_config or NO_CONDITION
         super().__init__(
             unet_config=network,
             first_stage_config=first_stage_config,
             cond_stage_config=conditioner_config,
             conditioning_key=conditioning_of(network["params"], channels),
             cond_stage_key=TEXT,
-            cond_stage_trainable=any(node.get("is_trainable") for node in conditioner_config["params"]["emb_models"]),
+            cond_stage_trainable=any(node.get("is_trainable") for node in entries_of(conditioner_config)),
             first_stage_key=engine.input_key,
-            image_size=engine.sampling_size or 64,
             channels=channels,
             use_ema=use_ema,
             ema_decay=engine.ema_decay_rate,
@@ -132,6 +138,7 @@ class EngineModel(LatentModel):
             raise ConfigError(f"denoiser_config: '{denoiser_config.get('target')}' is no denoiser")
         self.parameterization = self.denoiser.scaling.predicts
         self.loss_fn = None if engine.loss_fn_config is None else instantiate_from_config(engine.loss_fn_config)
+        self.image_size = engine.sampling_size or (SIZE_OF_XL if self.reads_sizes else SIZE)
         self.schedule = SigmaSchedule(self.denoiser, self._discretization())
         self.begin(start)
 
@@ -165,10 +172,12 @@ class EngineModel(LatentModel):
     @property
     def needs(self) -> Needs:
         keys = self.conditioner.input_keys
-        optional = tuple(need for name, need in NEEDS.items() if KEYS[name] in keys)
+        own = {name: need for name, need in NEEDS.items() if KEYS[name] in keys}
+        label = own.pop("class_label", None)
         known = {TEXT, *KEYS.values()}
-        required = tuple(Need(key, f"the entry '{key}' of the conditioner") for key in keys if key not in known)
-        return Needs(required, optional, reads_prompts=TEXT in keys)
+        others = [Need(key, f"the entry '{key}' of the conditioner") for key in keys if key not in known]
+        required = [*([] if label is None else [label]), *others]
+        return Needs(tuple(required), tuple(own.values()), reads_prompts=TEXT in keys)
 
     def _parts(self, prompts: Sequence[str] | Tensor, size: tuple[int, int] | None, given: Mapping[str, Any]) -> Parts:
         """The parts of a condition; sizes that are not given are those of the picture that is made, uncropped."""
@@ -183,7 +192,7 @@ class EngineModel(LatentModel):
         usual = {"original_size": picture, "crop": (0, 0), "target_size": picture, "aesthetic_score": AESTHETIC_SCORE}
         found: dict[str, Any] = {name: value for name, value in given.items() if name not in KEYS}
         for name in (name for name, key in KEYS.items() if key in keys):
-            value = given.get(name, usual[name])
+            value = given.get(name, usual.get(name))
             if value is None:
                 raise UserError(f"the condition needs 'size', of the latents, or '{name}', {NEEDS[name].what}")
             found[KEYS[name]] = as_numbers(name, value).to(self.device)
@@ -199,8 +208,10 @@ class EngineModel(LatentModel):
             given: ``aesthetic_score``, in place of 2.5, and sizes in place of the condition's.
         """
         parts = as_parts(condition, self.model.conditioning_key)
-        if not parts or TEXT not in self.conditioner.input_keys:
+        if not parts:
             return None
+        if TEXT not in self.conditioner.input_keys:
+            return as_fed(self.conditioner.changed(as_made(parts), {}, self.conditioner.dropped_keys))
         batch: dict[str, Any] = {TEXT: [negative_prompt]}
         if KEYS["aesthetic_score"] in self.conditioner.input_keys:
             given = {"aesthetic_score": NEGATIVE_AESTHETIC_SCORE, **given}
@@ -211,9 +222,31 @@ class EngineModel(LatentModel):
 
     @property
     def zeroes_text(self) -> bool:
-        """Whether the text of nothing is 0: for SDXL itself, not for its refiner, nor for a model of one context."""
+        """Whether the text of nothing is 0: for SDXL itself, not for its refiner, nor for a model of one context.
+
+        A configuration may say it as ``zero_empty_text``.
+        """
+        if self.engine.zero_empty_text is not None:
+            return self.engine.zero_empty_text
+        return self.reads_sizes and KEYS["aesthetic_score"] not in self.conditioner.input_keys
+
+    @property
+    def reads_sizes(self) -> bool:
+        """Whether the condition is of SDXL's kind: a vector of the text, and the sizes of the picture."""
         pooled = any(encoder.returns_pooled for encoder in self.conditioner.text_encoders)
-        return pooled and KEYS["aesthetic_score"] not in self.conditioner.input_keys
+        return pooled and KEYS["original_size"] in self.conditioner.input_keys
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """As its configuration's sampler says, else as the public demo has it."""
+        sampler = self.engine.sampler_config or {}
+        params = sampler.get("params") or {}
+        guider = (params.get("guider_config") or {}).get("params") or {}
+        kind = class_from_str(sampler["target"]) if "target" in sampler else EulerEDMSampler
+        if not issubclass(kind, SigmaSampler):
+            raise ConfigError(f"sampler_config: '{sampler['target']}' is no sampler of this kind")
+        scale = guider.get("scale", 5.0 if not params or "guider_config" in params else 1.0)
+        return {"sampler": kind.name, "steps": params.get("num_steps") or 50, "guidance_scale": scale}
 
     def get_learned_conditioning(self, c: Any) -> Any:
         """The parts of prompts, or of a batch of the conditioner's entries; for old scripts."""
@@ -290,7 +323,7 @@ def as_numbers(name: str, value: Any) -> Tensor:
         numbers = torch.as_tensor(value, dtype=torch.float32, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"'{name}' is {NEEDS[name].what}, got {value!r}") from error
-    wanted = 1 if name == "aesthetic_score" else 2
+    wanted = 1 if name in ("aesthetic_score", "class_label") else 2
     numbers = numbers.reshape(-1, 1) if wanted == 1 else torch.atleast_2d(numbers)
     if numbers.dim() != 2 or numbers.shape[1] != wanted or not numbers.isfinite().all():
         raise UserError(f"'{name}' is {NEEDS[name].what}, got {value!r}")
@@ -308,14 +341,27 @@ def in_portions(function: Callable[[Tensor], Any], rows: Tensor, largest: int | 
 
 
 def network_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The network's node without what only said in which precision it was trained.
+    """The network's node as this house has it: attention in transformers, in the precision of its weights.
 
     Raises:
         ConfigError: it is no node of a network.
     """
     if not isinstance(config, Mapping) or not isinstance(config.get("params"), Mapping):
         raise ConfigError("network_config needs a 'target' and its 'params'")
-    return {**config, "params": {key: value for key, value in config["params"].items() if key != "use_fp16"}}
+    given = {key: value for key, value in config["params"].items() if key != "use_fp16"}
+    return {**config, "params": {**given, "self_transformers": given.get("context_dim") is None}}
+
+
+def entries_of(conditioner_config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The items of ``emb_models``.
+
+    Raises:
+        ConfigError: there is no such list.
+    """
+    entries = (conditioner_config.get("params") or {}).get("emb_models")
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise ConfigError("conditioner_config needs 'emb_models', a list of encoders, in its 'params'")
+    return entries
 
 
 def conditioning_of(network: Mapping[str, Any], channels: int) -> str:

@@ -96,6 +96,11 @@ class LatentModel(ConditionedModel):
         self.train(self.training)
         self.begin(start)
 
+    @property
+    def usual(self) -> Mapping[str, Any]:
+        """How it is sampled where nobody says otherwise, by the names of ``inference:``; here nothing."""
+        return {}
+
     def train(self, mode: bool = True) -> LatentModel:
         """As usual, but what is not trained stays in eval mode."""
         super().train(mode)

@@ -54,6 +54,26 @@ class LegacyDDPMDiscretization(Discretization):
         return np.sqrt(((1 - acp) / acp).astype(np.float32)).astype(np.float64)
 
 
+class SubstepDiscretization(Discretization):
+    """The first sigmas of another walk at a stride, and then no noise: Stable Diffusion XL Turbo's few steps.
+
+    Args:
+        discretization: the other walk, by default a table of betas.
+        whole: its steps.
+        stride: every so many of them.
+    """
+
+    def __init__(self, discretization: Discretization | None = None, whole: int = 1000, stride: int = 100) -> None:
+        self.discretization = LegacyDDPMDiscretization() if discretization is None else discretization
+        self.whole, self.stride = whole, stride
+
+    def sigmas(self, n: int) -> np.ndarray:
+        most = self.whole // self.stride
+        if not 1 <= n <= most:
+            raise UserError(f"the number of sampling steps must lie between 1 and {most} for this model, got {n}")
+        return self.discretization.sigmas(self.whole)[: n * self.stride : self.stride]
+
+
 class EDMDiscretization(Discretization):
     """Sigmas spaced as powers (Karras et al. 2022, equation 5)."""
 

@@ -22,6 +22,7 @@ class AttentionOptions:
     num_heads_upsample: int = -1  # heads in the decoder; -1: as num_heads
     use_new_attention_order: bool = False
     use_spatial_transformer: bool | None = None  # None: where there is a context
+    self_transformers: bool = False  # transformers without a context, whose second attention looks at the picture, too
     transformer_depth: int | Sequence[int] = 1  # a list: one per level
     transformer_depth_middle: int | None = None  # None: that of the last level
     context_dim: int | Sequence[int] | None = None
@@ -35,15 +36,15 @@ class AttentionOptions:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for options that do not fit together."""
-        if self.use_spatial_transformer not in (None, self.context_dim is not None):
+        if self.use_spatial_transformer not in (None, self.has_transformers):
             raise ConfigError("UNetModel needs 'use_spatial_transformer' and 'context_dim' together, or neither")
         if self.num_heads == -1 and self.num_head_channels == -1:
             raise ConfigError("UNetModel needs 'num_heads' or 'num_head_channels'")
 
     @property
     def has_transformers(self) -> bool:
-        """Whether attention is in transformers, with a context."""
-        return self.context_dim is not None
+        """Whether attention is in transformers."""
+        return self.self_transformers or self.context_dim is not None
 
     @property
     def decoder_heads(self) -> int:

@@ -37,6 +37,22 @@ class ConcatTimestepEmbedderND(AbstractEncoder):
         return timestep_embedding(x.flatten(), self.outdim).reshape(len(x), -1)
 
 
+class LabelEmbedder(AbstractEncoder):
+    """Class labels [B] -> vectors [B, embed_dim], or contexts [B, 1, embed_dim] with ``add_sequence_dim``."""
+
+    def __init__(self, embed_dim: int, n_classes: int = 1000, add_sequence_dim: bool = False) -> None:
+        super().__init__()
+        self.n_classes, self.add_sequence_dim = n_classes, add_sequence_dim
+        self.embedding = nn.Embedding(n_classes, embed_dim)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        labels = torch.as_tensor(labels).to(self.embedding.weight.device).long().reshape(-1)
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < self.n_classes:
+            raise UserError(f"class labels must lie between 0 and {self.n_classes - 1}, got {labels.tolist()}")
+        vectors = self.embedding(labels)
+        return vectors[:, None] if self.add_sequence_dim else vectors
+
+
 @dataclass(frozen=True)
 class Entry:
     """What a configuration says of an encoder besides its class.
@@ -109,6 +125,11 @@ class GeneralConditioner(AbstractEncoder):
     def input_keys(self) -> tuple[str, ...]:
         """The entries of a batch that are encoded, each once, in their order."""
         return tuple(dict.fromkeys(key for entry in self.entries for key in entry.keys))
+
+    @property
+    def dropped_keys(self) -> tuple[str, ...]:
+        """The entries that are left out at random in training, which is what guidance leads away from."""
+        return tuple(key for entry in self.entries if entry.ucg_rate > 0 for key in entry.keys)
 
     @property
     def text_encoders(self) -> list[TextEncoder]:
@@ -215,6 +236,13 @@ class GeneralConditioner(AbstractEncoder):
         """The parts of a batch and those of another (or of the same), as older code asks for both."""
         parts = self(batch_c, force_cond_zero_embeddings or ())
         return parts, self(batch_c if batch_uc is None else batch_uc, force_uc_zero_embeddings or ())
+
+
+def text_encoders_of(encoder: Any) -> list[TextEncoder]:
+    """The encoders of texts of a model's ``cond_stage_model``: itself, those of a conditioner, or none."""
+    if isinstance(encoder, GeneralConditioner):
+        return encoder.text_encoders
+    return [encoder] if isinstance(encoder, TextEncoder) else []
 
 
 def part_of(piece: Tensor) -> str:

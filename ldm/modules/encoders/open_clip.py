@@ -37,6 +37,7 @@ class FrozenOpenCLIPEmbedder(TextEncoder):
     """
 
     family = "openclip"
+    last_is_dropped = True  # whether a folder for transformers leaves out the blocks that are not run
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class FrozenOpenCLIPEmbedder(TextEncoder):
         if layer not in LAYERS:
             raise ConfigError(f"FrozenOpenCLIPEmbedder has no layer '{layer}'; known: {', '.join(LAYERS)}")
         folder = Path(version) if config is None and Path(version).is_dir() else None
-        config = config if folder is None else _sizes_in(folder, LAYERS[layer])
+        config = config if folder is None else _sizes_in(folder, LAYERS[layer] if self.last_is_dropped else 0)
         sizes = sizes_of(arch, TEXT_SIZES, TextSizes, config)
         check_length(max_length, sizes.context_length)
         self.layer = layer
@@ -98,6 +99,7 @@ class FrozenOpenCLIPEmbedder2(FrozenOpenCLIPEmbedder):
         ConfigError: as ``FrozenOpenCLIPEmbedder``, or both of these.
     """
 
+    last_is_dropped = False
     legacy = True
 
     def __init__(
