@@ -59,6 +59,7 @@ MAY_IMPORT = {
     },
     "workflows": {
         "util",
+        "draws",
         "seeds",
         "finite",
         "shipped",

@@ -20,6 +20,7 @@ def new_parser(description: str, epilog: str | None = None) -> argparse.Argument
 
 def picture_flags(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
     """All flags of ``Txt2ImgOptions``."""
+    from ldm.workflows.extras import ExtraOptions
     from ldm.workflows.guide.options import GuideOptions
     from ldm.workflows.options import add_flags
 
@@ -29,6 +30,7 @@ def picture_flags(parser: argparse.ArgumentParser, without: Collection[str] = ()
     sampling_flags(parser)
     size_flags(parser)
     number_flags(parser)
+    add_flags(parser.add_argument_group("more than one plain picture, see docs/sampling.md"), ExtraOptions, without)
     add_flags(parser.add_argument_group("guidance by attention, see docs/guidance.md"), GuideOptions, without)
     device_flags(parser)
 
@@ -36,7 +38,7 @@ def picture_flags(parser: argparse.ArgumentParser, without: Collection[str] = ()
 def prompt_flags(parser: argparse.ArgumentParser) -> None:
     """What is drawn."""
     add = parser.add_argument
-    add("--prompt", help="what to draw")
+    add("--prompt", help="what to draw; 'a | b' is two prompts")
     add("--negative_prompt", help="what to lead away from")
     add("--long_prompts", action="store_true",
         help="CLIP's encoders read a long prompt in chunks of 75 tokens; BREAK ends one")

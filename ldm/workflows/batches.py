@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm.models.diffusion.noise import ImageNoise
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures that are made together: their prompts and seeds."""
+    """Pictures that are made together: their prompts and seeds.
+
+    Attributes:
+        varied: the seeds of the noise that each picture's own is varied towards; () for none.
+        strength: how far, from 0 to 1.
+    """
 
     prompts: list[str]
     seeds: list[int]
+    varied: tuple[int, ...] = ()
+    strength: float = 0.0
+
+    def part(self, rows: Sequence[int]) -> Batch:
+        """Some of the pictures."""
+        prompts, seeds = [self.prompts[row] for row in rows], [self.seeds[row] for row in rows]
+        return replace(
+            self, prompts=prompts, seeds=seeds, varied=tuple(self.varied[row] for row in rows if self.varied)
+        )
+
+    def about(self, row: int) -> dict[str, Any]:
+        """What a picture's parameters say of it."""
+        varied = {"variation_seed": self.varied[row], "variation_strength": self.strength} if self.varied else {}
+        return {"prompt": self.prompts[row], "seed": self.seeds[row], **varied}
+
+    def start(self, shape: Sequence[int], noise: ImageNoise) -> Tensor:
+        """The start noise [B, *shape] of the pictures: the first draw of ``noise``, varied where that is asked for."""
+        first = noise.draw(shape)
+        return between(first, ImageNoise(self.varied).draw(shape), self.strength) if self.varied else first
 
 
 def batches(row: Sequence[str], size: int, passes: int, seed: int, same_seeds: bool = False) -> Iterator[Batch]:
@@ -28,3 +58,15 @@ def batches(row: Sequence[str], size: int, passes: int, seed: int, same_seeds: b
             first = seed + (0 if same_seeds else made)
             yield Batch(part, list(range(first, first + len(part))))
             made += len(part)
+
+
+def between(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Noise [B, ...] on the way from one to another, row by row on the arc between them, so that it stays as large.
+
+    Source: Shoemake 1985 (slerp).
+    """
+    a, b = first.flatten(1), second.flatten(1)
+    cosine = (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))
+    angle = cosine.clamp(-1, 1).acos()[:, None]
+    mixed = (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / angle.sin().clamp(min=1e-6)
+    return torch.where(angle.sin() > 1e-4, mixed, torch.lerp(a, b, share)).reshape(first.shape)

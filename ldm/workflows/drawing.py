@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image
+import torch
+from PIL.Image import Image, Resampling
+from torch import nn
 
 from ldm.additions.base import Addition, applied
 from ldm.additions.reading import read_others
-from ldm.pictures.images import make_grid, save_image
+from ldm.modules.tiling import tiled
+from ldm.pictures.images import fit_size, image_to_tensor, make_grid, save_image
 from ldm.pictures.numbered import free_path, save_numbered
-from ldm.util import TakenError, check_there, writable_folder
+from ldm.util import TakenError, UserError, check_there, writable_folder
 from ldm.workflows.basis import Basis
+from ldm.workflows.batches import Batch
 from ldm.workflows.expectations import report_prompts
 from ldm.workflows.generate import Outcome, generate_edited, generate_guided
 from ldm.workflows.guide.boxed import with_boxes
@@ -85,6 +89,7 @@ def draw(
                 applied(studio.model, additions),
                 speaking(studio.model, options.lang, request.read_prompts),
                 read_whole(studio.model, task.plan.long_prompts),
+                tiled(*_parts_to_tile(studio.model, options.tiling)),
             ):
                 if not about:
                     _report(studio.model, request, additions)
@@ -116,8 +121,10 @@ def _pictures(
                 outcome = generate_edited(studio, plan, read, request.edit, watch, options.progress)
             else:
                 outcome = generate_guided(studio, plan, read, guide, watch, options.progress, task.basis)
+            if options.hires is not None:
+                outcome = _larger(options, studio, task, read, outcome, watch)
             for row in range(len(outcome.images)):
-                about = {"prompt": batch.prompts[row], "seed": batch.seeds[row], **task.about()}
+                about = {**batch.about(row), **task.about(), **_about_extras(options)}
                 about |= loras.about(batch.prompts[row])
                 if guide is not None:
                     about |= guide.about() | outcome.steering.about(row)
@@ -125,6 +132,45 @@ def _pictures(
                     about |= request.edit.about()
                 wishes = () if guide is None else guide.wishes_of(read.prompts[row])
                 yield _finished(options, outcome, row, about, wishes, task)
+
+
+def _larger(
+    options: Txt2ImgOptions, studio: Studio, task: Task, batch: Batch, first: Outcome, watch: Watch[Made]
+) -> Outcome:
+    """The pictures of a batch made larger and painted over, with the same seeds.
+
+    Raises:
+        UserError: a part of a picture is to be made, whose other pixels are not to change.
+    """
+    if task.basis.mask is not None or options.hires is None:
+        raise UserError("--hires paints over whole pictures; to fill a part of one, leave it out")
+    factor = int(studio.model.first_stage_model.factor)
+    width, height = fit_size(
+        round(task.plan.width * options.hires), round(task.plan.height * options.hires), factor
+    )  # fmt: skip
+    large = [image.resize((width, height), Resampling.LANCZOS) for image in first.images]
+    steps = options.hires_steps or task.plan.steps
+    plan = replace(task.plan, width=width, height=height, steps=steps)
+    basis = replace(
+        task.basis, image=torch.stack([image_to_tensor(image) for image in large]), strength=options.hires_strength
+    )  # fmt: skip
+    second = generate_guided(studio, plan, batch, None, watch, options.progress, basis)
+    return replace(first, images=second.images)
+
+
+def _parts_to_tile(model: Any, wanted: bool) -> list[nn.Module]:
+    """The network and the decoder, where pictures are to fit together; the encoder pads on one side only."""
+    first_stage = model.first_stage_model
+    decoder = [getattr(first_stage, name) for name in ("post_quant_conv", "decoder") if hasattr(first_stage, name)]
+    return [model.model.diffusion_model, *(decoder or [first_stage])] if wanted else []
+
+
+def _about_extras(options: Txt2ImgOptions) -> dict[str, Any]:
+    """What a picture's parameters say of a second pass and of tiles."""
+    about: dict[str, Any] = {"tiling": True} if options.tiling else {}
+    if options.hires is not None:
+        about |= {"hires": options.hires, "hires_strength": options.hires_strength}
+    return about
 
 
 def _report(model: Any, request: Request, additions: Sequence[Addition]) -> None:

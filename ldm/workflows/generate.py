@@ -60,7 +60,7 @@ def generate_guided(
     model, basis = studio.model, basis or Basis()
     shape = (model.channels, *latent_size(studio, plan))
     noise = ImageNoise(batch.seeds)
-    first = noise.draw(shape)
+    first = batch.start(shape, noise)
     given = dict(basis.given)
     if basis.noise_shape is not None:
         given["noise"] = noise.draw(basis.noise_shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,18 +61,16 @@ def worn(model: Any, loras: Loras, batches: Sequence[Batch]) -> Generator[tuple[
 
     The LoRAs of a batch are on the model while the caller works on it, who closes this whatever happens.
     """
-    pictures = [
-        [(prompt, seed) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)] for batch in batches
-    ]
-    parts = [
-        list(part) for row in pictures for _, part in itertools.groupby(row, key=lambda one: _labels(loras, one[0]))
-    ]
-    for _, group in itertools.groupby(parts, key=lambda part: _labels(loras, part[0][0])):
-        rows = list(group)
-        with applied(model, loras.of(rows[0][0][0])):
-            for row in rows:
-                written = Batch([prompt for prompt, _ in row], [seed for _, seed in row])
-                yield written, Batch([without_calls(prompt) for prompt in written.prompts], written.seeds)
+    parts: list[Batch] = []
+    for batch in batches:
+        called = [_labels(loras, prompt) for prompt in batch.prompts]
+        alike = itertools.groupby(range(len(called)), key=called.__getitem__)
+        parts += [batch.part(list(rows)) for _, rows in alike]
+    for _, group in itertools.groupby(parts, key=lambda part: _labels(loras, part.prompts[0])):
+        same = list(group)
+        with applied(model, loras.of(same[0].prompts[0])):
+            for written in same:
+                yield written, replace(written, prompts=[without_calls(prompt) for prompt in written.prompts])
 
 
 def _labels(loras: Loras, prompt: str) -> list[tuple[Path, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ldm.languages import check_language
 from ldm.models.diffusion.sampling import step_rule
@@ -11,15 +11,17 @@ from ldm.seeds import settled_seed
 from ldm.texts import check_text, read_lines
 from ldm.util import UserError, writable_folder
 from ldm.workflows.batches import Batch, batches
+from ldm.workflows.extras import VARIATION, ExtraOptions, check_extras
 from ldm.workflows.guide.options import GuideOptions
 from ldm.workflows.guide.reading import Edit, Guide, read_edit, read_guide
 from ldm.workflows.lora_calls import calls_in, without_calls
+from ldm.workflows.prompt_lists import combinations, expanded, several
 
 PROMPT = "a red circle on a blue background"
 
 
 @dataclass
-class Txt2ImgOptions(GuideOptions):
+class Txt2ImgOptions(GuideOptions, ExtraOptions):
     """What to make, how, and where to put it. None means: as the model's YAML says under ``inference:``, else usual.
 
     Each picture has a seed of its own, ``seed`` + its number, so that it can be made again alone.
@@ -84,8 +86,8 @@ class Request:
 def read_request(options: Txt2ImgOptions) -> Request:
     """The request of some options, with what can be refused before a model is loaded refused.
 
-    One prompt gives ``n_iter`` batches of ``n_samples`` pictures; a file gives each of its prompts ``n_iter`` times, in
-    batches of ``n_samples``.
+    One prompt, and each of several that ``|`` parts, gives ``n_iter`` batches of ``n_samples`` pictures; a file gives
+    each of its prompts ``n_iter`` times, in batches of ``n_samples``.
 
     Raises:
         UserError: an unknown sampler or language, an eta that the sampler does not take, a count below 1, a seed that
@@ -93,6 +95,7 @@ def read_request(options: Txt2ImgOptions) -> Request:
             is a file.
     """
     check_language(options.lang, "auto")
+    check_extras(options)
     guide, edit = read_guide(options), read_edit(options)
     if options.sampler is not None:
         step_rule(options.sampler, options.eta)
@@ -103,20 +106,66 @@ def read_request(options: Txt2ImgOptions) -> Request:
         raise UserError(f"--n_rows must not be negative, got {options.n_rows}")
     if not (options.skip_save and options.skip_grid):
         writable_folder(options.outdir, "--outdir")
-    prompts = [options.prompt] if options.from_file is None else read_lines(options.from_file, "prompt file")
-    if not prompts:
-        raise UserError(f"the prompt file '{options.from_file}' is empty; it should hold one prompt a line")
-    texts = ((prompts[0], "the prompt"), (options.negative_prompt, "the negative prompt"), (options.edit, "the edit"))
+    prompts = prompts_of(options)
+    written = options.prompt if options.from_file is None else prompts[0]
+    texts = ((written, "the prompt"), (options.negative_prompt, "the negative prompt"), (options.edit, "the edit"))
     for text, what in texts:
         check_text(text or "", what)
+    if options.is_edited and (options.is_varied or options.hires is not None):
+        raise UserError("--edit and --reweight do not go together with --variation_seed or --hires")
     if options.edit is not None and len(prompts) > 1:
         raise UserError("--edit is another prompt for one prompt; a file of several takes --reweight alone")
     if calls_in(options.negative_prompt):
         raise UserError("a LoRA is called in the prompt, not in the negative one, where it has no meaning")
-    many = options.n_samples if options.from_file is None else options.repeat
-    row = [prompt for prompt in prompts for _ in range(many)]
-    seed = settled_seed(options.seed, pictures=options.n_iter * len(row))
-    for prompt in prompts:
+    seed, made = batches_of(options, prompts)
+    texts_of_all = list(dict.fromkeys(prompt for batch in made for prompt in batch.prompts))
+    for prompt in texts_of_all:
         calls_in(prompt)
-    made = batches(row, options.n_samples, options.n_iter, seed, options.fixed_code)
-    return Request(prompts, options.negative_prompt, seed, list(made), guide, edit)
+    return Request(texts_of_all, options.negative_prompt, seed, made, guide, edit)
+
+
+def prompts_of(options: Txt2ImgOptions) -> list[str]:
+    """The prompts of a request before choices in them are made: of its file, or those that its one line stands for.
+
+    Raises:
+        UserError: the file cannot be read or is empty, or the line stands for too many.
+    """
+    if options.from_file is not None:
+        prompts = read_lines(options.from_file, "prompt file")
+        if not prompts:
+            raise UserError(f"the prompt file '{options.from_file}' is empty; it should hold one prompt a line")
+        return prompts
+    return combinations(options.prompt) if options.prompt_matrix else several(options.prompt)
+
+
+def batches_of(options: Txt2ImgOptions, prompts: Sequence[str]) -> tuple[int, list[Batch]]:
+    """The first seed, and all batches, with the choices in each picture's prompt made.
+
+    Each of several prompts of one line gets the seeds that it would get alone. Variations have one seed, and seeds of
+    their own for what they are varied towards.
+
+    Raises:
+        UserError: a seed that no generator takes, or a wildcard that is not there.
+    """
+    if options.from_file is None:
+        rows = [[prompt] * options.n_samples for prompt in prompts]
+    else:
+        rows = [[prompt for prompt in prompts for _ in range(options.repeat)]]
+    pictures, size = options.n_iter * len(rows[0]), options.n_samples
+    seed = settled_seed(options.seed, 1 if options.is_varied else pictures)
+    first = seed
+    if options.variation_seed is not None:
+        first = settled_seed(options.variation_seed, pictures)
+    made = [one for row in rows for one in batches(row, size, options.n_iter, first, options.fixed_code)]
+    if options.variation_seed is not None:
+        strength = VARIATION if options.variation_strength is None else options.variation_strength
+        made = [
+            replace(one, seeds=[seed] * len(one.seeds), varied=tuple(one.seeds), strength=strength) for one in made
+        ]
+    return seed, [_chosen(one, options.wildcards) for one in made]
+
+
+def _chosen(batch: Batch, wildcards: str | None) -> Batch:
+    """A batch with the choices in each prompt made, by the picture's seed."""
+    pairs = zip(batch.prompts, batch.seeds, strict=True)
+    return replace(batch, prompts=[expanded(prompt, seed, wildcards) for prompt, seed in pairs])

@@ -56,7 +56,7 @@ def test_what_is_no_unknown_english_word(text: str) -> None:
     [
         ("a (red:1.3) [circle] ((blue))", []),
         ("a [red:blue:0.5] [a|b] circle <hypernet:style:0.8>", ["<hypernet:style:0.8>", "[red:blue:0.5]", "[a|b]"]),
-        ("{red|blue} circle AND square", ["{red|blue}", "AND"]),
+        ("red circle AND square", ["AND"]),
         ("a circle (red, not blue) and a square: 3", []),
     ],
 )
@@ -81,3 +81,9 @@ def test_a_size_far_from_the_training_says_what_to_expect(
 def test_the_command_says_it(model: Any, caplog: pytest.LogCaptureFixture) -> None:
     text = said(model, caplog, height=48, width=64)
     assert "64x48 is far from the 32x32 that this model is for: things often come twice, or fall apart" in text
+
+
+def test_choices_in_a_negative_prompt_are_said(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of a prompt are made; there is one negative prompt for all pictures."""
+    assert "'{red|blue}' stands for one of several words" in said(model, caplog, negative_prompt="{red|blue} circle")
+    assert "stands for" not in said(model, caplog, prompt="{red|blue} circle")
