@@ -183,7 +183,6 @@ def _report(model: Any, request: Request, additions: Sequence[Addition]) -> None
     read = [read_prompt(model, text) for text in request.texts]
     report_cut(model, [one.text for one in read])
     others = {
-        "weights in a prompt": any(one.spans for one in read),
         "boxes": request.guide is not None,
         "edits of a prompt": request.edit is not None,
     }

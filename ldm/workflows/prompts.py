@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from ldm.modules.encoders.learned_words import placeholders_of
+from ldm.modules.encoders.long_prompts import chunks_of, places_in_chunks, positions_before
 from ldm.modules.encoders.long_prompts import equally_long as repeated
 from ldm.modules.encoders.multilingual import Multilingual
 from ldm.modules.encoders.prompt_weights import Span, Weighted, read_weights
 from ldm.util import UserError
 from ldm.workflows.guide.places import encoder_of, pieces_of, places
+from ldm.workflows.long_prompts import in_chunks
 
 MEAN_KEPT = ("clip", "openclip")  # families whose context has a mean that weights would shift; BERT's has none
 
@@ -60,7 +62,7 @@ def equally_long(condition: Any, away: Any) -> tuple[Any, Any]:
 def weighted(model: Any, condition: dict[str, Any], read: Sequence[Weighted]) -> dict[str, Any]:
     """A condition with the words' weights on its contexts [B, N, D]; as it is where no word has any.
 
-    Each token's vector is multiplied by its weight. In CLIP's contexts, whose mean is not 0, each picture's is then
+    Each token's vector is multiplied by its weight. In CLIP's contexts, whose mean is not 0, that of each chunk is then
     brought back to what it was: so the programs do it whose users' weights these are, but picture by picture.
 
     Raises:
@@ -79,27 +81,40 @@ def _weighted(context: Tensor, model: Any, read: Sequence[Weighted], kept: bool)
     length = encoder_of(model).max_length
     if context.shape[1] % length:
         raise UserError("weights in a prompt mean nothing to this model, which does not see its words one by one")
-    weights = torch.stack([token_weights(model, one, length) for one in read]).to(context)
-    factors = weights.repeat(1, context.shape[1] // length)[..., None]
-    changed = context * factors
+    rows = [token_weights(model, one, length) for one in read]
+    weights = torch.stack([row.repeat(context.shape[1] // len(row)) for row in rows]).to(context)
+    before = context.unflatten(1, (-1, length))
+    after = before * weights.unflatten(1, (-1, length))[..., None]
     if kept:
-        before, after = (values.float().mean(dim=(1, 2), keepdim=True) for values in (context, changed))
-        changed = changed * (before / after).to(context)
-    same = (weights == 1).all(dim=1)
-    return torch.where(same[:, None, None], context, changed)
+        means = [chunks.float().mean(dim=(2, 3), keepdim=True) for chunks in (before, after)]
+        after = after * (means[0] / means[1]).to(context)
+    same = (weights == 1).unflatten(1, (-1, length)).all(dim=2)
+    return torch.where(same[..., None, None], before, after).flatten(1, 2)
 
 
 def token_weights(model: Any, read: Weighted, length: int) -> Tensor:
-    """The weight of each of a context's ``length`` places, float32.
+    """The weight of each of a context's places, float32: of ``length``, or of so many for each chunk of a long prompt.
 
     Raises:
         UserError: a word of a prompt in another language is not found in what that is read as.
     """
+    if in_chunks(model):
+        return _in_chunks(model, read)
     weights = torch.ones(length)
     for span in read.spans:
         for place in _places_of(model, read.text, span):
             if place < length - 1:
                 weights[place] = span.weight
+    return weights
+
+
+def _in_chunks(model: Any, read: Weighted) -> Tensor:
+    encoder, words = encoder_of(model), model.embedding_manager
+    weights = torch.ones(len(chunks_of(encoder, read.text, words)) * encoder.max_length)
+    places = places_in_chunks(encoder, read.text, words)
+    for span in read.spans:
+        first, end = (positions_before(encoder, read.text[:cut], words) for cut in (span.start, span.end))
+        weights[places[first:end]] = span.weight
     return weights
 
 

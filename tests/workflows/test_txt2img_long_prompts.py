@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from ldm.building.inference import inference_defaults
-from ldm.util import ConfigError, UserError, instantiate_from_config
+from ldm.util import ConfigError, instantiate_from_config
+from ldm.workflows.prompts import conditions, read_prompt, token_weights
 from ldm.workflows.studio import Studio
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from tests.modules.encoders.vocabularies import bpe_size, write_bpe
@@ -78,6 +79,36 @@ def test_the_yaml_may_ask_for_it(model: Any) -> None:
         inference_defaults({"inference": {"long_prompts": "yes"}})
 
 
-def test_weights_and_several_chunks_are_refused(model: Any) -> None:
-    with pytest.raises(UserError, match="does not go together with weights in a prompt"):
-        draw(model, PROMPT + "(cat:1.3)", long_prompts=True)
+def test_weights_in_any_chunk(model: Any) -> None:
+    """A chunk with a weight is what that chunk is as a prompt of its own with that weight; others stay as they are."""
+    parts = ["a cat (red dog:1.5), a cat", "a (cat)", "a dog"]
+    with torch.no_grad(), model.cond_stage_model.whole_prompts():
+        (long,) = conditions(model, [" BREAK ".join(parts)], "", (8, 8), False)[0]["c_crossattn"]
+    assert long.shape[1] == 3 * 77
+    for part, chunk in zip(parts, long.split(77, dim=1), strict=True):
+        with torch.no_grad():
+            (alone,) = conditions(model, [part], "", (8, 8), False)[0]["c_crossattn"]
+            (plain,) = conditions(model, [part.translate({40: None, 41: None}).replace(":1.5", "")], "", (8, 8), False)[
+                0
+            ]["c_crossattn"]
+        torch.testing.assert_close(chunk, alone)
+        assert torch.equal(alone, plain) == (part == "a dog")
+
+
+def test_a_weight_across_the_end_of_a_chunk_and_beside_shorter_prompts(model: Any) -> None:
+    text = "dog " * 74 + "(cat red:2) dog"  # cat is the last of a chunk, red the first of the next
+    with torch.no_grad(), model.cond_stage_model.whole_prompts():
+        (long,) = conditions(model, [text, "a cat"], "", (8, 8), False)[0]["c_crossattn"]
+        weights = token_weights(model, read_prompt(model, text), 77)
+        (plain,) = conditions(model, ["dog " * 74 + "cat red dog", "a cat"], "", (8, 8), False)[0]["c_crossattn"]
+    assert weights.nonzero().numel() == 154 and (weights == 2).nonzero().flatten().tolist() == [75, 78]
+    ratio = long[0] / plain[0]
+    mean = [(ratio[i] / ratio[j]).median() for i, j in ((75, 1), (78, 79))]
+    assert mean == pytest.approx([2, 2], rel=1e-4)
+    assert torch.equal(long[1], plain[1])
+
+
+def test_the_end_of_200_words_with_a_weight_changes_the_picture(model: Any) -> None:
+    start = "a red cat " * 66
+    pictures = [draw(model, f"{start}{end}", long_prompts=True) for end in ("a cat", "a (cat:1.8)", "a dog")]
+    assert not np.array_equal(pictures[0], pictures[1]) and not np.array_equal(pictures[0], pictures[2])

@@ -17,6 +17,7 @@ from torch import Tensor
 from ldm.modules.encoders.learned_words import placeholders_of, split_at
 
 BREAK = re.compile(r"(?<!\w)BREAK(?!\w)")
+BEHIND_COMMA = 20  # positions, the comma's own included
 
 
 class Chunked(Protocol):
@@ -42,20 +43,52 @@ def chunks_of(encoder: Chunked, text: str, words: Any = None) -> list[list[int]]
     Args:
         words: what the encoder calls between token vectors and positions; a learned word is never parted.
     """
+    return [[token for token, _ in chunk] for chunk in _chunked(encoder, text, words)]
+
+
+def places_in_chunks(encoder: Chunked, text: str, words: Any = None) -> list[int]:
+    """The place in the context [K * N] of each position of a text, of learned words one for each vector."""
+    lengths = [sum(width for _, width in chunk) for chunk in _chunked(encoder, text, words)]
+    return [k * encoder.max_length + 1 + i for k, length in enumerate(lengths) for i in range(length)]
+
+
+def positions_before(encoder: Chunked, text: str, words: Any = None) -> int:
+    """How many positions a text takes, that is where the next begins among those of a longer one."""
+    return sum(width for part in BREAK.split(text) for _, width in tokens_of(encoder, part, words))
+
+
+def _chunked(encoder: Chunked, text: str, words: Any) -> list[list[tuple[int, int]]]:
+    """Tokens with their widths, chunk by chunk.
+
+    Where a chunk is full, what stands behind its last comma goes to the next one if that is at most ``BEHIND_COMMA``
+    positions, so that what belongs together is read together.
+    """
     room = encoder.max_length - 2
-    found: list[list[int]] = []
+    comma = next(iter(encoder.tokenizer.pieces(",")), None)
+    comma = None if comma == encoder.tokenizer.unknown else comma
+    found: list[list[tuple[int, int]]] = []
     for part in BREAK.split(text):
-        chunk: list[int] = []
-        used = 0
+        chunk: list[tuple[int, int]] = []
         for token, width in tokens_of(encoder, part, words):
-            if chunk and used + width > room:
-                found.append(chunk)
-                chunk, used = [], 0
-            chunk.append(token)
-            used += width
+            if chunk and _length(chunk) + width > room:
+                kept, moved = _at_comma(chunk, comma if token != comma else None)
+                found.append(kept)
+                chunk = moved
+            chunk.append((token, width))
         if chunk:
             found.append(chunk)
     return found or [[]]
+
+
+def _length(chunk: Sequence[tuple[int, int]]) -> int:
+    return sum(width for _, width in chunk)
+
+
+def _at_comma(chunk: list[tuple[int, int]], comma: int | None) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """A full chunk up to its last comma, and what stands behind that; nothing where it is too much, or no comma."""
+    ends = [end for end in range(1, len(chunk) + 1) if comma is not None and chunk[end - 1][0] == comma]
+    behind = chunk[ends[-1] :] if ends else chunk
+    return (chunk[: ends[-1]], behind) if ends and _length(behind) < BEHIND_COMMA else (chunk, [])
 
 
 def long_context(encoder: Chunked, texts: Sequence[str], words: Any = None) -> Tensor:

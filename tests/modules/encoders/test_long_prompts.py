@@ -66,6 +66,35 @@ def test_chunks_are_as_full_as_they_get_and_break_ends_one(encoder: Any) -> None
     assert chunks_of(encoder, "BREAK cat BREAK BREAK") == [[cat]] and chunks_of(encoder, "") == [[]]
 
 
+@pytest.mark.parametrize(
+    ("text", "chunks"),
+    [
+        ("cat, dog dog dog dog dog dog dog", ["cat,", "dog dog dog dog dog dog dog"]),  # the seventh dog is a ninth
+        ("cat dog dog dog dog dog dog, dog cat", ["cat dog dog dog dog dog dog,", "dog cat"]),
+        ("cat dog dog dog dog dog dog dog, cat", ["cat dog dog dog dog dog dog dog", ", cat"]),
+        ("cat, dog, dog dog dog dog dog", ["cat, dog,", "dog dog dog dog dog"]),
+        ("cat, dog BREAK dog, cat", ["cat, dog", "dog, cat"]),
+    ],
+)
+def test_what_follows_the_last_comma_goes_to_the_next_chunk(tmp_path: Path, text: str, chunks: list[str]) -> None:
+    """As the web UI with its usual setting; by hand from its rule."""
+    folder = write_bpe(tmp_path, "acdeghoprst!&<>;,")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "vocab_size": bpe_size(folder)}  # fmt: skip
+    encoder = FrozenCLIPEmbedder("tiny", config=sizes, max_length=LENGTH, tokenizer=str(folder))
+    assert chunks_of(encoder, text) == [encoder.tokenizer.pieces(chunk) for chunk in chunks]
+
+
+def test_a_comma_that_is_too_far_back_moves_nothing(tmp_path: Path) -> None:
+    folder = write_bpe(tmp_path, "acdeghoprst!&<>;,")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "vocab_size": bpe_size(folder)}  # fmt: skip
+    encoder = FrozenCLIPEmbedder("tiny", config=sizes, tokenizer=str(folder))
+    near, far = ("dog " * count + "cat, " + "dog " * (80 - count) for count in (54, 53))
+    # 75 tokens fit: of the near one 55 + the comma + 19, of the far one 54 + the comma + 20
+    assert list(map(len, chunks_of(encoder, near))) == [56, 26] and list(map(len, chunks_of(encoder, far))) == [75, 7]
+
+
 @torch.no_grad()
 def test_each_chunk_is_encoded_as_a_prompt_of_its_own(encoder: Any) -> None:
     with encoder.whole_prompts():
@@ -126,10 +155,9 @@ def test_what_does_not_go_together_is_refused(encoder: Any) -> None:
     model = model_of(encoder)
     with read_whole(model, True):
         check_long(model, ["a cat"], {"boxes": True})  # one chunk is as ever
-        with pytest.raises(UserError, match="does not go together with weights in a prompt"):
-            check_long(model, [words(9)], {"weights in a prompt": True, "boxes": False})
+        check_long(model, [words(9)], {"boxes": False})
         with pytest.raises(UserError, match="does not go together with boxes"):
-            check_long(model, [words(9)], {"weights in a prompt": False, "boxes": True})
+            check_long(model, [words(9)], {"edits": False, "boxes": True})
 
 
 def test_other_encoders_have_one_length(caplog: pytest.LogCaptureFixture) -> None:
