@@ -32,6 +32,8 @@ MOVED = {
     "sgm.modules.diffusionmodules": "ldm.modules.diffusionmodules",
     "sgm.modules.diffusionmodules.denoiser_weighting": "ldm.modules.diffusionmodules.loss_weighting",
     "sgm.modules.diffusionmodules.sampling": "ldm.models.diffusion.samplers.edm",
+    "sgm.modules.autoencoding.regularizers": "ldm.modules.distributions.regularizers",
+    "sgm.modules.autoencoding.temporal_ae": "ldm.modules.diffusionmodules.temporal_decoder",
     "sgm.lr_scheduler": "ldm.lr_scheduler",
     # and the names that it had before (2023-06)
     "ldm.models.autoencoder.AutoencoderKLInferenceWrapper": "ldm.models.autoencoder.AutoencoderKL",

@@ -16,7 +16,11 @@ def engine_node(case: GoldenCase) -> dict[str, Any]:
     """The case's ``model:`` with the sizes of its towers, which the YAML cannot carry."""
     node: Any = OmegaConf.to_container(case.config.model, resolve=True)
     for entry in node["params"]["conditioner_config"]["params"]["emb_models"]:
-        sizes = tower_sizes(entry.get("params") or {}, case.args)
+        params = entry.get("params") or {}
+        inner = params.get("open_clip_embedding_config")
+        if inner is not None:
+            inner["params"]["config"] = picture_sizes(case.args["open_clip"][inner["params"]["arch"]])
+        sizes = tower_sizes(params, case.args)
         if sizes is not None:
             entry["params"]["config"] = sizes
     return without_lightning(node)
@@ -27,6 +31,13 @@ def tower_sizes(params: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str,
         sizes: dict[str, Any] = args["open_clip"][params["arch"]]
         return sizes
     return args["hf_text_config"] if params.get("version") == "tiny-L" else None
+
+
+def picture_sizes(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenCLIP's sizes of an image tower in this project's words."""
+    width = sizes["vision_width"]
+    return {"embed_dim": sizes["embed_dim"], "width": width, "heads": width // sizes["vision_head_width"],
+            "layers": sizes["vision_layers"], "patch_size": sizes["patch_size"], "image_size": sizes["image_size"]}
 
 
 def engine(case: GoldenCase) -> Any:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 
-from ldm.models import first_stage
+from ldm.models import first_stage, video_autoencoder
 from ldm.models.first_stage import IdentityFirstStage
 
-__all__ = ["AutoencoderKL", "IdentityFirstStage", "VQModel", "VQModelInterface"]
+__all__ = [
+    "AutoencoderKL",
+    "AutoencoderKLModeOnly",
+    "AutoencodingEngine",
+    "IdentityFirstStage",
+    "VQModel",
+    "VQModelInterface",
+]
 
 
 class AutoencoderKL(first_stage.KLAutoencoder, pl.LightningModule):
     """Latents are samples of a Gaussian that the encoder describes, held near the standard normal by a KL term."""
+
+
+class AutoencoderKLModeOnly(video_autoencoder.ModeOnlyKL, AutoencoderKL):
+    """The same, whose latents are the means."""
+
+
+class AutoencodingEngine(video_autoencoder.VideoAutoencoder, pl.LightningModule):
+    """An encoder of pictures, and a decoder of the frames of clips."""
 
 
 class VQModel(first_stage.VQAutoencoder, pl.LightningModule):

@@ -39,12 +39,14 @@ class TrainedAutoencoder(Hooked):
     accumulate_grad_batches = 1
     between_updates = True
 
+    encoder: Encoder
+    decoder: Decoder
     quant_conv: nn.Conv2d  # between encoder and latent, and
     post_quant_conv: nn.Conv2d  # between latent and decoder: the subclasses make them
 
     def __init__(
         self,
-        ddconfig: Mapping[str, Any],
+        networks: Mapping[str, Any] | tuple[Encoder, Decoder],  # a ddconfig, or encoder and decoder
         lossconfig: Mapping[str, Any],
         image_key: str,
         colorize_nlabels: int | None,
@@ -53,8 +55,9 @@ class TrainedAutoencoder(Hooked):
         lr_g_factor: float,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(**ddconfig)
-        self.decoder = Decoder(**ddconfig)
+        if isinstance(networks, Mapping):
+            networks = Encoder(**networks), Decoder(**networks)
+        self.encoder, self.decoder = networks
         self.loss = instantiate_from_config(lossconfig)
         self.image_key = image_key
         self.monitor = monitor

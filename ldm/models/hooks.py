@@ -25,6 +25,8 @@ _DIFFUSION = "ldm.models.diffusion"
 # public class -> the same without LightningModule
 PLAIN = {
     "ldm.models.autoencoder.AutoencoderKL": "ldm.models.first_stage.KLAutoencoder",
+    "ldm.models.autoencoder.AutoencoderKLModeOnly": "ldm.models.video_autoencoder.ModeOnlyKL",
+    "ldm.models.autoencoder.AutoencodingEngine": "ldm.models.video_autoencoder.VideoAutoencoder",
     "ldm.models.autoencoder.IdentityFirstStage": "ldm.models.first_stage.IdentityFirstStage",
     "ldm.models.autoencoder.VQModel": "ldm.models.first_stage.VQAutoencoder",
     "ldm.models.autoencoder.VQModelInterface": "ldm.models.first_stage.VQInterface",

@@ -45,11 +45,18 @@ KEY_LISTS = {
         "configs/stable-diffusion/v2-inference.yaml",
         "tests/public_yamls/stablediffusion/configs/stable-diffusion/v2-inference-v.yaml",
     ],
+    "svd": ["configs/svd/svd.yaml", "configs/svd/svd_xt.yaml"],
+    "svd_image_decoder": ["configs/svd/svd_image_decoder.yaml", "configs/svd/svd_xt_image_decoder.yaml"],
     "ldm_text2img_large": [
         "configs/latent-diffusion/txt2img-1p4B-eval.yaml",
         "tests/public_yamls/compvis_latent_diffusion/configs/latent-diffusion/txt2img-1p4B-eval.yaml",
     ],
 }
+
+TEXT_HALF = re.compile(
+    r"conditioner\.embedders\.0\.open_clip\.model\."
+    r"(positional_embedding|text_projection|logit_scale|token_embedding\.weight|ln_final\.(weight|bias))"
+)
 
 
 def name(path: Path) -> str:
@@ -103,7 +110,7 @@ def test_builds_on_the_meta_device(path: Path) -> None:
 )
 def test_keys_and_shapes_are_those_of_the_released_checkpoint(listing: str, path: str) -> None:
     expected = json.loads((GOLDEN / "keys" / f"{listing}.json").read_text())
-    assert path.endswith(expected["config"].split("/")[-1]) or listing in ("sd_v2", "sdxl_base_1.0")
+    assert path.endswith(expected["config"].split("/")[-1]) or listing.startswith(("sd_v2", "sdxl_base_1.0", "svd"))
     state = build(ROOT / path).state_dict()
     keys = {key: list(value.shape) for key, value in state.items()}
     wanted = dict(expected["keys"])
@@ -111,6 +118,9 @@ def test_keys_and_shapes_are_those_of_the_released_checkpoint(listing: str, path
     for place in ("cond_stage_model", "conditioner.embedders.0"):
         wanted.pop(f"{place}.transformer.text_model.embeddings.position_ids", None)
         keys.pop(f"{place}.transformer.text_model.embeddings.position_ids", None)
+    # the unused text half of the tower that sees a film's first frame: 200 MB in memory, passed over when loading
+    for key in [key for key in wanted if TEXT_HALF.fullmatch(key)]:
+        wanted.pop(key)
     assert set(keys) == set(wanted), sorted(set(keys) ^ set(wanted))[:6]
     assert {k: v for k, v in keys.items() if v != wanted[k]} == {}
 

@@ -13,7 +13,7 @@ from ldm.checkpoint import load_model, save_state_dict
 from ldm.models.diffusion.ddpm import LatentDiffusion, LatentVideoDiffusion
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
-from ldm.models.diffusion.video import is_temporal
+from ldm.modules.diffusionmodules.video_model import is_temporal
 from ldm.util import ConfigError, UserError, instantiate_from_config
 from tests.models.test_variants import config, randomise
 

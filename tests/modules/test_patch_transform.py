@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,8 +20,8 @@ from ldm.modules.diffusionmodules.patch_transform import (
 )
 from ldm.util import ConfigError
 
-DDCONFIG = {"double_z": True, "z_channels": 16, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
-            "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1}  # fmt: skip
+DDCONFIG: dict[str, Any] = {"double_z": True, "z_channels": 16, "resolution": 64, "in_channels": 3, "out_ch": 3,
+                            "ch": 32, "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1}  # fmt: skip
 ON = {**DDCONFIG, "patch_transform": True}
 NO_LOSS = {"target": "torch.nn.Identity"}
 

@@ -15,16 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm.building.kinds import MODULE
 from ldm.flat_options import flat
+from ldm.models.diffusion import film_condition
 from ldm.models.diffusion.condition import Condition, Parts, as_parts
 from ldm.models.diffusion.gaussian import ScheduleOptions
 from ldm.models.diffusion.guidance import expand_condition, repeat_condition, rows_of
 from ldm.models.diffusion.latent import LatentModel
+from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.samplers.edm import EulerEDMSampler, SigmaSampler
 from ldm.modules.diffusionmodules.denoiser import Denoiser, DiscreteDenoiser
 from ldm.modules.diffusionmodules.discretizer import Discretization, EDMDiscretization
 from ldm.modules.diffusionmodules.sigma_schedule import SigmaSchedule
+from ldm.modules.diffusionmodules.video_model import VideoUNet, is_temporal
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.encoders.conditioner import TEXT, GeneralConditioner
 from ldm.modules.encoders.needs import Need, Needs
@@ -68,6 +72,7 @@ class EngineOptions:
     compile_model: bool = False  # accepted for old YAMLs
     sampling_size: int | None = None  # of the latents, where nothing else is asked for
     zero_empty_text: bool | None = None  # see ``EngineModel.zeroes_text``
+    spatial: str = "trained"  # "frozen": of a network of films, only the temporal layers learn
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class EngineModel(LatentModel):
             unet_config=network,
             first_stage_config=first_stage_config,
             cond_stage_config=conditioner_config,
-            conditioning_key=conditioning_of(network["params"], channels),
+            conditioning_key="video" if makes_films(network) else conditioning_of(network["params"], channels),
             cond_stage_key=TEXT,
             cond_stage_trainable=any(node.get("is_trainable") for node in entries_of(conditioner_config)),
             first_stage_key=engine.input_key,
@@ -140,6 +145,10 @@ class EngineModel(LatentModel):
         self.loss_fn = None if engine.loss_fn_config is None else instantiate_from_config(engine.loss_fn_config)
         self.image_size = engine.sampling_size or (SIZE_OF_XL if self.reads_sizes else SIZE)
         self.schedule = SigmaSchedule(self.denoiser, self._discretization())
+        self.makes_films = self.model.conditioning_key == "video"
+        if engine.spatial == "frozen":
+            for name, parameter in self.model.diffusion_model.named_parameters():
+                parameter.requires_grad_(is_temporal(name))
         self.begin(start)
 
     @property
@@ -171,6 +180,8 @@ class EngineModel(LatentModel):
 
     @property
     def needs(self) -> Needs:
+        if self.makes_films:
+            return film_condition.NEEDS
         keys = self.conditioner.input_keys
         own = {name: need for name, need in NEEDS.items() if KEYS[name] in keys}
         label = own.pop("class_label", None)
@@ -179,8 +190,25 @@ class EngineModel(LatentModel):
         required = [*([] if label is None else [label]), *others]
         return Needs(tuple(required), tuple(own.values()), reads_prompts=TEXT in keys)
 
+    @property
+    def frames(self) -> int:
+        """How many frames a film has where nothing is said: as many as the sampler's guidance has scales, or 14."""
+        guider = ((self.engine.sampler_config or {}).get("params") or {}).get("guider_config") or {}
+        return int((guider.get("params") or {}).get("num_frames", 14))
+
+    def condition(self, prompts: Sequence[str] | Tensor, *, size: tuple[int, int] | None = None, **given: Any) -> Parts:
+        """As in the base; of films with a row for each frame, see ``ldm.models.diffusion.film_condition``."""
+        made = super().condition(prompts, size=size, **given)
+        if not self.makes_films:
+            return made
+        return film_condition.film_rows(made, given.get("frames", self.frames), given.get("stills"))
+
     def _parts(self, prompts: Sequence[str] | Tensor, size: tuple[int, int] | None, given: Mapping[str, Any]) -> Parts:
         """The parts of a condition; sizes that are not given are those of the picture that is made, uncropped."""
+        if self.makes_films:
+            keys = self.conditioner.input_keys
+            batch = film_condition.film_batch(prompts, given, keys, self.device)
+            return as_fed(self.conditioner(batch, drop=self.training))
         alike = not self.training and not isinstance(prompts, Tensor) and len(set(prompts)) == 1
         batch = {TEXT: prompts[:1] if alike else prompts, **self._numbers(size, given)}
         return as_fed(self.conditioner(batch, drop=self.training))
@@ -208,6 +236,9 @@ class EngineModel(LatentModel):
             given: ``aesthetic_score``, in place of 2.5, and sizes in place of the condition's.
         """
         parts = as_parts(condition, self.model.conditioning_key)
+        if self.makes_films:
+            made = self.conditioner.changed(as_made(parts), {}, film_condition.PICTURES)
+            return {**parts, **as_fed(made)}
         if not parts:
             return None
         if TEXT not in self.conditioner.input_keys:
@@ -253,6 +284,8 @@ class EngineModel(LatentModel):
         return as_fed(self.conditioner(c)) if isinstance(c, Mapping) else self.condition(c, size=(128, 128))
 
     def given_by(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if self.makes_films:
+            return self._films_of(batch)
         known = {key: name for name, key in KEYS.items()}
         keys = [key for key in self.conditioner.input_keys if key != TEXT and key in batch]
         given = {known.get(key, key): batch[key] for key in keys}
@@ -260,7 +293,25 @@ class EngineModel(LatentModel):
             return [""] * len(batch[self.first_stage_key]), given
         return self.get_raw_condition(batch), given
 
+    def _films_of(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """What :meth:`condition` gets for clips [B, T, H, W, 3] of a batch: their first frames with some noise."""
+        clips = batch[self.first_stage_key]
+        given = {name: batch[name] for name in ("fps", "motion") if name in batch}
+        given |= {"image": images_to_channels_first(clips[:, 0]).to(self.device), "frames": clips.shape[1]}
+        if "image_only_indicator" in batch:
+            given["stills"] = batch["image_only_indicator"]
+        if self.training:
+            given |= {"cond_aug": film_condition.augmentation_of(len(clips), self.device),
+                      "noise": film_condition.TrainingNoise(len(clips))}  # fmt: skip
+        return batch.get(TEXT, [""] * len(clips)), given
+
     # ---- latents and loss -----------------------------------------------------------------------------------------
+
+    def get_latent(self, batch: Mapping[str, Any]) -> Tensor:
+        """As in the base; of clips [B, T, H, W, 3] a row for each frame."""
+        if not self.makes_films:
+            return super().get_latent(batch)
+        return super().get_latent({self.first_stage_key: batch[self.first_stage_key].flatten(0, 1)})
 
     def encode_first_stage(self, x: Tensor) -> Any:
         """As in the base, a few pictures at once and without autocast where the configuration says so."""
@@ -294,6 +345,11 @@ class EngineModel(LatentModel):
         loss = self.loss_fn(self.denoiser, self.apply_model, x, cond).mean()
         stage = "train" if self.training else "val"
         return loss, {f"{stage}/loss_simple": loss.detach(), f"{stage}/loss": loss.detach()}
+
+
+def makes_films(network: Mapping[str, Any]) -> bool:
+    """Whether a network's node names one of films."""
+    return issubclass(class_from_str(network["target"], MODULE), VideoUNet)
 
 
 def as_fed(made: Mapping[str, Tensor]) -> Parts:

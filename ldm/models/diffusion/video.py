@@ -16,29 +16,20 @@ from torch import Tensor
 from ldm.checkpoint import read_state_dict
 from ldm.flat_options import flat
 from ldm.models.diffusion.condition import Condition, Parts, as_parts, in_rows
+from ldm.models.diffusion.film_condition import IMAGE, SETTINGS, augmentation_of, film_rows
 from ldm.models.diffusion.guidance import repeat_condition
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.variants import FinetuneModel, entry_of
 from ldm.modules.diffusionmodules.util import timestep_embedding, zero_module
-from ldm.modules.diffusionmodules.video_model import TEMPORAL
+from ldm.modules.diffusionmodules.video_model import is_temporal
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.ema import LitEma
 from ldm.modules.encoders.needs import Need, Needs
-from ldm.util import ConfigError, UserError
+from ldm.util import ConfigError
 
-IMAGE = Need("image", "the first frame: pictures [B, 3, H, W] in [-1, 1]", 3, instead="latents")
 LAST_IMAGE = Need("last_image", "the last frame: pictures [B, 3, H, W] in [-1, 1]", 3)
-SETTINGS = (
-    Need("frames", "how many frames a film has"),
-    Need("fps", "frames a second, one number or [B]"),
-    Need("motion", "how much moves, from 0 to 255, one number or [B]"),
-    Need("cond_aug", "the deviation of noise on the given frames, one number or [B]"),
-    Need("noise", "what draws that noise, such as ImageNoise"),
-    Need("stills", "1 where a frame is a picture on its own, [B, T]"),
-)
 GIVEN = ("first", "last")
 FIRST_CONVOLUTION = "input_blocks.0.0.weight"
-AUGMENTATION = (-3.0, 0.5)  # mean and deviation of the logarithm of the noise on given frames (Stable Video Diffusion)
 
 
 class VideoModel(FinetuneModel):
@@ -153,13 +144,8 @@ class VideoModel(FinetuneModel):
         Raises:
             UserError: as in the base, or there are too few frames.
         """
-        frames = given.get("frames", self.frames)
-        if frames < 2:
-            raise UserError(f"a film has 2 frames or more, got {frames}")
         films = super().condition(prompts, size=size, **given)
-        stills = given.get("stills", torch.zeros(len(prompts), frames)).to(self.device)
-        rows = {name: each_frame(part, frames) for name, part in films.items()}
-        return {**rows, "c_frames": stills.repeat_interleave(frames, dim=0)}
+        return film_rows(films, given.get("frames", self.frames), given.get("stills"))
 
     @torch.no_grad()
     def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
@@ -232,8 +218,7 @@ class VideoModel(FinetuneModel):
     def _worsened(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Given frames [B, n, C, h, w] with noise of some amount [B], and some of them not given at all."""
         films, device = len(latents), latents.device
-        mean, deviation = AUGMENTATION
-        amount = torch.exp(mean + deviation * torch.randn(films, device=device)) * float(self.augmentation)
+        amount = augmentation_of(films, device) * float(self.augmentation)
         latents = noised(latents, torch.randn(latents.shape, device=device), amount)
         kept = torch.rand(films, 1, device=device) >= self.first_dropout
         kept = kept.expand(-1, latents.shape[1]).clone()
@@ -248,19 +233,6 @@ class VideoModel(FinetuneModel):
         frames = as_parts(cond, self.model.conditioning_key)["c_frames"].shape[1]
         t = torch.randint(*self.timestep_range, (x.shape[0] // frames,), device=x.device)
         return self.p_losses(x, cond, t.repeat_interleave(frames))
-
-
-def is_temporal(key: str) -> bool:
-    """Whether a key of a network's state dict is of what a network of pictures does not have."""
-    parts = key.split(".")
-    return any(name in parts for name in (*TEMPORAL, "label_emb"))
-
-
-def each_frame(part: Any, frames: int) -> Any:
-    """A part of a condition with a row for each film as one with a row for each of its frames."""
-    if isinstance(part, Tensor):
-        return part.repeat_interleave(frames, dim=0)
-    return [each_frame(one, frames) for one in part]
 
 
 def noised(latents: Tensor, noise: Tensor, amount: Tensor) -> Tensor:

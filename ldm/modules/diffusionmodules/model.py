@@ -11,9 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ldm.modules.diffusionmodules.clips import Clips
 from ldm.modules.diffusionmodules.patch_transform import COLOURS, PatchDecoder, PatchEncoder
 from ldm.modules.diffusionmodules.vae_blocks import (
+    PICTURES,
     AttnBlock,
+    BlockKinds,
     Downsample,
     DownStage,
     Middle,
@@ -23,6 +26,7 @@ from ldm.modules.diffusionmodules.vae_blocks import (
     UpStage,
     conv3,
     group_norm,
+    run_block,
 )
 from ldm.util import ConfigError
 
@@ -79,10 +83,10 @@ class AutoencoderShape:
         """Channels of each stage, full resolution first."""
         return [self.ch * mult for mult in self.ch_mult]
 
-    def stage_options(self, level: int) -> StageOptions:
+    def stage_options(self, level: int, kinds: BlockKinds = PICTURES) -> StageOptions:
         """The options of the stage ``level``; 0 is full resolution."""
         attends = self.resolution // 2**level in self.attn_resolutions
-        return StageOptions(self.dropout, self.attn_type, attends, self.resamp_with_conv)
+        return StageOptions(self.dropout, self.attn_type, attends, self.resamp_with_conv, kinds)
 
 
 def _channels_last(x: torch.Tensor) -> torch.Tensor:
@@ -131,8 +135,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latent to picture."""
 
-    def __init__(self, **ddconfig: Any) -> None:
-        """Takes the keys of ``AutoencoderShape``.
+    def __init__(self, kinds: BlockKinds = PICTURES, **ddconfig: Any) -> None:
+        """Takes the keys of ``AutoencoderShape``; ``kinds`` are a subclass's blocks.
 
         Raises:
             ConfigError: a key is unknown, missing, or does not fit the others.
@@ -143,9 +147,9 @@ class Decoder(nn.Module):
         self.give_pre_end = shape.give_pre_end
         self.tanh_out = shape.tanh_out
         self.conv_in = conv3(shape.z_channels, widths[-1])
-        self.mid = Middle(widths[-1], shape.dropout, shape.attn_type)
+        self.mid = Middle(widths[-1], shape.dropout, shape.attn_type, kinds)
         self.up = nn.ModuleList(
-            UpStage(before, after, shape.num_res_blocks + 1, level > 0, shape.stage_options(level))
+            UpStage(before, after, shape.num_res_blocks + 1, level > 0, shape.stage_options(level, kinds))
             for level, (before, after) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True))
         )
         self.norm_out = group_norm(widths[0])
@@ -157,13 +161,17 @@ class Decoder(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """[B,z_channels,h,w] -> [B,out_ch,h*f,w*f], about [-1,1]."""
+        return self.run(z)
+
+    def run(self, z: torch.Tensor, clips: Clips | None = None) -> torch.Tensor:
+        """What ``forward`` does, for rows that may be frames of clips."""
         z = _channels_last(z)
-        h = self.mid(self.conv_in(z))
+        h = self.mid(self.conv_in(z), clips)
         for stage in reversed(self.up):
-            h = stage(h)
+            h = stage(h, clips)
         if self.give_pre_end:
             return h
-        h = self.conv_out(F.silu(self.norm_out(h)))
+        h = run_block(self.conv_out, F.silu(self.norm_out(h)), clips)
         if self.patch is not None:
             h = h + self.patch(z)
         return torch.tanh(h) if self.tanh_out else h

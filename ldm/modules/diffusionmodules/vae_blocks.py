@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from ldm.modules.attention import scaled_dot_product_attention
 from ldm.modules.cpu.group_norm import GroupNorm
+from ldm.modules.diffusionmodules.clips import Clips
 from ldm.util import ConfigError
 
 GROUPS = 32
@@ -69,10 +71,13 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,C,H,W] -> [B,C,H,W]."""
+        return x + self.proj_out(self.looked_up(x))
+
+    def looked_up(self, x: torch.Tensor) -> torch.Tensor:
+        """What the positions of a map say to each other, [B,C,H,W] -> [B,C,H,W], before the last convolution."""
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))  # b 1 n c
-        out = scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.proj_out(out)
+        return scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 def attention_block(channels: int, kind: str = "vanilla") -> nn.Module:
@@ -115,18 +120,39 @@ class Upsample(nn.Module):
         return self.conv(x) if self.with_conv else x
 
 
+@dataclass(frozen=True)
+class BlockKinds:
+    """The blocks that an autoencoder is made of; one of films has others at these places.
+
+    A block that ``takes`` "clips" is given how rows make films, besides the map [B,C,H,W].
+    """
+
+    residual: Callable[[int, int, float], nn.Module] = ResnetBlock  # channels in and out, dropout
+    attention: Callable[[int, str], nn.Module] = attention_block  # channels, kind
+
+
+PICTURES = BlockKinds()
+
+
+def run_block(block: nn.Module, x: torch.Tensor, clips: Clips | None) -> torch.Tensor:
+    """[B,C,H,W] -> [B,C',H,W], with the clips for a block that takes them."""
+    return block(x, clips) if "clips" in getattr(block, "takes", ()) else block(x)
+
+
 class Middle(nn.Module):
     """The blocks at the lowest resolution: residual, attention, residual."""
 
-    def __init__(self, channels: int, dropout: float, attn_type: str) -> None:
+    def __init__(self, channels: int, dropout: float, attn_type: str, kinds: BlockKinds = PICTURES) -> None:
         super().__init__()
-        self.block_1 = ResnetBlock(channels, channels, dropout)
-        self.attn_1 = attention_block(channels, attn_type)
-        self.block_2 = ResnetBlock(channels, channels, dropout)
+        self.block_1 = kinds.residual(channels, channels, dropout)
+        self.attn_1 = kinds.attention(channels, attn_type)
+        self.block_2 = kinds.residual(channels, channels, dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, clips: Clips | None = None) -> torch.Tensor:
         """[B,C,H,W] -> [B,C,H,W]."""
-        return self.block_2(self.attn_1(self.block_1(x)))
+        for block in (self.block_1, self.attn_1, self.block_2):
+            x = run_block(block, x, clips)
+        return x
 
 
 @dataclass(frozen=True)
@@ -137,6 +163,7 @@ class StageOptions:
     attn_type: str
     attends: bool  # an attention after each residual block
     with_conv: bool  # resample with a convolution
+    kinds: BlockKinds = PICTURES
 
 
 class Stage(nn.Module):
@@ -146,17 +173,17 @@ class Stage(nn.Module):
         super().__init__()
         widths = [in_channels] + [out_channels] * count
         self.block = nn.ModuleList(
-            ResnetBlock(before, after, options.dropout) for before, after in itertools.pairwise(widths)
+            options.kinds.residual(before, after, options.dropout) for before, after in itertools.pairwise(widths)
         )
         attentions = count if options.attends else 0
-        self.attn = nn.ModuleList(attention_block(out_channels, options.attn_type) for _ in range(attentions))
+        self.attn = nn.ModuleList(options.kinds.attention(out_channels, options.attn_type) for _ in range(attentions))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, clips: Clips | None = None) -> torch.Tensor:
         """[B,C,H,W] -> [B,C',H,W], before any resampling."""
         for i, block in enumerate(self.block):
-            x = block(x)
+            x = run_block(block, x, clips)
             if self.attn:
-                x = self.attn[i](x)
+                x = run_block(self.attn[i], x, clips)
         return x
 
 
@@ -169,9 +196,9 @@ class DownStage(Stage):
         if resample:
             self.downsample = Downsample(out_channels, options.with_conv)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, clips: Clips | None = None) -> torch.Tensor:
         """[B,C,H,W] -> [B,C',H/2,W/2], or [B,C',H,W] for the last stage."""
-        x = super().forward(x)
+        x = super().forward(x, clips)
         return self.downsample(x) if self.resample else x
 
 
@@ -184,7 +211,7 @@ class UpStage(Stage):
         if resample:
             self.upsample = Upsample(out_channels, options.with_conv)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, clips: Clips | None = None) -> torch.Tensor:
         """[B,C,H,W] -> [B,C',2H,2W], or [B,C',H,W] at full resolution."""
-        x = super().forward(x)
+        x = super().forward(x, clips)
         return self.upsample(x) if self.resample else x

@@ -169,3 +169,9 @@ def conv_over_time(channels_in: int, channels_out: int, kernel: int | Sequence[i
     frames, rows, columns = sides
     padding = (frames // 2, rows // 2, columns // 2)
     return nn.Conv3d(channels_in, channels_out, (frames, rows, columns), padding=padding)
+
+
+def is_temporal(key: str) -> bool:
+    """Whether a key of a network's state dict is of what a network of pictures does not have."""
+    parts = key.split(".")
+    return any(name in parts for name in (*TEMPORAL, "label_emb"))

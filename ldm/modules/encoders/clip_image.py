@@ -88,7 +88,7 @@ class FrozenOpenCLIPImageEmbedder(ClipImageEmbedder):
     Args:
         arch: which tower, such as "ViT-H-14".
         version: which of OpenCLIP's weights; "openai" stands for the activation that OpenAI's weights need.
-        max_length: accepted for old configurations.
+        max_length, init_device: accepted for old configurations.
         freeze: no gradients.
         layer: "pooled", the only one.
 
@@ -107,6 +107,7 @@ class FrozenOpenCLIPImageEmbedder(ClipImageEmbedder):
         antialias: bool = True,
         ucg_rate: float = 0.0,
         config: Mapping[str, Any] | None = None,
+        init_device: str | None = None,
     ) -> None:
         if layer != "pooled":
             raise ConfigError(f"FrozenOpenCLIPImageEmbedder has no layer '{layer}'; known: pooled")

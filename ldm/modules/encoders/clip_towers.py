@@ -212,11 +212,14 @@ class VisionTower(nn.Module):
         self.proj = nn.Parameter(scale * torch.randn(width, sizes.embed_dim))
 
     def forward(self, pictures: Tensor) -> Tensor:
+        return self.ln_post(self.states(pictures)[:, 0]) @ self.proj
+
+    def states(self, pictures: Tensor) -> Tensor:
+        """The last states of the whole picture and of each patch, [B, 1 + patches, width], without the final norm."""
         patches = rearrange(self.conv1(pictures), "b d h w -> b (h w) d")
         first = self.class_embedding.expand(len(patches), 1, -1)
         x = torch.cat([first, patches], dim=1) + self.positional_embedding
-        x = self.transformer(self.ln_pre(x))
-        return self.ln_post(x[:, 0]) @ self.proj
+        return self.transformer(self.ln_pre(x))
 
 
 class VisionOnly(nn.Module):

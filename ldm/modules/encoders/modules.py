@@ -6,6 +6,7 @@ from ldm.modules.encoders.clip import FrozenCLIPEmbedder
 from ldm.modules.encoders.clip_image import ClipImageEmbedder, FrozenClipImageEmbedder, FrozenOpenCLIPImageEmbedder
 from ldm.modules.encoders.conditioner import ConcatTimestepEmbedderND, GeneralConditioner
 from ldm.modules.encoders.conditions import ClassEmbedder, SpatialRescaler
+from ldm.modules.encoders.film import FrozenOpenCLIPImagePredictionEmbedder, VideoPredictionEmbedderWithEncoder
 from ldm.modules.encoders.noised import CLIPEmbeddingNoiseAugmentation, LowScaleEncoder
 from ldm.modules.encoders.open_clip import FrozenCLIPTextEmbedder, FrozenOpenCLIPEmbedder, FrozenOpenCLIPEmbedder2
 
@@ -23,9 +24,11 @@ __all__ = [
     "FrozenOpenCLIPEmbedder",
     "FrozenOpenCLIPEmbedder2",
     "FrozenOpenCLIPImageEmbedder",
+    "FrozenOpenCLIPImagePredictionEmbedder",
     "GeneralConditioner",
     "IdentityEncoder",
     "LowScaleEncoder",
     "SpatialRescaler",
     "TransformerEmbedder",
+    "VideoPredictionEmbedderWithEncoder",
 ]
