@@ -7,7 +7,7 @@ configuration is that of the code which was released with Stable Diffusion XL (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,13 @@ from ldm.models.diffusion.condition import Condition, Parts, as_parts
 from ldm.models.diffusion.gaussian import ScheduleOptions
 from ldm.models.diffusion.guidance import expand_condition, repeat_condition, rows_of
 from ldm.models.diffusion.latent import LatentModel
-from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.samplers.edm import EulerEDMSampler, SigmaSampler
+from ldm.models.portions import in_portions
 from ldm.modules.diffusionmodules.denoiser import Denoiser, DiscreteDenoiser
 from ldm.modules.diffusionmodules.discretizer import Discretization, EDMDiscretization
 from ldm.modules.diffusionmodules.sigma_schedule import SigmaSchedule
 from ldm.modules.diffusionmodules.video_model import VideoUNet, is_temporal
-from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.encoders.conditioner import TEXT, GeneralConditioner
 from ldm.modules.encoders.needs import Need, Needs
 from ldm.util import ConfigError, UserError, class_from_str, instantiate_from_config
@@ -146,6 +145,7 @@ class EngineModel(LatentModel):
         self.image_size = engine.sampling_size or (SIZE_OF_XL if self.reads_sizes else SIZE)
         self.schedule = SigmaSchedule(self.denoiser, self._discretization())
         self.makes_films = self.model.conditioning_key == "video"
+        self.frames = film_condition.frames_of(engine.sampler_config)
         if engine.spatial == "frozen":
             for name, parameter in self.model.diffusion_model.named_parameters():
                 parameter.requires_grad_(is_temporal(name))
@@ -189,12 +189,6 @@ class EngineModel(LatentModel):
         others = [Need(key, f"the entry '{key}' of the conditioner") for key in keys if key not in known]
         required = [*([] if label is None else [label]), *others]
         return Needs(tuple(required), tuple(own.values()), reads_prompts=TEXT in keys)
-
-    @property
-    def frames(self) -> int:
-        """How many frames a film has where nothing is said: as many as the sampler's guidance has scales, or 14."""
-        guider = ((self.engine.sampler_config or {}).get("params") or {}).get("guider_config") or {}
-        return int((guider.get("params") or {}).get("num_frames", 14))
 
     def condition(self, prompts: Sequence[str] | Tensor, *, size: tuple[int, int] | None = None, **given: Any) -> Parts:
         """As in the base; of films with a row for each frame, see ``ldm.models.diffusion.film_condition``."""
@@ -285,25 +279,13 @@ class EngineModel(LatentModel):
 
     def given_by(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         if self.makes_films:
-            return self._films_of(batch)
+            return film_condition.films_of(batch, self.first_stage_key, self.training, self.device)
         known = {key: name for name, key in KEYS.items()}
         keys = [key for key in self.conditioner.input_keys if key != TEXT and key in batch]
         given = {known.get(key, key): batch[key] for key in keys}
         if TEXT not in self.conditioner.input_keys:
             return [""] * len(batch[self.first_stage_key]), given
         return self.get_raw_condition(batch), given
-
-    def _films_of(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """What :meth:`condition` gets for clips [B, T, H, W, 3] of a batch: their first frames with some noise."""
-        clips = batch[self.first_stage_key]
-        given = {name: batch[name] for name in ("fps", "motion") if name in batch}
-        given |= {"image": images_to_channels_first(clips[:, 0]).to(self.device), "frames": clips.shape[1]}
-        if "image_only_indicator" in batch:
-            given["stills"] = batch["image_only_indicator"]
-        if self.training:
-            given |= {"cond_aug": film_condition.augmentation_of(len(clips), self.device),
-                      "noise": film_condition.TrainingNoise(len(clips))}  # fmt: skip
-        return batch.get(TEXT, [""] * len(clips)), given
 
     # ---- latents and loss -----------------------------------------------------------------------------------------
 
@@ -384,16 +366,6 @@ def as_numbers(name: str, value: Any) -> Tensor:
     if numbers.dim() != 2 or numbers.shape[1] != wanted or not numbers.isfinite().all():
         raise UserError(f"'{name}' is {NEEDS[name].what}, got {value!r}")
     return numbers
-
-
-def in_portions(function: Callable[[Tensor], Any], rows: Tensor, largest: int | None) -> Any:
-    """What a function of the autoencoder makes of rows [B, ...], given a few at once."""
-    if largest is None or len(rows) <= largest:
-        return function(rows)
-    made = [function(portion) for portion in rows.split(largest)]
-    if isinstance(made[0], DiagonalGaussianDistribution):
-        return DiagonalGaussianDistribution(torch.cat([posterior.parameters for posterior in made]))
-    return torch.cat(made)
 
 
 def network_parameters(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.diffusion.condition import Parts, in_rows
+from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.modules.encoders.conditioner import TEXT
 from ldm.modules.encoders.needs import Need, Needs
 from ldm.util import UserError
@@ -24,6 +25,7 @@ SETTINGS = (
 )
 NEEDS = Needs((IMAGE,), SETTINGS, reads_prompts=False, command="scripts.simple_video_sample")
 PICTURES = ("cond_frames", "cond_frames_without_noise")  # what is 0 where guidance leads away from
+FRAMES = 14  # of Stable Video Diffusion
 FPS, MOTION = 7.0, 127.0  # what the public program asks for: it calls 7 frames a second 'fps_id 6'
 AUGMENTATION = (-3.0, 0.5)  # mean and deviation of the logarithm of the noise on given frames in training
 
@@ -86,6 +88,30 @@ def film_rows(films: Parts, frames: int, stills: Tensor | None) -> Parts:
     count = len(any_part) // frames
     shown = torch.zeros(count, frames) if stills is None else stills.float()
     return {**rows, "c_frames": shown.to(any_part.device).repeat_interleave(frames, dim=0)}
+
+
+def films_of(
+    batch: Mapping[str, Any], key: str, training: bool, device: torch.device
+) -> tuple[Any, dict[str, Any]]:
+    """Prompts and what ``condition`` is given for clips [B, T, H, W, 3] of a batch: their first frames and numbers.
+
+    In training there is some noise on the frames.
+    """
+    clips = batch[key]
+    films, frames = clips.shape[:2]
+    given: dict[str, Any] = {name: batch[name] for name in ("fps", "motion") if name in batch}
+    given |= {"image": images_to_channels_first(clips[:, 0]).to(device), "frames": frames}
+    if "image_only_indicator" in batch:
+        given["stills"] = batch["image_only_indicator"]
+    if training:
+        given |= {"cond_aug": augmentation_of(films, device), "noise": TrainingNoise(films)}
+    return batch.get(TEXT, [""] * films), given
+
+
+def frames_of(sampler_config: Mapping[str, Any] | None) -> int:
+    """How many frames a film has where nothing is said: as many as the sampler's guidance has scales, or 14."""
+    guider = ((sampler_config or {}).get("params") or {}).get("guider_config") or {}
+    return int((guider.get("params") or {}).get("num_frames", FRAMES))
 
 
 def each_frame(part: Any, frames: int) -> Any:
