@@ -14,8 +14,10 @@ from ldm.models.diffusion.ddpm import LatentDiffusion, LatentVideoDiffusion
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
 from ldm.modules.diffusionmodules.video_model import is_temporal
+from ldm.training.latents import encode_pictures
 from ldm.util import ConfigError, UserError, instantiate_from_config
-from tests.models.test_variants import config, randomise
+from ldm.world.film import FilmWorld
+from tests.models.test_variants import SCALE, config, randomise
 
 NUMBERS = 8
 
@@ -207,6 +209,23 @@ def test_it_samples_films_of_any_number_of_frames() -> None:
     both = model.condition(["a boat", "a sea"], size=(8, 8), image=torch.zeros(2, 3, 16, 16), frames=4)
     twice = sample(model, torch.cat([noise, noise + 1]), both, steps=4)
     torch.testing.assert_close(twice[:4], sample(model, noise, parts, steps=4), rtol=1e-3, atol=1e-3)
+
+
+def test_films_are_encoded_once_frame_by_frame() -> None:
+    """What the cache of latents keeps of a film is what the model makes of its frames."""
+    model = instantiate_from_config({"target": "ldm.models.autoencoder.AutoencoderKL", "params": {
+        "embed_dim": 4, "lossconfig": {"target": "torch.nn.Identity"}, "ddconfig": {
+            "double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
+            "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}}})  # fmt: skip
+    video = build()
+    video.first_stage_model = model.eval()
+    films = [FilmWorld(length=2, frames=3, size=32)[i]["frames"] for i in range(2)]
+    frames = torch.stack([torch.from_numpy(film) for film in films])
+    moments = encode_pictures(frames, video, "fp32")
+    assert moments.shape == (2, 3, 8, 16, 16) and moments.dtype == torch.float16
+    cached = video.latents_of({"moments": moments})
+    torch.testing.assert_close(cached, video.latents_of({"frames": frames}), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(cached[0, 1], SCALE * moments[0, 1, :4].float())
 
 
 def test_previews_are_strips() -> None:

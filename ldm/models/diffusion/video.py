@@ -8,7 +8,7 @@ between them) and "Stable Video Diffusion" (first frame, motion, frames a second
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -171,6 +171,18 @@ class VideoModel(FinetuneModel):
         of_text = super().unconditional(condition, negative_prompt, **given) or parts
         return {**of_text, "c_concat": [torch.zeros_like(part) for part in parts["c_concat"]]}
 
+    # ---- latents --------------------------------------------------------------------------------------------------
+
+    def encode_first_stage(self, x: Tensor) -> Any:
+        """As in the base; of films [B, 3, T, H, W] the moments of each frame, [B, T, 2C, h, w]."""
+        if x.dim() == 4:
+            return super().encode_first_stage(x)
+        films, frames = x.shape[0], x.shape[2]
+        encoded = super().encode_first_stage(x.transpose(1, 2).flatten(0, 1).contiguous())
+        if isinstance(encoded, Tensor):
+            return encoded
+        return FilmMoments(encoded.parameters.unflatten(0, (films, frames)))
+
     # ---- training -------------------------------------------------------------------------------------------------
 
     def latents_of(self, batch: Mapping[str, Any], which: Sequence[int] | None = None) -> Tensor:
@@ -233,6 +245,12 @@ class VideoModel(FinetuneModel):
         frames = as_parts(cond, self.model.conditioning_key)["c_frames"].shape[1]
         t = torch.randint(*self.timestep_range, (x.shape[0] // frames,), device=x.device)
         return self.p_losses(x, cond, t.repeat_interleave(frames))
+
+
+class FilmMoments(NamedTuple):
+    """Means and log-variances of the latents of each frame of films, [B, T, 2C, h, w]."""
+
+    parameters: Tensor
 
 
 def noised(latents: Tensor, noise: Tensor, amount: Tensor) -> Tensor:
