@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from ldm.checkpoint.fit import (
     match_text_model,
 )
 from ldm.checkpoint.materialise import materialise
-from ldm.checkpoint.origin import HasOrigin, StandsOn, origin_of
+from ldm.checkpoint.origin import HasOrigin, HasPreciseParts, StandsOn, origin_of
 from ldm.checkpoint.reading import EMA_PREFIX, read_state_dict, use_ema
 from ldm.checkpoint.source import MappedFile, MappedTensors
 from ldm.shipped import here_or_shipped
@@ -41,6 +42,7 @@ def load_weights(
     ignore: Sequence[str] = (),
     strict: bool = False,
     dtype: torch.dtype | None = None,
+    precise: Sequence[str] = (),
     device: torch.device | str | None = None,
 ) -> LoadReport:
     """Put weights into a module; one that is on the meta device takes the (mapped) tensors themselves.
@@ -53,6 +55,7 @@ def load_weights(
         ignore: beginnings of keys that are not read from the file, and may be missing.
         strict: missing and unexpected keys are an error; otherwise they are reported and logged.
         dtype: of the parameters; None keeps what the constructor chose. Buffers always keep theirs.
+        precise: beginnings of keys of parameters that keep it as well.
         device: where a module from the meta device goes; None is the CPU.
 
     Raises:
@@ -77,15 +80,28 @@ def load_weights(
         if keys:
             logger.warning("%s: %d keys %s, first: %s", origin, len(keys), words, printable(", ".join(keys[:5])))
     given = {key: value for key, value in given.items() if key in expected}
-    _put(module, given, expected, dtype, torch.device(device or "cpu"), files)
+    _put(module, given, expected, Precision(dtype, tuple(precise)), torch.device(device or "cpu"), files)
     return report
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Which precision parameters get: ``dtype``, where that is not None, but for keys that begin as in ``precise``."""
+
+    dtype: torch.dtype | None
+    precise: tuple[str, ...] = ()
+
+    def of(self, key: str, target: Tensor) -> torch.dtype:
+        """The precision of what ``key`` names; buffers, and numbers that are no fractions, keep theirs."""
+        changes = isinstance(target, nn.Parameter) and target.is_floating_point()
+        return self.dtype if self.dtype is not None and changes and not key.startswith(self.precise) else target.dtype
 
 
 def _put(
     module: nn.Module,
     given: dict[str, Tensor],
     expected: Mapping[str, Tensor],
-    dtype: torch.dtype | None,
+    precision: Precision,
     place: torch.device,
     files: list[MappedFile],
 ) -> None:
@@ -94,29 +110,22 @@ def _put(
     tensors = {}
     for key in list(given):
         tensor = given.pop(key)
-        tensors[key] = _convert(tensor, expected[key], dtype, place)
+        where = place if expected[key].is_meta else expected[key].device
+        tensors[key] = tensor.to(where, precision.of(key, expected[key]))
         if tensors[key].data_ptr() != tensor.data_ptr():
             for file in files:
                 file.release(tensor)
     module.load_state_dict(tensors, strict=False, assign=was_meta)
     if was_meta:
         materialise(module, place)
-        _finish(module, dtype, place)
+        _finish(module, precision, place)
 
 
-def _convert(tensor: Tensor, target: Tensor, dtype: torch.dtype | None, place: torch.device) -> Tensor:
-    """The tensor as the module wants it; the same one where nothing has to change."""
-    wanted = target.dtype
-    if dtype is not None and isinstance(target, nn.Parameter) and target.is_floating_point():
-        wanted = dtype
-    return tensor.to(place if target.is_meta else target.device, wanted)
-
-
-def _finish(module: nn.Module, dtype: torch.dtype | None, place: torch.device) -> None:
+def _finish(module: nn.Module, precision: Precision, place: torch.device) -> None:
     """Bring along what was not in the file: computed buffers, and parameters that were made anew."""
-    for parameter in module.parameters():
-        if dtype is not None and parameter.is_floating_point() and parameter.dtype != dtype:
-            parameter.data = parameter.data.to(dtype)
+    for key, parameter in module.named_parameters():
+        if parameter.dtype != precision.of(key, parameter):
+            parameter.data = parameter.data.to(precision.of(key, parameter))
     module.to(place)
 
 
@@ -138,7 +147,8 @@ def load_model(
             describes itself. ``ckpt_path`` entries inside are not read: the checkpoint has everything.
         ckpt: a file of any format, or a diffusers folder.
         device: where the model goes.
-        dtype: of the parameters; None keeps what the configuration says (float32). Buffers keep theirs.
+        dtype: of the parameters; None keeps what the configuration says (float32). Buffers keep theirs, and so do the
+            parts of which the model says that they need it.
         ema: use the EMA weights, if there are any.
         ignore: beginnings of keys that stay as the constructor or their class initialises them.
 
@@ -156,7 +166,8 @@ def load_model(
     if not isinstance(module, nn.Module):
         raise ConfigError(f"target '{node['target']}' makes a {type(module).__name__}, not a model")
     weights = with_what_it_stands_on(module, ckpt, ema)
-    load_weights(module, weights, ema=ema, ignore=ignore, dtype=dtype, device=device)
+    precise = module.precise_parts if isinstance(module, HasPreciseParts) else ()
+    load_weights(module, weights, ema=ema, ignore=ignore, dtype=dtype, precise=precise, device=device)
     if isinstance(module, HasOrigin):
         module.origin = origin_of(config, ckpt)
     return module.eval()

@@ -32,6 +32,14 @@ class HasOrigin(Protocol):
 
 
 @runtime_checkable
+class HasPreciseParts(Protocol):
+    """A model with parts that half precision overflows in: the beginnings of their keys."""
+
+    @property
+    def precise_parts(self) -> tuple[str, ...]: ...
+
+
+@runtime_checkable
 class StandsOn(Protocol):
     """A model whose checkpoints may hold only what was added to another, whose weights are in the file it names."""
 

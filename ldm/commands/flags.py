@@ -23,6 +23,7 @@ def picture_flags(parser: argparse.ArgumentParser, without: Collection[str] = ()
     from ldm.workflows.extras import ExtraOptions
     from ldm.workflows.guide.options import GuideOptions
     from ldm.workflows.options import add_flags
+    from ldm.workflows.xl_options import RefinerOptions, SizeOptions
 
     prompt_flags(parser)
     file_flags(parser)
@@ -32,6 +33,9 @@ def picture_flags(parser: argparse.ArgumentParser, without: Collection[str] = ()
     number_flags(parser)
     add_flags(parser.add_argument_group("more than one plain picture, see docs/sampling.md"), ExtraOptions, without)
     add_flags(parser.add_argument_group("guidance by attention, see docs/guidance.md"), GuideOptions, without)
+    of_xl = parser.add_argument_group("Stable Diffusion XL, see docs/sdxl.md")
+    add_flags(of_xl, SizeOptions, without)
+    add_flags(of_xl, RefinerOptions, without)
     device_flags(parser)
 
 
@@ -54,7 +58,8 @@ def file_flags(parser: argparse.ArgumentParser) -> None:
     add("--skip_save", action="store_true", help="no single pictures")
     old_spellings(add("--ckpt", "--ckpt_path", dest="ckpt", metavar="FILE",
                       help="weights in any format, or latest[:RUN] (the small model)"))  # fmt: skip
-    add("--config", metavar="FILE", help="the model's YAML (config.yaml beside the weights)")
+    add("--config", metavar="FILE", help="the model's YAML (config.yaml beside the weights, or as their shapes tell)")
+    add("--vae", metavar="FILE", help="weights of an autoencoder in place of the checkpoint's")
 
 
 def word_flags(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +80,7 @@ def sampling_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--steps", "--ddim_steps", dest="steps", type=int, metavar="N", help="sampling steps (50, or as the YAML says)")
     add("--sampler", help="ddim, plms, euler, euler_ancestral, heun, lms, dpm_solver or dpmpp_2s_ancestral (ddim, or "
-                          "as the YAML says)")
+                          "as the YAML says); NAME_karras walks along Karras's levels, NAME:s_churn=10 has options")
     add("--plms", dest="sampler", action="store_const", const="plms", help="the same as --sampler plms")
     old_spellings(add("--dpm_solver", "--dpm", dest="sampler", action="store_const", const="dpm_solver",
                       help="as --sampler dpm_solver"))  # fmt: skip

@@ -30,6 +30,7 @@ class Basis:
         strength: the share of the steps that are taken from there: 0 none, 1 all of them, from noise alone.
         mask: where something new is wanted, [1, 1, H, W] in [0, 1]; None: everywhere.
         given: what the model's condition takes of it, by the names of ``needs``.
+        away: likewise, what guidance leads away from.
         noise_shape: of the noise that the condition gets for each picture; None: it gets none.
         original: what is kept where ``mask`` is 0, with the mask [h, w] at its own size.
         about: what records say of it.
@@ -39,6 +40,7 @@ class Basis:
     strength: float = 1.0
     mask: Tensor | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    away: Mapping[str, Any] = field(default_factory=dict)
     noise_shape: tuple[int, ...] | None = None
     original: tuple[Image.Image, Tensor] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)

@@ -31,6 +31,7 @@ from ldm.workflows.long_prompts import check_long, read_whole, report_cut, witho
 from ldm.workflows.loras import Loras, read_all, worn
 from ldm.workflows.plan import Plan, latent_size
 from ldm.workflows.prompts import read_prompt
+from ldm.workflows.refiner import Refiner, refiner_for
 from ldm.workflows.request import Request, Txt2ImgOptions
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch, until_cancelled
@@ -56,16 +57,19 @@ class Task:
     Attributes:
         name: what the names of its files begin with.
         place: where its picture goes, if it is the only one and has a name of its own.
+        refiner: what finishes its pictures.
     """
 
     plan: Plan
     basis: Basis = field(default_factory=Basis)
     name: str = ""
     place: Path | None = None
+    refiner: Refiner | None = None
 
     def about(self) -> dict[str, Any]:
         """What is written into each of its pictures."""
-        return {**self.plan.about(), **self.basis.about}
+        finish = {} if self.refiner is None else self.refiner.about()
+        return {**self.plan.about(), **self.basis.about, **finish}
 
 
 def draw(
@@ -81,6 +85,7 @@ def draw(
     """
     made: list[Made] = []
     about: dict[str, Any] = {}
+    tasks = finished_by(refiner_for(options, studio), options, studio, tasks)
     with studio.lock, until_cancelled():
         loras = read_all(options, studio, request.prompts)
         additions = read_others(studio.model, options.embedding_path, options.adapter_path, loras.everything)
@@ -107,6 +112,22 @@ def draw(
     return images
 
 
+def finished_by(
+    refiner: Refiner | None, options: Txt2ImgOptions, studio: Studio, tasks: Iterable[Task]
+) -> Iterator[Task]:
+    """Tasks whose model is told the sizes that options name, and whose pictures a refiner finishes, if there is one.
+
+    Raises:
+        UserError: the model is told no sizes.
+    """
+    told = options.told(studio.model, *([] if refiner is None else [refiner.studio.model]))
+    away = options.told_away(studio.model)
+    for task in tasks:
+        own = task.basis
+        given, about = {**told, **own.given}, {**told, **own.about}
+        yield replace(task, basis=replace(own, given=given, away=away, about=about), refiner=refiner)
+
+
 def _pictures(
     options: Txt2ImgOptions, request: Request, studio: Studio, task: Task, loras: Loras, watch: Watch[Made]
 ) -> Iterator[Made]:
@@ -120,7 +141,8 @@ def _pictures(
             if request.edit is not None:
                 outcome = generate_edited(studio, plan, read, request.edit, watch, options.progress)
             else:
-                outcome = generate_guided(studio, plan, read, guide, watch, options.progress, task.basis)
+                how = (guide, watch, options.progress, task.basis, task.refiner)
+                outcome = generate_guided(studio, plan, read, *how)
             if options.hires is not None:
                 outcome = _larger(options, studio, task, read, outcome, watch)
             for row in range(len(outcome.images)):

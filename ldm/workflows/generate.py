@@ -19,6 +19,7 @@ from ldm.workflows.guide.steer import Steered, Steering
 from ldm.workflows.pictures import pictures_of
 from ldm.workflows.plan import Plan, latent_size
 from ldm.workflows.prompts import conditions
+from ldm.workflows.refiner import Refiner
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
 
@@ -48,10 +49,11 @@ def generate_guided(
     watch: Watch[Any] | None = None,
     progress: bool = False,
     basis: Basis | None = None,
+    refiner: Refiner | None = None,
 ) -> Outcome:
     """The pictures of one batch, and how their guidance by attention went.
 
-    Each picture depends on its prompt, its seed, the plan, the guidance and what it begins from alone.
+    Each picture depends on its prompt, its seed, the plan, the guidance, its beginning and its refiner alone.
 
     Raises:
         UserError: the model needs more than a prompt; or what came out is not finite, see ``ldm.workflows.pictures``.
@@ -64,27 +66,24 @@ def generate_guided(
     given = dict(basis.given)
     if basis.noise_shape is not None:
         given["noise"] = noise.draw(basis.noise_shape)
+    callback = (watch or Watch()).steps(model, "sampling")
     with studio.mixed():
         guided = plan.guidance_scale != 1
-        condition, uncond = conditions(model, batch.prompts, plan.negative_prompt, shape[1:], guided, **given)
+        wanted, away = conditions(
+            model, batch.prompts, plan.negative_prompt, shape[1:], guided, basis.away, **given
+        )
         steps = len(step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)) - 1
-        steering = Steering() if guide is None else guide.on(model, condition, batch.prompts, steps)
+        steering = Steering() if guide is None else guide.on(model, wanted, batch.prompts, steps)
         begun = begin(basis, model, plan, first, lambda: noise.draw(shape))
+        left = 0 if refiner is None else min(refiner.left_over(steps), steps if begun.start is None else begun.start)
         latents = begun.x if begun.start == 0 else sample(
-            model,
-            begun.x,
-            condition,
-            steps=plan.steps,
-            sampler=plan.sampler,
-            guidance_scale=plan.guidance_scale,
-            uncond=uncond,
-            eta=plan.eta,
-            noise=lambda: noise.draw(shape),
-            start=begun.start,
-            before=[*steering.before, *([] if begun.paint is None else [begun.paint])],
-            callback=(watch or Watch()).steps(model, "sampling"),
+            model, begun.x, wanted, steps=plan.steps, sampler=plan.sampler, guidance_scale=plan.guidance_scale,
+            uncond=away, eta=plan.eta, noise=lambda: noise.draw(shape), start=begun.start, stop=left,
+            before=[*steering.before, *([] if begun.paint is None else [begun.paint])], callback=callback,
             progress=progress,
         )  # fmt: skip
+    if refiner is not None:
+        latents = refiner.finish(latents, plan, batch, lambda: noise.draw(shape), callback, progress)
     if begun.paint is not None:
         latents = begun.paint.finish(latents)
     return Outcome(basis.over_original(pictures_of(studio, latents)), steering)

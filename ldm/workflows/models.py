@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from ldm.building.kinds import MODULE
-from ldm.checkpoint import load_model
+from ldm.checkpoint import load_model, load_weights, read_state_dict
 from ldm.models.hooks import without_lightning
 from ldm.modules.cpu.packed import pack_for_inference
 from ldm.modules.encoders.conditioner import text_encoders_of
@@ -35,13 +35,15 @@ def open_model(
     *,
     device: str | None = None,
     precision: str = "full",
+    vae: str | Path | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """``(model, inference)``: a LatentDiffusion in eval mode, and the ``inference:`` section of its YAML.
 
     The model keeps that section, too, so that it is asked as its YAML says wherever it is handed to.
     A model whose YAML keeps averaged weights (``use_ema``) gets those, if the checkpoint has them, in place of the
-    others. ``precision`` is that of the weights: full, autocast (both float32), bf16 or fp16. On a CPU the layers are
-    packed (see ``ldm.modules.cpu.packed``): the same numbers but for rounding, sooner.
+    others. ``precision`` is that of the weights: full, autocast (both float32), bf16 or fp16. ``vae`` are weights of an
+    autoencoder in place of the checkpoint's. On a CPU the layers are packed (see ``ldm.modules.cpu.packed``): the same
+    numbers but for rounding, sooner.
 
     Raises:
         UserError: a file, the device or the precision does not fit, the text encoder's tokenizer cannot be had, or the
@@ -50,11 +52,13 @@ def open_model(
     place = choose_device(device)
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision '{precision}'; known: {', '.join(PRECISIONS)}")
-    model = model_of(*find_model(ckpt, config), place, precision)
+    model = model_of(*find_model(ckpt, config), place, precision, vae)
     return model, dict(model.origin.inference)
 
 
-def model_of(ckpt: Path, document: DictConfig, place: torch.device, precision: str = "full") -> Any:
+def model_of(
+    ckpt: Path, document: DictConfig, place: torch.device, precision: str = "full", vae: str | Path | None = None
+) -> Any:
     """The model that a document describes, as ``open_model`` gives it.
 
     Raises:
@@ -64,11 +68,29 @@ def model_of(ckpt: Path, document: DictConfig, place: torch.device, precision: s
     log.info("loading %s", ckpt)
     sections = {"model": node, "inference": document.get("inference")}
     model: Any = load_model(sections, ckpt, device=place, dtype=PRECISIONS[precision], ema=ema)
+    if vae is not None:
+        take_autoencoder(model, vae)
     for encoder in text_encoders_of(model.cond_stage_model):
         encoder.open_tokenizer()
     if place.type == "cpu":
         pack_for_inference(model)
     return model
+
+
+def take_autoencoder(model: Any, path: str | Path) -> None:
+    """Give a model other weights for its autoencoder: of a file of one, of a whole model, or of a diffusers folder.
+
+    Raises:
+        UserError: it is no such file, or of another shape.
+    """
+    weights = read_state_dict(path)
+    start = "first_stage_model."
+    whole = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
+    own = {key: value for key, value in (whole or weights).items() if not key.startswith(("loss.", "model_ema."))}
+    try:
+        load_weights(model.first_stage_model, own, strict=True)
+    except UserError as error:
+        raise UserError(f"--vae '{path}' is no autoencoder for this model: {error}") from error
 
 
 def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:
@@ -87,7 +109,7 @@ def sampling_node(document: DictConfig) -> tuple[Mapping[str, Any], bool]:
     if not issubclass(kind, LatentModel):
         raise ConfigError(f"'{written['target']}' cannot make pictures from prompts; a LatentDiffusion is needed")
     params = section(node, "params")
-    ema = params.get("use_ema", True)
+    ema = params.get("use_ema", kind.averages_by_default)
     return {**node, "params": {**params, "use_ema": False}}, bool(ema)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ldm.finite import check_finite
+from ldm.models.tiles import in_tiles
 from ldm.pictures.images import tensor_to_image
 from ldm.workflows.studio import Studio
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -20,6 +26,16 @@ def pictures_of(studio: Studio, latents: Tensor) -> list[Image.Image]:
     """
     check_finite(studio.model, latents)
     with studio.mixed():
-        images = studio.model.decode_first_stage(latents)
+        images = _decoded(studio.model, latents)
     check_finite(studio.model, images)
     return [tensor_to_image(image) for image in images]
+
+
+def _decoded(model: Any, latents: Tensor) -> Tensor:
+    """Decoded latents; picture by picture in tiles, where they do not fit into the memory of a GPU at once."""
+    try:
+        return model.decode_first_stage(latents)
+    except torch.OutOfMemoryError:
+        log.warning("the pictures do not fit into memory at once: decoded in tiles, whose tones differ a little")
+    factor = model.first_stage_model.factor
+    return torch.cat([in_tiles(model.decode_first_stage, one[None], factor) for one in latents])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,12 +30,19 @@ def read_prompt(model: Any, prompt: str) -> Weighted:
 
 
 def conditions(
-    model: Any, prompts: Sequence[str], negative_prompt: str, size: tuple[int, int], guided: bool, **given: Any
+    model: Any,
+    prompts: Sequence[str],
+    negative_prompt: str,
+    size: tuple[int, int],
+    guided: bool,
+    away: Mapping[str, Any] | None = None,
+    **given: Any,
 ) -> tuple[Any, Any]:
     """What pictures of ``size`` (h, w of their latents) are led to, and what away from (None if not ``guided``).
 
     Args:
         given: what the model's condition takes besides.
+        away: what guidance leads away from besides the negative prompt.
 
     Raises:
         UserError: weights that mean nothing, or for words that have no place of their own.
@@ -45,9 +52,8 @@ def conditions(
     if not guided:
         return weighted(model, plain, read), None
     negative = read_prompt(model, negative_prompt)
-    away = model.unconditional(plain, negative.text)
-    plain, away = equally_long(plain, away)
-    return weighted(model, plain, read), away if away is None else weighted(model, away, [negative] * len(read))
+    plain, other = equally_long(plain, model.unconditional(plain, negative.text, **(away or {})))
+    return weighted(model, plain, read), other if other is None else weighted(model, other, [negative] * len(read))
 
 
 def equally_long(condition: Any, away: Any) -> tuple[Any, Any]:

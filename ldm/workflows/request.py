@@ -16,12 +16,13 @@ from ldm.workflows.guide.options import GuideOptions
 from ldm.workflows.guide.reading import Edit, Guide, read_edit, read_guide
 from ldm.workflows.lora_calls import calls_in, without_calls
 from ldm.workflows.prompt_lists import combinations, expanded, several
+from ldm.workflows.xl_options import RefinerOptions, SizeOptions
 
 PROMPT = "a red circle on a blue background"
 
 
 @dataclass
-class Txt2ImgOptions(GuideOptions, ExtraOptions):
+class Txt2ImgOptions(RefinerOptions, SizeOptions, GuideOptions, ExtraOptions):
     """What to make, how, and where to put it. None means: as the model's YAML says under ``inference:``, else usual.
 
     Each picture has a seed of its own, ``seed`` + its number, so that it can be made again alone.
@@ -37,7 +38,8 @@ class Txt2ImgOptions(GuideOptions, ExtraOptions):
     skip_grid: bool = False  # no contact sheet
     skip_save: bool = False  # no single pictures
     ckpt: str | None = None  # None: the small model of this repository
-    config: str | None = None  # None: config.yaml beside the checkpoint
+    config: str | None = None  # None: config.yaml beside the checkpoint, or the one that its shapes tell
+    vae: str | None = None  # weights of an autoencoder in place of the checkpoint's
     embedding_path: str | Sequence[str] | None = None  # files of learned words; "path=<new>" renames the one inside
     adapter_path: str | None = None  # adapters of the text encoder that were learned with the words
     lora: str | Sequence[str] | None = None  # LoRA files: FILE, FILE=0.8, FILE=0.8@output_blocks
@@ -97,6 +99,8 @@ def read_request(options: Txt2ImgOptions) -> Request:
     check_language(options.lang, "auto")
     check_extras(options)
     guide, edit = read_guide(options), read_edit(options)
+    options.check_sizes()
+    options.check_refiner()
     if options.sampler is not None:
         step_rule(options.sampler, options.eta)
     for name in ("n_iter", "n_samples", "repeat"):

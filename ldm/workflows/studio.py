@@ -85,13 +85,14 @@ def open_studio(
     *,
     device: str | None = None,
     precision: str = "autocast",
+    vae: str | Path | None = None,
 ) -> Studio:
     """The Studio of a checkpoint (of the small model without one); see ``ldm.workflows.models.open_model``.
 
     Raises:
         UserError: a file, the device or the precision does not fit, or the model is no latent diffusion model.
     """
-    model, _ = open_model(ckpt, config, device=device, precision=precision)
+    model, _ = open_model(ckpt, config, device=device, precision=precision, vae=vae)
     return Studio.of(model, precision)
 
 
@@ -102,6 +103,7 @@ class NamesModel(Protocol):
     config: str | None
     device: str | None
     precision: str
+    vae: str | None
 
 
 def studio_for(options: NamesModel, model: Any = None) -> Studio:
@@ -112,4 +114,5 @@ def studio_for(options: NamesModel, model: Any = None) -> Studio:
     """
     if model is not None:
         return Studio.of(model, options.precision)
-    return open_studio(options.ckpt, options.config, device=options.device, precision=options.precision)
+    how = options
+    return open_studio(how.ckpt, how.config, device=how.device, precision=how.precision, vae=how.vae)

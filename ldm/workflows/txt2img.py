@@ -8,6 +8,7 @@ from PIL.Image import Image
 
 from ldm.workflows.drawing import Made, Task, draw
 from ldm.workflows.plan import make_plan
+from ldm.workflows.refiner import check_not_refiner
 from ldm.workflows.request import Txt2ImgOptions, read_request
 from ldm.workflows.studio import studio_for
 from ldm.workflows.watch import Watch
@@ -35,4 +36,5 @@ def txt2img(options: Txt2ImgOptions, model: Any = None, watch: Watch[Made] | Non
     """
     request = read_request(options)
     studio = studio_for(options, model)
+    check_not_refiner(studio)
     return draw(options, request, studio, [Task(make_plan(options, studio))], watch or Watch())

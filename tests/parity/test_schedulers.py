@@ -122,3 +122,23 @@ def test_ddim_goes_to_the_first_level_and_euler_to_none() -> None:
     schedule = Fixed("eps").schedule
     assert DDIM().levels(schedule, 10)[-1].noise > 0
     assert Euler().levels(schedule, 10)[-1].noise == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("euler_karras", "EulerDiscreteScheduler"), ("heun_karras", "HeunDiscreteScheduler")]
+)
+def test_karras_levels_of_a_table(ours: str, theirs: str) -> None:
+    """The same sigmas, timesteps between those of the table, and the same steps along them."""
+    scheduler = getattr(diffusers, theirs)(**COMMON, use_karras_sigmas=True, timestep_spacing="linspace")
+    model, x = Fixed("eps"), start()
+    scheduler.set_timesteps(12)
+    levels = model.schedule.levels(12, "karras")
+    sigmas, told = (list(dict.fromkeys(values.tolist())) for values in (scheduler.sigmas, scheduler.timesteps))
+    assert [level.sigma for level in levels] == pytest.approx(sigmas, rel=1e-3)
+    assert [level.told for level in levels[:-1]] == pytest.approx(told, abs=0.6)
+    y = x * float(scheduler.sigmas[0])
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(y, t)
+        y = scheduler.step(model.predict(seen, torch.full((2,), float(t)), None), t, y).prev_sample
+    begun = x * float(scheduler.sigmas[0]) / (1 + float(scheduler.sigmas[0]) ** 2) ** 0.5
+    torch.testing.assert_close(sample(model, begun, None, steps=12, sampler=ours), y, rtol=1e-3, atol=2e-3)

@@ -103,6 +103,7 @@ class EngineModel(LatentModel):
     """
 
     cond_stage_name = "conditioner"
+    averages_by_default = False
     conditioner: GeneralConditioner
     schedule: SigmaSchedule  # type: ignore[assignment]
 
@@ -303,6 +304,11 @@ class EngineModel(LatentModel):
     def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
         with self._first_stage_precision():
             return in_portions(super().decode_first_stage, z, self.engine.en_and_decode_n_samples_a_time)
+
+    @property
+    def precise_parts(self) -> tuple[str, ...]:
+        """The autoencoder keeps float32 where half precision overflows in it."""
+        return ("first_stage_model.",) if self.engine.disable_first_stage_autocast else ()
 
     def _first_stage_precision(self) -> torch.autocast:
         kind = self.device.type

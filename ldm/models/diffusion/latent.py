@@ -32,6 +32,7 @@ class LatentModel(ConditionedModel):
     """
 
     cond_stage_name = "cond_stage_model"  # of the encoder in checkpoints
+    averages_by_default = True  # what ``use_ema`` is where a YAML does not say it
     origin = Origin()  # where it was opened, and how it is usually asked; set by ``ldm.checkpoint.load_model``
 
     @flat(start=Start)

@@ -33,6 +33,7 @@ __all__ = [
     "StepRule",
     "ask",
     "estimator",
+    "first_levels",
     "in_painting",
     "last_levels",
     "run",
@@ -195,3 +196,14 @@ def last_levels(levels: Sequence[Level], start: int | None) -> Sequence[Level]:
     if not 0 <= start < len(levels):
         raise UserError(f"cannot run the last {start} of {len(levels) - 1} sampling steps")
     return levels[len(levels) - 1 - start :]
+
+
+def first_levels(levels: Sequence[Level], stop: int) -> Sequence[Level]:
+    """A walk without its last ``stop`` steps.
+
+    Raises:
+        UserError: it has not so many.
+    """
+    if not 0 <= stop < max(len(levels), 1):
+        raise UserError(f"cannot leave off the last {stop} of {len(levels) - 1} sampling steps")
+    return levels[: len(levels) - stop]

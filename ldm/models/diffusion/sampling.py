@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -11,12 +13,17 @@ from torch import Tensor
 from ldm.models.diffusion.guidance import expand_condition, guided
 from ldm.models.diffusion.loop import (
     Before,
+    Denoise,
     Denoiser,
     Draw,
+    Level,
+    Schedule,
     Snapshot,
+    State,
     StepRule,
     beginning,
     estimator,
+    first_levels,
     in_painting,
     last_levels,
     run,
@@ -28,9 +35,10 @@ from ldm.models.diffusion.samplers.euler import Euler, EulerAncestral
 from ldm.models.diffusion.samplers.heun import Heun
 from ldm.models.diffusion.samplers.multistep import LinearMultistep
 from ldm.models.diffusion.samplers.plms import PLMS
+from ldm.modules.diffusionmodules.levels import Spacing
 from ldm.util import UserError
 
-SAMPLERS: dict[str, Callable[[], StepRule]] = {
+SAMPLERS: dict[str, Callable[..., StepRule]] = {
     "ddim": DDIM,
     "plms": PLMS,
     "euler": Euler,
@@ -42,19 +50,93 @@ SAMPLERS: dict[str, Callable[[], StepRule]] = {
 }
 
 
+# what other programs call them
+ALIASES = {
+    "euler_a": "euler_ancestral",
+    "dpmpp_2m": "dpm_solver",
+    "dpmpp_2s_a": "dpmpp_2s_ancestral",
+    "EulerEDMSampler": "euler",
+    "HeunEDMSampler": "heun",
+    "EulerAncestralSampler": "euler_ancestral",
+    "DPMPP2SAncestralSampler": "dpmpp_2s_ancestral",
+    "DPMPP2MSampler": "dpm_solver",
+    "LinearMultistepSampler": "lms",
+}
+KARRAS = "_karras"
+
+
 def step_rule(name: str, eta: float = 0.0) -> StepRule:
     """The step rule called ``name``; ``eta`` is DDIM's.
 
+    Options of a rule follow a colon, such as "heun:s_churn=20,s_noise=1.003". A name that ends in "_karras" walks along
+    levels spaced as powers of sigma (Karras et al. 2022, equation 5).
+
     Raises:
-        UserError: an unknown name, or an ``eta`` for a rule that has none.
+        UserError: an unknown name, or an ``eta`` or another option for a rule that has none.
     """
-    if name not in SAMPLERS:
-        raise UserError(f"unknown sampler '{name}'; known: {', '.join(SAMPLERS)}")
-    if eta == 0:
-        return SAMPLERS[name]()
-    if name != "ddim":
-        raise UserError(f"sampler '{name}' has no eta (got {eta}); only ddim has")
-    return DDIM(eta)
+    plain, _, given = name.partition(":")
+    karras, plain = plain.endswith(KARRAS), plain.removesuffix(KARRAS)
+    plain = ALIASES.get(plain, plain)
+    if plain not in SAMPLERS:
+        raise UserError(f"unknown sampler '{plain}'; known: {', '.join(SAMPLERS)}")
+    if eta != 0 and plain != "ddim":
+        raise UserError(f"sampler '{plain}' has no eta (got {eta}); only ddim has")
+    options = {} if eta == 0 else {"eta": eta}
+    rule = SAMPLERS[plain](**{**options, **rule_options(plain, given)})
+    return Spaced(rule, "karras") if karras else rule
+
+
+def rule_options(sampler: str, text: str) -> dict[str, float]:
+    """The options of a rule in ``name=number,...``.
+
+    Raises:
+        UserError: the rule has no such option, or what is given is no number.
+    """
+    kind = SAMPLERS[sampler]
+    known: dict[str, Any] = {field.name: field.type for field in fields(kind)} if is_dataclass(kind) else {}
+    options: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        option, _, value = (piece.strip() for piece in part.partition("="))
+        if option not in known:
+            raise UserError(f"sampler '{sampler}' has no option '{option}'; it has: {', '.join(known) or 'none'}")
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        whole = known[option] == "int"
+        if math.isnan(number) or number < 0 or (whole and (number < 1 or number != int(number))):
+            raise UserError(f"option '{option}' of sampler '{sampler}' needs a number, got '{value[:40]}'")
+        options[option] = int(number) if whole else number
+    return options
+
+
+@dataclass(frozen=True)
+class Spaced:
+    """A rule along levels spaced otherwise than it would have them."""
+
+    rule: StepRule
+    spacing: Spacing
+
+    def levels(self, schedule: Schedule, steps: int) -> list[Level]:
+        return self.rule.levels(OneSpacing(schedule, self.spacing), steps)
+
+    def step(self, state: State, here: Level, there: Level, denoise: Denoise, draw: Draw) -> State:
+        """As the rule's."""
+        return self.rule.step(state, here, there, denoise, draw)
+
+
+@dataclass(frozen=True)
+class OneSpacing:
+    """A schedule whose walks are all spaced in one way; asked for anything else it is the schedule."""
+
+    schedule: Schedule
+    spacing: Spacing
+
+    def levels(self, steps: int, spacing: Spacing = "leading") -> list[Level]:
+        return self.schedule.levels(steps, self.spacing)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.schedule, name)
 
 
 @torch.no_grad()
@@ -72,6 +154,7 @@ def sample(
     mask: Tensor | None = None,
     x0: Tensor | None = None,
     start: int | None = None,
+    stop: int = 0,
     before: Sequence[Before] = (),
     callback: Callable[[Snapshot], None] | None = None,
     progress: bool = False,
@@ -86,6 +169,7 @@ def sample(
         noise: gives fresh standard normal noise [B, C, h, w]; torch's global CPU generator when None.
         mask, x0: in-painting; ``x0`` is kept where ``mask`` [B or 1, 1, h, w] is 1.
         start: run only the last ``start`` steps (image to image).
+        stop: leave off the last ``stop`` steps, which another model takes; what is returned is noisy then.
         before: each changes the latent before each step, in this order; in-painting comes after them.
         callback: gets a ``Snapshot`` after each step, whose ``x0`` a preview can decode; what it raises ends the walk.
 
@@ -94,7 +178,7 @@ def sample(
     """
     rule = step_rule(sampler, eta)
     denoiser, cond = guided(denoiser, guidance_scale, uncond), expand_condition(cond, x_T.shape[0])
-    levels = last_levels(rule.levels(denoiser.schedule, steps), start)
+    levels = first_levels(last_levels(rule.levels(denoiser.schedule, steps), start), stop)
 
     def draw() -> Tensor:
         fresh = torch.randn(x_T.shape, device="cpu") if noise is None else noise()

@@ -210,7 +210,7 @@ class BetaSchedule:
             return numbered([self.level(t) for t in timesteps])
         if spacing == "karras":
             ends = (self.level(len(self) - 1).sigma, self.level(0).sigma)
-            return numbered([*map(self.at, spaced_as_powers(*ends, steps)), CLEAN])
+            return numbered([*map(self.at, spaced_as_powers(*ends, steps).tolist()), CLEAN])
         points = steps if spacing == "linspace" else steps + 1
         return numbered([*map(self.level, evenly_spaced(len(self), steps, points)), CLEAN])
 
