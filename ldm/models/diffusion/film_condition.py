@@ -23,7 +23,7 @@ SETTINGS = (
     Need("noise", "what draws that noise, such as ImageNoise"),
     Need("stills", "1 where a frame is a picture on its own, [B, T]"),
 )
-NEEDS = Needs((IMAGE,), SETTINGS, reads_prompts=False, command="scripts.simple_video_sample")
+NEEDS = Needs((IMAGE,), SETTINGS, reads_prompts=False, command="scripts/simple_video_sample.py")
 PICTURES = ("cond_frames", "cond_frames_without_noise")  # what is 0 where guidance leads away from
 FRAMES = 14  # of Stable Video Diffusion
 FPS, MOTION = 7.0, 127.0  # what the public program asks for: it calls 7 frames a second 'fps_id 6'

@@ -130,7 +130,7 @@ class VideoModel(FinetuneModel):
     @property
     def needs(self) -> Needs:
         last = (LAST_IMAGE,) if "last" in self.concat_keys else ()
-        return Needs((IMAGE,), (*last, *SETTINGS), command="scripts.simple_video_sample")
+        return Needs((IMAGE,), (*last, *SETTINGS), command="scripts/simple_video_sample.py")
 
     def condition(self, prompts: Sequence[str] | Tensor, *, size: tuple[int, int] | None = None, **given: Any) -> Parts:
         """The condition of ``len(prompts)`` films, with a row for each frame of each.

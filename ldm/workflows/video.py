@@ -1,0 +1,360 @@
+"""Films from first frames: for a picture, or each of a folder, an mp4, a GIF, a WebP and a sheet of its frames."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.finite import check_finite
+from ldm.models.diffusion.noise import ImageNoise
+from ldm.models.diffusion.sampling import sample, step_rule
+from ldm.models.portions import in_blended_chunks
+from ldm.modules.diffusionmodules.guiders import Guider, LinearPredictionGuider, TrianglePredictionGuider
+from ldm.pictures.film import FORMATS, Film, film_sheet, write_film
+from ldm.pictures.images import (
+    centre_crop,
+    check_size,
+    image_to_tensor,
+    list_images,
+    load_image,
+    save_image,
+    tensor_to_image,
+)
+from ldm.seeds import settled_seed
+from ldm.util import UserError, writable_folder
+from ldm.workflows.record import is_finished, write_record
+from ldm.workflows.studio import Studio, open_studio
+from ldm.workflows.watch import Watch, until_cancelled
+
+log = logging.getLogger(__name__)
+
+DECLINED = ("sv3d_u", "sv3d_p", "sv3d", "sv4d", "sv4d2", "sv4d2_8views")
+
+
+@dataclass(frozen=True)
+class Version:
+    """What the public program asks of one of the released models."""
+
+    config: str
+    frames: int
+    steps: int
+    max_scale: float
+    min_scale: float
+
+
+VERSIONS = {
+    f"{name}{decoder}": Version(f"configs/svd/{name}{decoder}.yaml", frames, steps, highest, lowest)
+    for name, frames, steps, highest, lowest in (("svd", 14, 25, 2.5, 1.0), ("svd_xt", 25, 30, 3.0, 1.5))
+    for decoder in ("", "_image_decoder")
+}
+
+
+@dataclass
+class VideoOptions:
+    """Which films to make, how, and where to put them. None means: as the version or the model's YAML says, else usual.
+
+    Each film has a seed of its own, ``seed`` + its number.
+    """
+
+    input_path: str = ""  # a picture, or a folder of pictures
+    last_path: str | None = None  # the last frame, for a model that takes one; a folder with the same names
+    prompt: str = ""  # for a model that reads one
+    version: str | None = None  # svd, svd_xt, and each with _image_decoder; None: the model's own settings
+    ckpt: str | None = None
+    config: str | None = None
+    num_frames: int | None = None
+    num_steps: int | None = None
+    fps_id: int = 6  # frames a second less one, as the released models are told
+    motion_bucket_id: int = 127  # how much moves, 0 to 255
+    cond_aug: float = 0.02  # deviation of the noise on the first frame
+    seed: int = 23  # of the first film; -1 draws one
+    decoding_t: int = 14  # frames that are decoded at once
+    decoding_overlap: int = 0  # of which neighbours share so many
+    max_scale: float | None = None  # guidance of the last frame
+    min_scale: float | None = None  # and of the first one
+    guider: str = "linear"  # or triangle: strongest in the middle
+    sampler: str | None = None  # euler
+    height: int | None = None  # pixels
+    width: int | None = None
+    crop: bool = False  # exactly that size, from the picture's middle; else its aspect stays
+    output_folder: str | None = None  # outputs/simple_video_sample/<version>
+    formats: Sequence[str] = FORMATS
+    device: str | None = None
+    precision: str = "autocast"
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class VideoPlan:
+    """The options of all films with nothing left open; what their records hold."""
+
+    prompt: str
+    frames: int
+    steps: int
+    fps: float
+    motion: float
+    cond_aug: float
+    decoding_t: int
+    decoding_overlap: int
+    max_scale: float
+    min_scale: float
+    guider: str
+    sampler: str
+    precision: str
+    model: str
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """A film, where its files are, and whether it was there already."""
+
+    film: Film | None
+    files: list[Path]
+    seed: int
+    kept: bool = False
+
+
+def video(
+    options: VideoOptions, studio: Studio | None = None, watch: Watch[VideoResult] | None = None
+) -> list[VideoResult]:
+    """Make the films that are asked for; those whose files are there, made exactly so, are kept.
+
+    Raises:
+        UserError: a file, a size or a number does not fit, or the model makes no films; films that are finished stay.
+    """
+    check_options(options)
+    inputs = inputs_of(options)
+    folder = writable_folder(output_folder(options), "--output_folder")
+    if studio is None:
+        studio = open_studio(options.ckpt, config_of(options), device=options.device, precision=options.precision)
+    plan, watch = make_plan(options, studio), watch or Watch()
+    first_seed = settled_seed(options.seed)
+    results: list[VideoResult] = []
+    with until_cancelled(), studio.lock:
+        for number, (path, last) in enumerate(inputs):
+            watch.check()
+            result = one_film(studio, plan, options, path, last, first_seed + number, folder, watch)
+            log.info("%s %s", "kept" if result.kept else "made", result.files[0])
+            results.append(result)
+            watch.result(result)
+    return results
+
+
+def one_film(
+    studio: Studio, plan: VideoPlan, options: VideoOptions, path: Path, last: Path | None, seed: int, folder: Path,
+    watch: Watch[Any],
+) -> VideoResult:  # fmt: skip
+    """The film of one picture, written as asked, or the one that is there."""
+    image = sized(load_image(path), options, studio)
+    end = None if last is None else sized(load_image(last), replace(options, crop=True, height=image.height,
+                                                                   width=image.width), studio)  # fmt: skip
+    about = {**asdict(plan), "seed": seed, "height": image.height, "width": image.width, "input": digest(image),
+             "last": None if end is None else digest(end)}  # fmt: skip
+    files = [folder / f"{path.stem}.{kind}" if kind != "sheet" else folder / f"{path.stem}_sheet.png"
+             for kind in options.formats]  # fmt: skip
+    record = folder / f"{path.stem}.json"
+    if all(is_finished(file, record, about) for file in files):
+        return VideoResult(None, files, seed, kept=True)
+    film = make_film(studio, plan, image, seed, end, watch, options.progress)
+    for kind, file in zip(options.formats, files, strict=True):
+        if kind == "sheet":
+            save_image(film_sheet(film), file, about)
+        else:
+            write_film(film, file)
+    write_record(record, about, {"input": str(path), "files": [file.name for file in files]})
+    return VideoResult(film, files, seed)
+
+
+def digest(image: Image.Image) -> str:
+    """What tells a picture from others: its size and pixels."""
+    return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()
+
+
+@torch.no_grad()
+def make_film(
+    studio: Studio,
+    plan: VideoPlan,
+    image: Image.Image,
+    seed: int,
+    last: Image.Image | None = None,
+    watch: Watch[Any] | None = None,
+    progress: bool = False,
+) -> Film:
+    """A film that begins with ``image``; it depends on that, the plan and the seed alone.
+
+    Raises:
+        UserError: what came out is not finite, or the model does not take a last frame.
+        Cancelled: the watch does not want the rest.
+    """
+    model, noise = studio.model, ImageNoise([seed])
+    factor = model.first_stage_model.factor
+    size = (image.height // factor, image.width // factor)
+    given: dict[str, Any] = {"image": image_to_tensor(image)[None], "frames": plan.frames, "fps": plan.fps,
+                             "motion": plan.motion, "cond_aug": plan.cond_aug, "noise": noise}  # fmt: skip
+    if last is not None:
+        given["last_image"] = image_to_tensor(last)[None]
+    with studio.mixed():
+        condition = model.condition([plan.prompt], size=size, **given)
+        start = noise.draw((plan.frames, model.channels, *size))[0].to(studio.device)
+        latents = sample(
+            model, start, condition, steps=plan.steps, sampler=plan.sampler, guidance_scale=guider_of(plan).scale,
+            uncond=model.unconditional(condition), callback=(watch or Watch()).steps(model, "sampling"),
+            progress=progress,
+        )  # fmt: skip
+    return Film(decoded(studio, latents, plan), plan.fps)
+
+
+def decoded(studio: Studio, latents: Tensor, plan: VideoPlan) -> list[Image.Image]:
+    """The pictures of a film's latents [T, C, h, w].
+
+    Raises:
+        UserError: a value that is not finite came out, of the network or of the decoder.
+    """
+    check_finite(studio.model, latents)
+    with studio.mixed():
+        frames = in_blended_chunks(
+            studio.model.decode_first_stage, latents, min(plan.decoding_t, len(latents)),
+            min(plan.decoding_overlap, len(latents) - 1),
+        )  # fmt: skip
+    check_finite(studio.model, frames)
+    return [tensor_to_image(frame) for frame in frames]
+
+
+def guider_of(plan: VideoPlan) -> Guider:
+    """The guidance of each frame."""
+    kind = TrianglePredictionGuider if plan.guider == "triangle" else LinearPredictionGuider
+    return kind(plan.max_scale, plan.frames, plan.min_scale)
+
+
+# ---- options ------------------------------------------------------------------------------------------------------
+
+
+def check_options(options: VideoOptions) -> None:
+    """Raises UserError for what can be refused before a model is opened."""
+    version = options.version
+    if version in DECLINED:
+        raise UserError(f"'{version}' turns an object around (SV3D, SV4D); such models are not here, films of "
+                        f"{', '.join(VERSIONS)} are")  # fmt: skip
+    if version is not None and version not in VERSIONS:
+        raise UserError(f"there is no version '{version}'; there are: {', '.join(VERSIONS)}")
+    if version is not None and options.ckpt is None:
+        raise UserError(f"--version {version} needs the released weights: --ckpt {version}.safetensors")
+    if not 0 <= options.motion_bucket_id <= 255:
+        raise UserError(f"--motion_bucket_id lies between 0 (still) and 255, got {options.motion_bucket_id}")
+    if options.num_frames is not None and options.num_frames < 2:
+        raise UserError(f"--num_frames must be 2 or more, got {options.num_frames}")
+    if options.num_steps is not None and options.num_steps < 1:
+        raise UserError(f"--num_steps must be 1 or more, got {options.num_steps}")
+    if not 0 <= options.fps_id <= 119 or not 0 <= options.cond_aug <= 10:
+        raise UserError(f"--fps_id lies between 0 and 119 and --cond_aug between 0 and 10, got {options.fps_id} and "
+                        f"{options.cond_aug}")  # fmt: skip
+    if options.decoding_t < 1 or not 0 <= options.decoding_overlap < options.decoding_t:
+        raise UserError(f"--decoding_t frames are decoded at once, 1 or more, of which --decoding_overlap are fewer; "
+                        f"got {options.decoding_t} and {options.decoding_overlap}")  # fmt: skip
+    if options.guider not in ("linear", "triangle"):
+        raise UserError(f"--guider is linear or triangle, not '{options.guider}'")
+    unknown = [kind for kind in options.formats if kind not in FORMATS]
+    if unknown or not options.formats:
+        raise UserError(f"--formats are some of {', '.join(FORMATS)}, got {', '.join(options.formats) or 'none'}")
+    if options.sampler is not None:
+        step_rule(options.sampler)
+
+
+def inputs_of(options: VideoOptions) -> list[tuple[Path, Path | None]]:
+    """The pictures that films begin with, and end with where that is asked for.
+
+    Raises:
+        UserError: there are none, or a last frame is missing.
+    """
+    if not options.input_path:
+        raise UserError("--input_path is needed: a picture that the film begins with, or a folder of pictures")
+    path = Path(options.input_path)
+    paths = list_images(path) if path.is_dir() else [path]
+    if not paths:
+        raise UserError(f"'{path}' has no pictures to begin films with")
+    if options.last_path is None:
+        return [(file, None) for file in paths]
+    last = Path(options.last_path)
+    pairs = [(file, last / file.name if last.is_dir() else last) for file in paths]
+    missing = [end for _, end in pairs if not end.is_file()]
+    if missing:
+        raise UserError(f"there is no last frame '{missing[0]}'")
+    return pairs
+
+
+def output_folder(options: VideoOptions) -> str:
+    """Where the films go; as the public program has it, a folder for each version."""
+    return options.output_folder or f"outputs/simple_video_sample/{options.version or 'films'}"
+
+
+def config_of(options: VideoOptions) -> str | None:
+    """The configuration given, or that of a version."""
+    if options.config is None and options.version is not None:
+        return VERSIONS[options.version].config
+    return options.config
+
+
+def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
+    """Options first, then the version, then the model's ``inference:`` section, then what is usual.
+
+    Raises:
+        UserError: the model makes no films.
+    """
+    model, inference = studio.model, studio.inference
+    if "frames" not in {need.name for need in model.needs.optional}:
+        raise UserError(f"'{studio.name}' makes pictures, not films; Stable Video Diffusion and its like make those")
+    if options.last_path is not None and "last_image" not in {need.name for need in model.needs.optional}:
+        raise UserError(f"'{studio.name}' takes a first frame only, no --last_path")
+    version = VERSIONS.get(options.version or "")
+
+    def choose(given: Any, of_version: Any, usual: Any) -> Any:
+        return next(value for value in (given, of_version, usual) if value is not None)
+
+    scale = float(inference.get("guidance_scale", 1.0))
+    return VideoPlan(
+        prompt=options.prompt,
+        frames=choose(options.num_frames, version and version.frames, model.frames),
+        steps=choose(options.num_steps, version and version.steps, int(inference.get("steps", 25))),
+        fps=float(options.fps_id + 1),
+        motion=float(options.motion_bucket_id),
+        cond_aug=options.cond_aug,
+        decoding_t=options.decoding_t,
+        decoding_overlap=options.decoding_overlap,
+        max_scale=choose(options.max_scale, version and version.max_scale, scale),
+        min_scale=choose(options.min_scale, version and version.min_scale, min(1.0, scale)),
+        guider=options.guider,
+        sampler=choose(options.sampler, None, str(inference.get("sampler", "euler"))),
+        precision=studio.effective_precision,
+        model=studio.name,
+    )
+
+
+def sized(image: Image.Image, options: VideoOptions, studio: Studio) -> Image.Image:
+    """A picture at the size that its film has.
+
+    With ``crop`` it is exactly ``height`` x ``width`` (or the model's own size), from the picture's middle. Else the
+    picture is scaled so that it fits into that, its aspect kept, and its sides rounded to what the model divides.
+
+    Raises:
+        UserError: the model's factor does not divide the size.
+    """
+    factor, inference = int(studio.model.first_stage_model.factor), studio.inference
+    usual = studio.model.image_size * factor if isinstance(studio.model.image_size, int) else 512
+    height = options.height or options.width or int(inference.get("height", usual))
+    width = options.width or options.height or int(inference.get("width", usual))
+    check_size(width, height, factor)
+    if options.crop:
+        return centre_crop(image, width, height)
+    scale = min(width / image.width, height / image.height)
+    sides = [max(factor, round(side * scale / factor) * factor) for side in (image.width, image.height)]
+    return image if (image.width, image.height) == tuple(sides) else image.resize(
+        (sides[0], sides[1]), Image.Resampling.LANCZOS
+    )  # fmt: skip

@@ -1,0 +1,197 @@
+"""Films from first frames, from the command line to the files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldm.checkpoint import Origin
+from ldm.models.portions import in_blended_chunks
+from ldm.pictures.film import read_film
+from ldm.util import UserError, instantiate_from_config
+from ldm.workflows import video as workflow
+from ldm.workflows.studio import Studio
+from ldm.workflows.video import VideoOptions, VideoResult, make_film, make_plan, video
+from ldm.workflows.watch import Watch
+from scripts import simple_video_sample
+from tests.engines import engine
+from tests.helpers import golden_case
+from tests.models.test_variants import config, randomise
+from tests.models.test_video import build
+
+
+@pytest.fixture(scope="module")
+def svd() -> Studio:
+    model = engine(golden_case("svd_sampling"))
+    model.origin = Origin("small/svd.safetensors", {"height": 32, "width": 32, "steps": 2, "sampler": "euler"})
+    return Studio.of(model)
+
+
+@pytest.fixture(scope="module")
+def small() -> Studio:
+    model: Any = build(2)
+    model.eval()
+    randomise(model)
+    model.first_stage_model.factor = 2
+    model.origin = Origin("small/film.safetensors", {"height": 16, "width": 16, "steps": 2})
+    return Studio.of(model)
+
+
+def picture(folder: Path, name: str = "a.png", width: int = 40, height: int = 30, seed: int = 0) -> Path:
+    folder.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / name)
+    return folder / name
+
+
+def options(path: Path, out: Path, **more: Any) -> VideoOptions:
+    return VideoOptions(str(path), output_folder=str(out), num_frames=3, progress=False, **more)
+
+
+def test_every_file_is_there_and_made_once(svd: Studio, tmp_path: Path) -> None:
+    path = picture(tmp_path)
+    (first,) = video(options(path, tmp_path / "out", decoding_t=2), svd)
+    assert {file.name for file in first.files} == {"a.mp4", "a.gif", "a.webp", "a_sheet.png"}
+    film = read_film(tmp_path / "out" / "a.mp4")
+    assert len(film.frames) == 3 and film.fps == pytest.approx(7) and film.size == (24, 32)  # the aspect is kept
+    (again,) = video(options(path, tmp_path / "out", decoding_t=2), svd)
+    assert again.kept and not first.kept
+    (other,) = video(options(path, tmp_path / "out", decoding_t=2, motion_bucket_id=5), svd)
+    picture(tmp_path, seed=1)
+    (changed,) = video(options(path, tmp_path / "out", decoding_t=2, motion_bucket_id=5), svd)
+    assert not other.kept and not changed.kept
+
+
+def test_a_film_is_the_seeds_whatever_else_is_made(small: Studio, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for i in range(2):
+        picture(folder, f"{i}.png", seed=i)
+    both = video(options(folder, tmp_path / "both", formats=["gif"], seed=4), small)
+    (alone,) = video(options(folder / "1.png", tmp_path / "alone", formats=["gif"], seed=5), small)
+    assert both[1].film is not None and alone.film is not None
+    for together, apart in zip(both[1].film.frames, alone.film.frames, strict=True):
+        assert np.array_equal(np.asarray(together), np.asarray(apart))
+    assert [result.seed for result in both] == [4, 5]
+
+
+def test_sizes_last_frames_and_guidance_change_the_film(small: Studio, tmp_path: Path) -> None:
+    path, end = picture(tmp_path), picture(tmp_path, "end.png", 50, 20, seed=9)
+    made = {
+        name: video(options(path, tmp_path / name, formats=["gif"], **more), small)[0].film
+        for name, more in {
+            "plain": {}, "last": {"last_path": str(end)}, "crop": {"crop": True, "height": 8, "width": 24},
+            "guided": {"max_scale": 3.0}, "triangle": {"max_scale": 3.0, "guider": "triangle"},
+        }.items()
+    }  # fmt: skip
+    assert made["crop"] is not None and made["crop"].size == (8, 24)
+    arrays = {name: np.stack(list(map(np.asarray, film.frames))) for name, film in made.items() if film}
+    same = [name for name in ("last", "guided", "triangle") if np.array_equal(arrays[name], arrays["plain"])]
+    assert same == [] and not np.array_equal(arrays["guided"], arrays["triangle"])
+
+
+def test_a_request_can_be_watched_and_ended(small: Studio, tmp_path: Path) -> None:
+    for i in range(3):
+        picture(tmp_path / "in", f"{i}.png")
+    results: list[VideoResult] = []
+    steps: list[int] = []
+    watch = Watch(lambda step: steps.append(step.number), results.append, lambda: len(results) == 1 and len(steps) > 2)
+    made = video(options(tmp_path / "in", tmp_path / "out", formats=["gif"], seed=1), small, watch)
+    assert made == results and len(made) == 1 and (tmp_path / "out" / "0.gif").is_file()
+
+
+def test_a_full_disk_keeps_finished_films(small: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(2):
+        picture(tmp_path / "in", f"{i}.png")
+    write = workflow.write_film
+
+    def full(film: Any, path: Path) -> None:
+        if path.name == "1.gif":
+            raise UserError(f"cannot write '{path}': No space left on device; nothing was changed there")
+        write(film, path)
+
+    monkeypatch.setattr(workflow, "write_film", full)
+    with pytest.raises(UserError, match="No space left"):
+        video(options(tmp_path / "in", tmp_path / "out", formats=["gif"]), small)
+    assert (tmp_path / "out" / "0.gif").is_file() and not (tmp_path / "out" / "1.gif").exists()
+    monkeypatch.undo()
+    assert [r.kept for r in video(options(tmp_path / "in", tmp_path / "out", formats=["gif"]), small)] == [True, False]
+
+
+def test_chunks_that_overlap_have_no_seams() -> None:
+    """A decoder that adds a number to each chunk makes steps; going over from one to the other makes them smaller."""
+    offsets = iter(range(100))
+
+    def decode(frames: torch.Tensor) -> torch.Tensor:
+        return frames + float(next(offsets) % 2)
+
+    film = torch.zeros(11, 1, 1, 1)
+    apart = in_blended_chunks(decode, film, 4).flatten()
+    assert apart.tolist() == [0] * 4 + [1] * 4 + [0] * 3
+    offsets = iter(range(100))
+    blended = in_blended_chunks(decode, film, 4, overlap=2).flatten()
+    assert blended.shape == (11,) and blended.diff().abs().max() < 0.5 < apart.diff().abs().max()
+    whole = in_blended_chunks(lambda frames: frames, torch.arange(11.0)[:, None], 4, 3)
+    assert torch.allclose(whole.flatten(), torch.arange(11.0))
+    for wrong in ((0, 0), (4, 4), (4, -1)):
+        with pytest.raises(UserError, match="overlap"):
+            in_blended_chunks(decode, film, *wrong)
+
+
+def test_frames_beside_python_and_the_command(svd: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = picture(tmp_path)
+    seen: list[VideoOptions] = []
+    monkeypatch.setattr(simple_video_sample, "video", lambda asked: seen.append(asked) or video(asked, svd))
+    arguments = ["--input_path", str(path), "--num_frames", "3", "--num_steps", "2", "--fps_id", "9", "--seed", "7",
+                 "--motion_bucket_id", "80", "--decoding_t", "2", "--decoding_overlap", "1", "--formats", "gif",
+                 "--output_folder", str(tmp_path / "out")]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["simple_video_sample", *arguments])
+    simple_video_sample.main()
+    by_command = read_film(tmp_path / "out" / "a.gif")
+    plan = make_plan(seen[0], svd)
+    image = workflow.sized(Image.open(path).convert("RGB"), seen[0], svd)
+    film = make_film(svd, plan, image, 7)
+    assert by_command.fps == pytest.approx(10) and len(film.frames) == 3
+    for before, after in zip(film.frames, by_command.frames, strict=True):
+        assert np.abs(np.asarray(before, float) - np.asarray(after, float)).mean() < 20  # a GIF has 256 colours
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"input_path": ""}, "--input_path"),
+        ({"motion_bucket_id": 256}, "between 0"),
+        ({"num_frames": 1}, "2 or more"),
+        ({"decoding_t": 0}, "--decoding_t"),
+        ({"decoding_t": 3, "decoding_overlap": 3}, "--decoding_overlap"),
+        ({"version": "sv3d_u"}, "not here"),
+        ({"version": "svd_xl"}, "there is no version"),
+        ({"version": "svd"}, "--ckpt svd.safetensors"),
+        ({"guider": "square"}, "linear or triangle"),
+        ({"formats": ["avi"]}, "avi"),
+        ({"sampler": "none"}, "sampler"),
+        ({"fps_id": -1}, "--fps_id"),
+        ({"last_path": "nowhere.png"}, "no last frame"),
+        ({"height": 15}, "15"),
+    ],
+)
+def test_bad_input_is_named(change: dict[str, Any], words: str, small: Studio, tmp_path: Path) -> None:
+    given = {"input_path": str(picture(tmp_path)), "output_folder": str(tmp_path / "out"), "progress": False, **change}
+    with pytest.raises(UserError, match=words):
+        video(VideoOptions(**given), small)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no pictures"):
+        video(VideoOptions(str(tmp_path / "empty"), output_folder=str(tmp_path / "out")), small)
+
+
+def test_a_model_without_films_is_named(svd: Studio, tmp_path: Path) -> None:
+    pictures = instantiate_from_config(config("LatentDiffusion", 4, "crossattn"))
+    with pytest.raises(UserError, match="makes pictures, not films"):
+        video(options(picture(tmp_path), tmp_path / "out"), Studio.of(pictures))
+    with pytest.raises(UserError, match="first frame only"):
+        video(options(picture(tmp_path), tmp_path / "out", last_path=str(tmp_path / "a.png")), svd)
