@@ -82,7 +82,9 @@ def test_what_follows_the_last_comma_goes_to_the_next_chunk(tmp_path: Path, text
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
              "vocab_size": bpe_size(folder)}  # fmt: skip
     encoder = FrozenCLIPEmbedder("tiny", config=sizes, max_length=LENGTH, tokenizer=str(folder))
-    assert chunks_of(encoder, text) == [encoder.tokenizer.pieces(chunk) for chunk in chunks]
+    tokenizer = encoder.tokenizer
+    assert tokenizer is not None
+    assert chunks_of(encoder, text) == [tokenizer.pieces(chunk) for chunk in chunks]
 
 
 def test_a_comma_that_is_too_far_back_moves_nothing(tmp_path: Path) -> None:
