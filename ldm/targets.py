@@ -6,6 +6,8 @@ name has moved, and, when it cannot be imported, whether it is known to be missi
 
 from __future__ import annotations
 
+COPY = "stable_diffusion.ldm"  # of the whole code, beside InstructPix2Pix
+
 # old prefix -> new prefix
 MOVED = {
     "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator": "ldm.modules.losses.VQLPIPSWithDiscriminator",
@@ -23,6 +25,9 @@ MOVED = {
     "main.SetupCallback": "ldm.training.callbacks.SetupCallback",
     "lightning.pytorch": "pytorch_lightning",
     # the code that was released with Stable Diffusion XL and Stable Video Diffusion
+    COPY: "ldm",
+    "strategies.DDPStrategy": "pytorch_lightning.strategies.DDPStrategy",  # ColossalAI's YAMLs
+    "loggers.WandbLogger": "pytorch_lightning.loggers.WandbLogger",
     "sgm.models.autoencoder": "ldm.models.autoencoder",
     "sgm.models.autoencoder.AutoencoderKLInferenceWrapper": "ldm.models.autoencoder.AutoencoderKL",
     "sgm.models.diffusion.DiffusionEngine": "ldm.models.diffusion.ddpm.DiffusionEngine",
@@ -46,6 +51,8 @@ MOVED = {
 
 FOLDERS = "take ldm.data.folder.ImageFolder, or ldm.data.captioned.CaptionedFolder for pictures with captions"
 
+CAPTIONED = "take ldm.data.captioned.CaptionedFolder, which reads captions.jsonl, metadata.jsonl or text files"
+
 # prefix -> what is missing, and what would do
 NOT_CARRIED = {
     "ldm.data.imagenet": f"ImageNet's data sets are not here; {FOLDERS}",
@@ -59,6 +66,35 @@ NOT_CARRIED = {
     "ldm.data.teyvat": f"this data set is not here; {FOLDERS}",
     "ldm.data.laion": f"reading LAION's tar shards is not here; {FOLDERS}",
     "ldm.data.base.Txt2ImgIterableBaseDataset": f"streaming data sets are not here; {FOLDERS}",
+    "ldm.data.simple.TextOnly": "pictures for given prompts are made after a run: python txt2img.py --from-file; "
+    "leave out the validation, or give it pictures",
+    "ldm.data.simple.hf_dataset": f"data sets of the Hugging Face hub are read from folders: save the pictures with a "
+    f"metadata.jsonl and {CAPTIONED}",
+    "ldm.data.simple": f"{CAPTIONED}",
+    "ldm.data.dummy": f"data sets of made-up pictures are not here; {FOLDERS}",
+    "ldm.data.unsplash": f"Unsplash's pictures are not here; {FOLDERS}",
+    "ldm.data.landscapes": f"the landscapes and their segmentations are not here; {FOLDERS}",
+    "ldm.data.flowers": f"the landscapes and their segmentations are not here; {FOLDERS}",
+    "ldm.data.sflckr": f"the landscapes and their segmentations are not here; {FOLDERS}",
+    "ldm.data.nerf_like": f"views of objects are not here; {FOLDERS}",
+    "ldm.data.inpainting": f"data sets with masks are not here; {FOLDERS}",
+    "ldm.data.cifar10": f"CIFAR-10 is not here; {FOLDERS}",
+    "edit_dataset": "pairs of pictures and instructions are not read here; python txt2img.py --edit edits by prompts",
+    "ldm.models.diffusion.ddpm_edit": "InstructPix2Pix is not here; python txt2img.py --edit edits by prompts, and "
+    "python scripts/img2img.py paints over a picture",
+    "ldm.models.diffusion.ddpm.ImageConditionedLatentDiffusion": "models of new views are not here; "
+    "python scripts/variations.py makes pictures like a picture",
+    "ldm.models.autoencoder.AutoencodingEngine": "take ldm.models.autoencoder.AutoencoderKL with "
+    "ldm.modules.losses.LPIPSWithDiscriminator",
+    "strategies.ColossalAIStrategy": "Lightning has dropped ColossalAI; take DDPStrategy",
+    "sgm": "this part of the code of Stable Diffusion XL is not here: leave it out; docs/models.md has what opens",
+    "cldm": "ControlNet is not here; python scripts/depth2img.py keeps a picture's depth with the weights of its YAML "
+    "configs/stable-diffusion/v2-midas-inference.yaml",
+    "tutorial_dataset": "ControlNet is not here, nor its data sets",
+    "ldm.modules.encoders.modules.BERTEmbedderWithLayout": "models of layouts are not here; --boxes puts words into "
+    "boxes (docs/guidance.md)",
+    "ldm.models.diffusion.ddpm.Layout2ImgDiffusion": "models of layouts are not here; txt2img.py --boxes puts words "
+    "into boxes (docs/guidance.md)",
     "ldm.data.util.AddMiDaS": "the depth network's input is made by ldm.modules.midas.api",
     "taming.data": f"taming's data sets are not here; {FOLDERS}",
     "sgm.data": f"the data sets of generative-models are not here; {FOLDERS}",
@@ -82,7 +118,10 @@ NOT_CARRIED = {
 def current_name(target: str) -> str:
     """Where ``target`` is now; itself if it has not moved."""
     old = _longest_prefix(target, MOVED)
-    return target if old is None else MOVED[old] + target[len(old) :]
+    if old is None:
+        return target
+    new = MOVED[old] + target[len(old) :]
+    return current_name(new) if old == COPY else new
 
 
 def why_missing(target: str) -> str | None:

@@ -36,6 +36,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
             data sets whose items are always the same picture (see :mod:`ldm.training.latents`).
         cache_file: keep the moments in this safetensors file, too, for later runs.
         cache_precision: fp32 or bf16, for the autoencoder while it encodes.
+        num_val_workers: loader processes of the validation's data; None is as many.
 
     Raises:
         ConfigError: no data set at all, or a ``batch_size`` below 1.
@@ -57,6 +58,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         cache_latents: bool = False,
         cache_file: str | None = None,
         cache_precision: str = "fp32",
+        num_val_workers: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -70,6 +72,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
             raise ConfigError("data.params.reg goes with data.params.train, and without cache_latents")
         self.num_workers = min(2 * batch_size, os.cpu_count() or 1) if num_workers is None else num_workers
         self.shuffled = {"train": True, "validation": shuffle_val_dataloader, "test": shuffle_test_loader}
+        self.num_val_workers = self.num_workers if num_val_workers is None else num_val_workers
         self.cache_latents = cache_latents
         self.cache_file, self.cache_precision = cache_file, cache_precision
         self.latent_file: LatentFile | None = None
@@ -147,10 +150,11 @@ class DataModuleFromConfig(pl.LightningDataModule):
         if name not in self.datasets:
             return []
         data = self.datasets[name]
+        workers = self.num_val_workers if name == "validation" else self.num_workers
         options: dict[str, Any] = {
             "batch_size": self.batch_size,
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": seed_worker,
         }

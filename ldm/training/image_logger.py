@@ -76,6 +76,8 @@ class ImageLogger(pl.Callback):
         log_first_step: also at step 0.
         log_images_kwargs: passed on to ``log_images``.
         folder: where the files go; the run folder's ``images`` when None.
+        log_all_val: pictures of every batch of a validation, not of its first one alone.
+        enable_autocast: accepted from old YAMLs; pictures are drawn in the run's own precision.
     """
 
     def __init__(
@@ -90,7 +92,10 @@ class ImageLogger(pl.Callback):
         log_first_step: bool = False,
         log_images_kwargs: dict[str, Any] | None = None,
         folder: str | Path | None = None,
+        log_all_val: bool = False,
+        enable_autocast: bool = True,
     ) -> None:
+        self.log_all_val = log_all_val
         self.batch_frequency = batch_frequency
         self.max_images = max_images
         self.rescale = rescale
@@ -127,7 +132,7 @@ class ImageLogger(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx == 0 and trainer.global_step > 0:
+        if (batch_idx == 0 or self.log_all_val) and trainer.global_step > 0:
             self.log_images(trainer, pl_module, batch, batch_idx, "val", due=True)
 
     def log_images(
@@ -137,9 +142,10 @@ class ImageLogger(pl.Callback):
         count = batch_idx if self.log_on_batch_idx else trainer.global_step
         due = self.is_due(count) if due is None else due
         draw = getattr(pl_module, "log_images", None)
-        if self.disabled or not due or not trainer.is_global_zero or draw is None or self._done.get(split) == count:
+        once = split if split == "train" else f"{split}{batch_idx}"
+        if self.disabled or not due or not trainer.is_global_zero or draw is None or self._done.get(once) == count:
             return
-        self._done[split] = count
+        self._done[once] = count
         with evaluating(pl_module):
             drawn = draw(batch, split=split, **self.log_images_kwargs)
         for kind, images in drawn.items():

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 LAST_SEED = 2**32 - 1  # that numpy takes
 TERMINATE = "trainer.terminate_on_nan"
+STEPWISE = "metrics_over_trainsteps_checkpoint"  # the name that YAMLs have for it
 FROZEN = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # What Lightning says that is not so, or not news, in this project.
@@ -182,7 +184,10 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
     Raises:
         ConfigError: Lightning does not accept the settings.
     """
-    settings = affordable(legacy.translate_trainer(plain(lightning.get("trainer")) or {}))
+    asked = plain(lightning.get("trainer")) or {}
+    if lightning.get("strategy") is not None:  # as the code of Stable Diffusion XL has it
+        asked = {"strategy": plain(lightning.strategy), **asked}
+    settings = affordable(legacy.translate_trainer(asked))
     if lightning.get("find_unused_parameters") and settings.get("strategy", "ddp") == "ddp":
         settings["strategy"] = "ddp_find_unused_parameters_true"
     settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO(run.path)],
@@ -247,10 +252,18 @@ def make_callbacks(
         nodes["difference"] = {"target": "ldm.training.difference.DifferenceFile", "params": place}
     if OmegaConf.select(config, PERSONALIZATION) is not None:
         nodes["loss_curve"] = {"target": "ldm.training.loss_curve.LossCurve"}
-    wanted = plain(OmegaConf.merge(nodes, lightning.get("callbacks") or {}))
+    further = plain(lightning.get("callbacks")) or {}
+    if not isinstance(further, dict):
+        raise ConfigError(f"lightning.callbacks needs nodes by name, got {str(further)[:80]}")
+    if STEPWISE in further:
+        nodes[STEPWISE] = stepwise(run)
+    wanted = plain(OmegaConf.merge(nodes, {name: node for name, node in further.items() if node is not None}))
     # as they are written: values of the environment are not saved
     written = {"config": OmegaConf.to_container(config), "lightning_config": OmegaConf.to_container(lightning)}
-    built = [build(node, **(written if name == "setup_callback" else {})) for name, node in wanted.items()]
+    known = [*nodes, STEPWISE]
+    built = [
+        build(node, f".{name}", known, **(written if name == "setup_callback" else {})) for name, node in wanted.items()
+    ]
     guard = FiniteGuard(run.checkpoints, OmegaConf.select(lightning, TERMINATE))
     last = [StopOnSignal(run.checkpoints), make_checkpoint(run, lightning), Ending(run.path, base or "")]
     return [ExactResume(options.seed), guard, CaptionLengths(), *built, *last]
@@ -337,14 +350,30 @@ def convert_frozen(model: nn.Module, lightning: DictConfig) -> None:
             child.to(FROZEN[wish])
 
 
-def build(node: Any, **extra: Any) -> Any:
+def stepwise(run: RunFolder) -> dict[str, Any]:
+    """The callback that keeps the weights alone every so many steps, beside the checkpoints that come and go."""
+    params = {
+        "dirpath": str(run.checkpoints / "trainstep_checkpoints"), "filename": "{epoch:06}-{step:09}",
+        "save_last": False, "save_top_k": -1, "every_n_train_steps": 10_000, "save_weights_only": True,
+    }  # fmt: skip
+    return {"target": "ldm.training.checkpoints.TrainCheckpoint", "params": params}
+
+
+def build(node: Any, place: str = "", known: Sequence[str] = (), **extra: Any) -> Any:
     """A callback from its node, under the name that its class has here.
+
+    Args:
+        place: where the node is, below ``lightning.callbacks``.
+        known: the names under which there are callbacks without any ``target``.
 
     Raises:
         ConfigError: no node with a ``target``, or a target that is no callback or does not take these parameters.
     """
     if not isinstance(node, dict) or "target" not in node:
-        raise ConfigError(f"lightning.callbacks needs nodes with a 'target', got {str(node)[:80]}")
+        raise ConfigError(
+            f"lightning.callbacks{place} has no 'target': those that need none are {', '.join(known)}; "
+            f"got {str(node)[:80]}"
+        )
     target = legacy.TARGETS.get(node["target"], node["target"])
     return instantiate_from_config({**node, "target": target}, CALLBACK, **extra)
 

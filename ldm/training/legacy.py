@@ -9,12 +9,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
-from ldm.util import ConfigError
+from ldm.building.kinds import STRATEGY
+from ldm.util import ConfigError, class_from_str, instantiate_from_config, nearest
 
 log = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
+DDP = "pytorch_lightning.strategies.DDPStrategy"
 
 
 def _gpus(value: Any) -> Settings:
@@ -32,6 +36,11 @@ def _gpus(value: Any) -> Settings:
     return {"accelerator": "gpu", "devices": value if isinstance(value, list) else int(value)}
 
 
+def _devices(value: Any) -> Settings:
+    """``0,`` is device 0, as of ``gpus``; a number is so many, and without CUDA it is that of processes."""
+    return _gpus(value) if isinstance(value, str) and "," in value else {"devices": value}
+
+
 def _accelerator(value: Any) -> Settings:
     """Lightning 1 called the strategy an accelerator."""
     is_strategy = str(value).startswith(("dp", "ddp", "deepspeed", "horovod"))
@@ -39,7 +48,28 @@ def _accelerator(value: Any) -> Settings:
 
 
 def _strategy(value: Any) -> Settings:
+    """A name, or a node ``{target, params}``; without a target it is the usual one of several processes."""
+    if isinstance(value, dict):
+        return {"strategy": strategy_of(value)}
     return {"strategy": {"ddp2": "ddp", "dp": "ddp", "ddp_sharded": "ddp"}.get(str(value), value)}
+
+
+def strategy_of(node: dict[str, Any]) -> Any:
+    """The strategy of a node: what its class and PyTorch's DistributedDataParallel take are its parameters.
+
+    Raises:
+        ConfigError: a parameter that neither takes, or a class that is no strategy.
+    """
+    target = str(node.get("target", DDP))
+    params = dict(node.get("params") or {})
+    kind = class_from_str(target, STRATEGY)
+    if not issubclass(kind, DDPStrategy):
+        return instantiate_from_config({"target": target, "params": params}, STRATEGY)
+    known = [name for of in (kind, DistributedDataParallel) for name in inspect.signature(of.__init__).parameters]
+    unknown = [name for name in params if name not in known]
+    if unknown:
+        raise ConfigError(f"target '{target}' has no parameter '{unknown[0]}'; {nearest(unknown[0], known)}")
+    return kind(**params)
 
 
 def _precision(value: Any) -> Settings:
@@ -60,12 +90,13 @@ def _dropped(value: Any) -> Settings:
 
 
 # Old key of the Trainer -> what it means today. Keys that only tuned Lightning 1 itself are dropped; of those here,
-# terminate_on_nan is obeyed by ldm.training.finite.
+# terminate_on_nan is obeyed by ldm.training.finite, and loggers are under lightning.logger.
 TRAINER_KEYS: dict[str, Callable[[Any], Settings]] = {
     "gpus": _gpus,
     "num_gpus": _gpus,
     "accelerator": _accelerator,
     "strategy": _strategy,
+    "devices": _devices,
     "distributed_backend": _accelerator,
     "precision": _precision,
     "num_processes": _renamed("devices"),
@@ -77,7 +108,7 @@ TRAINER_KEYS: dict[str, Callable[[Any], Settings]] = {
     **dict.fromkeys(
         (
             "amp_backend", "amp_level", "auto_select_gpus", "auto_scale_batch_size", "auto_lr_find",
-            "flush_logs_every_n_steps", "log_gpu_memory", "move_metrics_to_cpu", "multiple_trainloader_mode",
+            "flush_logs_every_n_steps", "log_gpu_memory", "logger", "move_metrics_to_cpu", "multiple_trainloader_mode",
             "prepare_data_per_node", "process_position", "terminate_on_nan", "track_grad_norm", "weights_save_path",
             "stochastic_weight_avg", "max_images",
         ),

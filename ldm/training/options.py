@@ -48,9 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("-b", "--base", nargs="*", action="extend", default=[], metavar="YAML", help="YAMLs, merged left to right")
     switch("-t", "--train", help="train")
     switch("--no-test", help="skip the test data set after training")
-    add("-n", "--name", default="", help="ending of the run folder's name")
+    add("-n", "--name", default="", const="", nargs="?", help="ending of the run folder's name")
     add("-p", "--project", default="", help="name of the project, for loggers that have one (wandb)")
-    add("--postfix", default="", help="added to the run folder's name")
+    add("-f", "--postfix", default="", help="added to the run folder's name")
     add("-l", "--logdir", default="logs", help="where run folders are made")
     add(
         "-r",
@@ -65,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     switch("--trust_config", help="YAMLs of a resumed run may name classes of any package")
     switch("-d", "--debug", help="show the traceback of an error")
     add("--data_root", default="", help="folder of training pictures (data.params.train.params.data_root)")
-    switch("--datadir_in_name", help="put the name of --data_root in front of the run folder's name")
+    switch("--datadir_in_name", default=True, help="the name of --data_root in front of the run folder's name (true)")
     add("--init_word", default="", help="word that a new placeholder starts from")
     add("--placeholder_string", default="", help="word that stands for the new concept")
     add("--reg_data_root", default="", help="DreamBooth: folder of class pictures (data.params.reg.params.data_root)")
@@ -86,7 +86,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         UserError: a flag that neither main.py nor the Trainer has, or one without its value.
     """
     parser = make_parser()
-    need_a_value = {flag for action in parser._actions if action.nargs is None for flag in action.option_strings}
+    with_values = [action for action in parser._actions if action.nargs is None or action.dest == "name"]
+    need_a_value = {flag for action in with_values for flag in action.option_strings}
 
     def is_change(place: int) -> bool:
         before = arguments[place - 1] if place else ""

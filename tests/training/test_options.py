@@ -107,8 +107,12 @@ def test_run_folders_are_named_as_of_old(tmp_path: Path) -> None:
     assert not named.path.exists()
     plain = choose_run_folder(parse(["-b", "configs/tiny/ldm.yaml"])[0])
     assert plain.path.name == f"{plain.now}_ldm"
-    front = choose_run_folder(parse(shlex.split("--data_root a/b --datadir_in_name -n n"))[0])
-    assert front.path.name == f"b_{front.now}_n"
+    front = choose_run_folder(parse(shlex.split("--data_root a/b -n n -f _3"))[0])
+    assert front.path.name == f"b_{front.now}_n_3"
+    without = choose_run_folder(parse(shlex.split("--data_root a/b --datadir_in_name false -n n"))[0])
+    assert without.path.name == f"{without.now}_n"
+    bare = choose_run_folder(parse(shlex.split("-b configs/tiny/ldm.yaml -t -n"))[0])
+    assert bare.path.name == f"{bare.now}_ldm"
 
 
 def test_resume_takes_a_folder_or_a_checkpoint_and_its_saved_configurations(tmp_path: Path) -> None:

@@ -87,6 +87,9 @@ class ConditionedModel(DiffusionModel):
             given: ``class_label``, in place of the last class, for a model of classes.
         """
         parts = as_parts(condition, self.model.conditioning_key)
+        encoder = self.cond_stage_model
+        if isinstance(encoder, ClipImageEmbedder) and encoder.zero_is_empty and "c_crossattn" in parts:
+            return {**parts, "c_crossattn": [torch.zeros_like(context) for context in parts["c_crossattn"]]}
         empty = self._empty(negative_prompt, **given)
         if empty is None or not parts:
             return None

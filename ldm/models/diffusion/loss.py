@@ -17,6 +17,9 @@ from ldm.models.diffusion.guidance import repeat_condition
 from ldm.models.diffusion.network import DiffusionNetwork, Start
 from ldm.util import ConfigError
 
+# what YAMLs call a part of the network -> what the names of its weights have in them
+LEARNING_PARTS = {"attn": ".attn2.", "conv_in": ".input_blocks.0.0."}
+
 
 class DiffusionModel(DiffusionNetwork):
     """Denoising diffusion on images or latents x0 [B, C, H, W], without a condition: a network and its loss.
@@ -42,6 +45,7 @@ class DiffusionModel(DiffusionNetwork):
         scheduler_config: dict[str, Any] | None = None,  # step -> factor of the learning rate
         optimizer_config: dict[str, Any] | None = None,  # {target, params} instead of AdamW
         ucg_training: dict[str, Any] | None = None,  # {key: {p, val}}: how often a condition becomes the empty one
+        unet_trainable: bool | str = True,  # what of the network learns: all, attn (to the condition) or conv_in
         *,
         start: Start,
         **network: Any,
@@ -67,6 +71,7 @@ class DiffusionModel(DiffusionNetwork):
         self.ucg_training = ucg_training or {}
         self.learning_rate = 1e-4  # main.py sets it
         self.learn_logvar = learn_logvar
+        freeze_all_but(self.model, unet_trainable)
         self.logvar: Tensor | nn.Parameter = torch.full((self.num_timesteps,), float(logvar_init), device="cpu")
         if learn_logvar:
             self.logvar = nn.Parameter(self.logvar)
@@ -136,6 +141,23 @@ class DiffusionModel(DiffusionNetwork):
         """What the optimiser changes: parameters, or groups of them with options of their own."""
         extra = [self.logvar] if isinstance(self.logvar, nn.Parameter) else []
         return [p for p in self.model.parameters() if p.requires_grad] + extra
+
+
+def freeze_all_but(network: nn.Module, part: bool | str) -> None:
+    """Have only a part of a network learn, as YAMLs of image variations name it: all (or True), attn, conv_in.
+
+    Raises:
+        ConfigError: another part, or the network has no such layers.
+    """
+    if part is True or part == "all":
+        return
+    if part not in LEARNING_PARTS:
+        raise ConfigError(f"unet_trainable must be true, all, {' or '.join(LEARNING_PARTS)}, got '{part}'")
+    learns = {name: LEARNING_PARTS[part] in f".{name}" for name, _ in network.named_parameters()}
+    if not any(learns.values()):
+        raise ConfigError(f"unet_trainable: {part} names layers that this network does not have")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(learns[name])
 
 
 def range_of_timesteps(given: Sequence[int] | None, count: int) -> tuple[int, int]:

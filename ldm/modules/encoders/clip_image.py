@@ -32,6 +32,7 @@ class ClipImageEmbedder(AbstractEncoder):
     """
 
     takes = Need("image", "pictures [B, 3, H, W] in [-1, 1]", 3)
+    zero_is_empty = False  # whether a context of zeros stands for no picture
 
     def __init__(
         self,
@@ -80,6 +81,19 @@ class FrozenClipImageEmbedder(ClipImageEmbedder):
     ) -> None:
         super().__init__(model, jit, device, antialias, config=config)
         self.requires_grad_(False)
+
+
+class FrozenCLIPImageEmbedder(FrozenClipImageEmbedder):
+    """Pictures -> a context [B, 1, D] of one token, as the image variations of Stable Diffusion 1 have it.
+
+    Guidance leads away from zeros.
+    """
+
+    zero_is_empty = True
+
+    def encode(self, x: Tensor) -> Tensor:
+        """As ``forward``, with a dimension for tokens."""
+        return self(x)[:, None]
 
 
 class FrozenOpenCLIPImageEmbedder(ClipImageEmbedder):

@@ -3,7 +3,12 @@
 from ldm.modules.encoders.base import AbstractEncoder, IdentityEncoder
 from ldm.modules.encoders.bert import BERTEmbedder, BERTTokenizer, TransformerEmbedder
 from ldm.modules.encoders.clip import FrozenCLIPEmbedder
-from ldm.modules.encoders.clip_image import ClipImageEmbedder, FrozenClipImageEmbedder, FrozenOpenCLIPImageEmbedder
+from ldm.modules.encoders.clip_image import (
+    ClipImageEmbedder,
+    FrozenCLIPImageEmbedder,
+    FrozenClipImageEmbedder,
+    FrozenOpenCLIPImageEmbedder,
+)
 from ldm.modules.encoders.conditioner import ConcatTimestepEmbedderND, GeneralConditioner
 from ldm.modules.encoders.conditions import ClassEmbedder, SpatialRescaler
 from ldm.modules.encoders.film import FrozenOpenCLIPImagePredictionEmbedder, VideoPredictionEmbedderWithEncoder
@@ -19,6 +24,7 @@ __all__ = [
     "ClipImageEmbedder",
     "ConcatTimestepEmbedderND",
     "FrozenCLIPEmbedder",
+    "FrozenCLIPImageEmbedder",
     "FrozenCLIPTextEmbedder",
     "FrozenClipImageEmbedder",
     "FrozenOpenCLIPEmbedder",
