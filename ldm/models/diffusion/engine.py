@@ -8,17 +8,33 @@ configuration is that of the code which was released with Stable Diffusion XL (`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.building.kinds import MODULE
 from ldm.flat_options import flat
 from ldm.models.diffusion import film_condition
 from ldm.models.diffusion.condition import Condition, Parts, as_parts
+from ldm.models.diffusion.engine_condition import (
+    AESTHETIC_SCORE,
+    KEYS,
+    NEEDS,
+    NEGATIVE_AESTHETIC_SCORE,
+    as_fed,
+    as_made,
+    as_numbers,
+)
+from ldm.models.diffusion.engine_options import (
+    NO_CONDITION,
+    EngineOptions,
+    TrainingOptions,
+    conditioning_of,
+    entries_of,
+    makes_films,
+    network_parameters,
+)
 from ldm.models.diffusion.gaussian import ScheduleOptions
 from ldm.models.diffusion.guidance import expand_condition, repeat_condition, rows_of
 from ldm.models.diffusion.latent import LatentModel
@@ -28,68 +44,12 @@ from ldm.models.portions import in_portions
 from ldm.modules.diffusionmodules.denoiser import Denoiser, DiscreteDenoiser
 from ldm.modules.diffusionmodules.discretizer import Discretization, EDMDiscretization
 from ldm.modules.diffusionmodules.sigma_schedule import SigmaSchedule
-from ldm.modules.diffusionmodules.video_model import VideoUNet, is_temporal
+from ldm.modules.diffusionmodules.video_model import is_temporal
 from ldm.modules.encoders.conditioner import TEXT, GeneralConditioner
 from ldm.modules.encoders.needs import Need, Needs
 from ldm.util import ConfigError, UserError, class_from_str, instantiate_from_config
 
 SIZE, SIZE_OF_XL = 64, 128  # of latents
-# the part of a condition, as the network is fed it -> as the conditioner calls it
-PARTS = {"c_crossattn": "crossattn", "c_adm": "vector", "c_concat": "concat"}
-# keyword of ``condition`` -> what the conditioner calls it
-KEYS = {
-    "original_size": "original_size_as_tuple",
-    "crop": "crop_coords_top_left",
-    "target_size": "target_size_as_tuple",
-    "aesthetic_score": "aesthetic_score",
-    "class_label": "cls",
-}
-NEEDS = {
-    "original_size": Need("original_size", "(height, width) of the picture before it was scaled, in pixels"),
-    "crop": Need("crop", "(top, left) of the crop, in pixels"),
-    "target_size": Need("target_size", "(height, width) that is made, in pixels"),
-    "aesthetic_score": Need("aesthetic_score", "how beautiful it is to be, 0 to 10"),
-    "class_label": Need("class_label", "classes [B], numbers from 0"),
-}
-NO_CONDITION = {"target": "ldm.modules.encoders.conditioner.GeneralConditioner", "params": {"emb_models": []}}
-AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5  # what the public programs give
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """What the released configurations say of a model besides its parts."""
-
-    loss_fn_config: dict[str, Any] | None = None  # for training
-    sampler_config: dict[str, Any] | None = None  # what sampling begins with: levels, steps, guidance
-    input_key: str = "jpg"  # the batch's key of the picture
-    ema_decay_rate: float = 0.9999
-    disable_first_stage_autocast: bool = False  # keep the autoencoder in float32, where half precision overflows
-    en_and_decode_n_samples_a_time: int | None = None  # pictures that the autoencoder gets at once; None: all
-    network_wrapper: str | None = None  # accepted for old YAMLs: there is one
-    log_keys: Sequence[str] | str | None = None  # accepted for old YAMLs
-    no_cond_log: bool = False  # accepted for old YAMLs
-    compile_model: bool = False  # accepted for old YAMLs
-    sampling_size: int | None = None  # of the latents, where nothing else is asked for
-    zero_empty_text: bool | None = None  # see ``EngineModel.zeroes_text``
-    spatial: str = "trained"  # "frozen": of a network of films, only the temporal layers learn
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How it is trained: parameters of ``LatentModel`` that mean the same here."""
-
-    scale_factor: float = 1.0
-    optimizer_config: dict[str, Any] | None = None
-    scheduler_config: dict[str, Any] | None = None
-    monitor: str | None = None
-    draws: int = 1
-    personalization_config: dict[str, Any] | None = None
-    lora_config: dict[str, Any] | None = None
-    embedding_reg_weight: float = 0.0
-    unfreeze_model: bool = False
-    model_lr: float = 0.0
-    reg_weight: float | None = None
-    ucg_training: dict[str, Any] | None = None
 
 
 class EngineModel(LatentModel):
@@ -333,72 +293,3 @@ class EngineModel(LatentModel):
         loss = self.loss_fn(self.denoiser, self.apply_model, x, cond).mean()
         stage = "train" if self.training else "val"
         return loss, {f"{stage}/loss_simple": loss.detach(), f"{stage}/loss": loss.detach()}
-
-
-def makes_films(network: Mapping[str, Any]) -> bool:
-    """Whether a network's node names one of films."""
-    return issubclass(class_from_str(network["target"], MODULE), VideoUNet)
-
-
-def as_fed(made: Mapping[str, Tensor]) -> Parts:
-    """The conditioner's parts as the network is fed them."""
-    return {
-        part: made[name] if part == "c_adm" else [made[name]] for part, name in PARTS.items() if name in made
-    }
-
-
-def as_made(parts: Parts) -> dict[str, Tensor]:
-    """The parts that the network is fed as the conditioner made them."""
-    return {
-        name: parts[part] if part == "c_adm" else torch.cat(expand_condition(parts[part], rows_of(parts[part])), dim=1)
-        for part, name in PARTS.items() if part in parts
-    }  # fmt: skip
-
-
-def as_numbers(name: str, value: Any) -> Tensor:
-    """A size or a score, or one for each picture, as a tensor [1 or B, n] float32.
-
-    Raises:
-        UserError: a size that is not two numbers, or no numbers at all.
-    """
-    if isinstance(value, (list, tuple)) and value and all(isinstance(part, Tensor) for part in value):
-        value = torch.stack([part.reshape(-1) for part in value], dim=1)  # a batch's tuples, collated
-    try:
-        numbers = torch.as_tensor(value, dtype=torch.float32, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"'{name}' is {NEEDS[name].what}, got {value!r}") from error
-    wanted = 1 if name in ("aesthetic_score", "class_label") else 2
-    numbers = numbers.reshape(-1, 1) if wanted == 1 else torch.atleast_2d(numbers)
-    if numbers.dim() != 2 or numbers.shape[1] != wanted or not numbers.isfinite().all():
-        raise UserError(f"'{name}' is {NEEDS[name].what}, got {value!r}")
-    return numbers
-
-
-def network_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The network's node as this house has it: attention in transformers, in the precision of its weights.
-
-    Raises:
-        ConfigError: it is no node of a network.
-    """
-    if not isinstance(config, Mapping) or not isinstance(config.get("params"), Mapping):
-        raise ConfigError("network_config needs a 'target' and its 'params'")
-    given = {key: value for key, value in config["params"].items() if key != "use_fp16"}
-    return {**config, "params": {**given, "self_transformers": given.get("context_dim") is None}}
-
-
-def entries_of(conditioner_config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The items of ``emb_models``.
-
-    Raises:
-        ConfigError: there is no such list.
-    """
-    entries = (conditioner_config.get("params") or {}).get("emb_models")
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise ConfigError("conditioner_config needs 'emb_models', a list of encoders, in its 'params'")
-    return entries
-
-
-def conditioning_of(network: Mapping[str, Any], channels: int) -> str:
-    """Which parts of a condition a network takes: channels beside a latent of ``channels``, a context, a vector."""
-    parts = "crossattn" if int(network.get("in_channels", channels)) == channels else "hybrid"
-    return parts if network.get("num_classes") is None else f"{parts}-adm"
