@@ -84,4 +84,6 @@ def _was_misread(text: str, encoding: str) -> bool:
         meant = text.encode(encoding).decode("utf-8")
     except UnicodeError:
         return False
-    return any(script.search(meant) for _, script in SCRIPTS.values())
+    # a few Chinese characters can be UTF-8 of another script by chance: garbled is what was in one of these languages
+    letters = [char for char in meant if char.isalpha() and not char.isascii()]
+    return bool(letters) and all(any(script.match(char) for _, script in SCRIPTS.values()) for char in letters)

@@ -52,6 +52,11 @@ def test_utf8_read_as_something_else_is_noticed(text: str, language: str, encodi
     assert what_is_wrong(text, language) is None
 
 
+def test_characters_that_are_utf8_of_another_script_by_chance_are_fine() -> None:
+    assert "一頂禮帽".encode("gbk").decode("utf-8") == "һ픶Yñ"
+    assert what_is_wrong("一頂禮帽", "zh") is None
+
+
 def test_other_ways_to_be_wrong() -> None:
     assert "Hangul" in (what_is_wrong("a red star", "ko") or "")
     assert "Chinese" in (what_is_wrong("파란 배경", "zh") or "")

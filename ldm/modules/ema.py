@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class LitEma(nn.Module):
         start = 0 if use_num_updates else -1  # -1: the decay does not depend on the number of updates
         self.register_buffer("decay", torch.tensor(decay, dtype=torch.float32, device="cpu"))
         self.register_buffer("num_updates", torch.tensor(start, dtype=torch.int, device="cpu"))
+        self._known: tuple[int, float] | None = None  # both numbers here, so that a step does not wait for a GPU's
         self.shadow_names = {
             name: name.replace(".", "") for name, parameter in model.named_parameters() if parameter.requires_grad
         }
@@ -38,10 +40,12 @@ class LitEma(nn.Module):
     @torch.no_grad()
     def forward(self, model: nn.Module) -> None:
         """Move the shadows towards the current weights of ``model``."""
-        decay = float(self.decay)
-        if self.num_updates >= 0:
+        count, decay = self._known or (int(self.num_updates), float(self.decay))
+        if count >= 0:
+            count += 1
             self.num_updates += 1
-            count = int(self.num_updates)
+        self._known = count, decay
+        if count >= 0:
             decay = min(decay, (1 + count) / (10 + count))
         parameters = dict(model.named_parameters())
         shadows = [self.get_buffer(shadow) for shadow in self.shadow_names.values()]
@@ -57,6 +61,11 @@ class LitEma(nn.Module):
     def reset_num_updates(self) -> None:
         """Start counting anew, for instance when a finetuning begins."""
         self.num_updates.zero_()
+        self._known = None
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._known = None
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

@@ -76,11 +76,19 @@ class Item:
     name: bytes = b""  # of the picture, which tells it from others
 
 
-@dataclass
 class Unfinished:
-    """A batch whose moments are not in it yet."""
+    """A batch whose moments are not in it yet: its items, and their pictures in one tensor.
 
-    items: list[Item]
+    Between processes a tensor costs a file of its own, whatever its size; so a batch has one, not one an item.
+    """
+
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
+        self.fresh = [item for item in items if item.picture is not None]  # in the order of their pictures
+        pictures = [item.picture for item in self.fresh if item.picture is not None]
+        self.pictures = torch.stack(pictures) if pictures else None
+        for item in self.fresh:
+            item.picture = None
 
 
 class CachedItems:
@@ -112,7 +120,8 @@ class CachedItems:
 
     def finish(self, batch: Unfinished, device: torch.device) -> dict[str, Any]:
         """The batch as a model takes it, on ``device``; what is new in it is encoded and kept."""
-        self._keep(batch.items)
+        if batch.pictures is not None:
+            self._keep(batch.fresh, batch.pictures)
         rows = []
         for item in batch.items:
             fields = self.fields[item.index] if item.fields is None else item.fields
@@ -142,21 +151,21 @@ class CachedItems:
             names[row] = torch.frombuffer(bytearray(name), dtype=torch.uint8)
         return Latents(torch.stack(self.moments), self.which, self.fields if self.keeps_fields else None, names)
 
-    def _keep(self, items: Sequence[Item]) -> None:
-        """Encode the pictures that are seen for the first time; a picture of several items is encoded once."""
-        fresh: dict[bytes, Tensor] = {}
-        for item in items:
-            if item.picture is not None and item.name not in self.rows and not self.known[item.index]:
-                fresh.setdefault(item.name, item.picture)
+    def _keep(self, items: Sequence[Item], pictures: Tensor) -> None:
+        """Encode the pictures [N, H, W, 3] of items that are new; a picture of several items is encoded once."""
+        fresh: dict[bytes, int] = {}
+        for place, item in enumerate(items):
+            if item.name not in self.rows and not self.known[item.index]:
+                fresh.setdefault(item.name, place)
         if fresh:
-            pictures = torch.stack(list(fresh.values()))
+            new = pictures[list(fresh.values())]
             # a picture alone is convolved by another kernel, whose last bits differ: it goes twice
-            moments = self.encode(pictures if len(pictures) > 1 else pictures.repeat(2, 1, 1, 1))
+            moments = self.encode(new if len(new) > 1 else new.repeat(2, 1, 1, 1))
             for name, one in zip(fresh, moments, strict=False):
                 self.rows[name] = len(self.moments)
                 self.moments.append(one)
         for item in items:
-            if item.picture is not None and not self.known[item.index]:
+            if not self.known[item.index]:
                 self.which[item.index] = self.rows[item.name]
                 self.fields[item.index] = item.fields if self.keeps_fields else None
                 self.known[item.index] = True

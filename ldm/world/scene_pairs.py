@@ -39,7 +39,10 @@ def scene_pairs(n: int, split: Split = "train", seed: int = 0) -> Iterator[Pair]
 def _about(scene: Scene, language: str, rng: random.Random) -> Pair:
     wish = wish_for(scene, rng)
     if rng.random() < SLOTTED:
-        wish = _with_slot(wish, rng)
+        slotted = _with_slot(wish, rng)
+        source = speak(slotted, language, rng)
+        if any(letter.isalpha() and not letter.isascii() for letter in source) or language == "en":
+            return Pair(language, source, speak(slotted, "en"))  # "*, 4k" is in no language
     return Pair(language, speak(wish, language, rng), speak(wish, "en"))
 
 

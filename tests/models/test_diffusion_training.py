@@ -156,6 +156,23 @@ def test_averages_move_once_an_optimiser_step() -> None:
     assert torch.equal(model.model.diffusion_model.out[2].weight, own)
 
 
+def test_an_average_that_is_read_from_a_file_goes_on_with_its_count() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    first, second = LitEma(network, 0.9), LitEma(network, 0.9)
+    for _ in range(3):
+        first(network)
+    second(network)  # its own count is in use
+    second.load_state_dict(first.state_dict())
+    torch.nn.init.ones_(network.weight)
+    first(network)
+    second(network)
+    assert first.num_updates == second.num_updates == 4
+    assert torch.equal(first.get_buffer("weight"), second.get_buffer("weight"))
+    second.reset_num_updates()
+    second(network)
+    assert second.num_updates == 1
+
+
 def test_early_weights_leave_the_average_sooner() -> None:
     network = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(network.weight)

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from ldm.data.sentence_pairs import SentencePairs
+from ldm.languages import what_is_wrong
 from ldm.world.objects import objects
 from ldm.world.scene_pairs import PHOTOGRAPHS, SHARES, SLOTTED, scene_pairs
 from ldm.world.translations import SLOTS
@@ -21,6 +22,12 @@ def test_pairs_repeat_and_keep_their_shares() -> None:
     assert all(abs(counts[language] / 1500 - share) < 0.04 for language, share in SHARES.items())
     slotted = sum(any(slot in pair.source for slot in SLOTS) for pair in PAIRS) / 1500
     assert abs(slotted - (1 - PHOTOGRAPHS) * SLOTTED - 0.3 * PHOTOGRAPHS) < 0.04
+
+
+def test_every_sentence_is_in_its_language() -> None:
+    assert all(what_is_wrong(pair.source, pair.language) is None for pair in PAIRS)
+    ends = [pair for pair in scene_pairs(256, seed=2) if pair.source.startswith("@")]
+    assert all(len(pair.source) > 1 for pair in ends)  # a slot alone is in no language
 
 
 def test_slots_are_in_both_sentences() -> None:
