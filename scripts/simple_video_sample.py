@@ -1,7 +1,8 @@
 """Films from first frames, by Stable Video Diffusion or a small film model; see docs/video.md.
 
     python -m scripts.simple_video_sample --ckpt models/ldm/tiny-film/temporal.safetensors --input_path picture.png
-    python -m scripts.simple_video_sample --version svd_xt --ckpt svd_xt.safetensors --input_path folder/ --seed 1
+    python -m scripts.simple_video_sample --ckpt latest:film --input_path pictures/ --motion_bucket_id 200 --fps_id 5
+    python -m scripts.simple_video_sample --version svd_xt --ckpt svd_xt.safetensors --input_path picture.png --seed 1
 
 Each picture becomes <name>.mp4, .gif, .webp and a sheet of its frames; what is finished is not made again.
 """
