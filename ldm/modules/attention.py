@@ -97,7 +97,7 @@ class FeedForward(nn.Module):
     """Two linear layers with a hidden width of ``mult * dim``; [B, N, dim] -> [B, N, dim_out]."""
 
     def __init__(
-        self, dim: int, dim_out: int | None = None, mult: int = 4, glu: bool = False, dropout: float = 0.0
+        self, dim: int, dim_out: int | None = None, mult: float = 4, glu: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__()
         hidden = int(dim * mult)

@@ -26,6 +26,8 @@ class VideoOptions:
     disable_temporal_crossattention: bool = False
     extra_ff_mix_layer: bool = True  # accepted for SVD's YAML: it is always there
     time_downup: bool = False  # accepted where it is false
+    time_ff_mult: float = 4.0  # hidden width of the temporal feed-forwards, in widths of the layer
+    video_groups: int = 1  # of the channels of the temporal convolutions, which see only their own
     max_ddpm_temb_period: int = 10000  # period of the slowest wave of the frame's number
 
 
@@ -47,12 +49,13 @@ class VideoTransformerBlock(nn.Module):
         context_dim: int | None = None,
         checkpoint: bool = True,
         cross_attention: bool = True,
+        ff_mult: float = 4.0,
     ) -> None:
         super().__init__()
         self.norm_in = nn.LayerNorm(dim)
-        self.ff_in = FeedForward(dim, glu=True, dropout=dropout)
+        self.ff_in = FeedForward(dim, mult=ff_mult, glu=True, dropout=dropout)
         self.attn1 = CrossAttention(dim, None, n_heads, d_head, dropout)
-        self.ff = FeedForward(dim, glu=True, dropout=dropout)
+        self.ff = FeedForward(dim, mult=ff_mult, glu=True, dropout=dropout)
         self.norm1 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
         self.attn2: CrossAttention | None = None
@@ -123,6 +126,7 @@ class SpatialVideoTransformer(SpatialTransformer):
                 of_context[i],
                 use_checkpoint,
                 not video.disable_temporal_crossattention,
+                video.time_ff_mult,
             )
             for i in range(depth)
         )

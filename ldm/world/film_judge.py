@@ -147,7 +147,8 @@ def nearest(picture: Array, mask: Mask, thing: Thing) -> Thing:
     candidates = rivals(thing)
     far = np.abs(np.stack([rings(view) for view in views])[:, None] - ring_bank(thing)).mean((2, 3)).min(0)
     shortlist = [candidates[i] for i in np.argsort(far, kind="stable")[:SHORTLIST]]
-    distances = [min(float(np.abs(turned(rival) - view).mean((1, 2, 3)).min()) for view in views) for rival in shortlist]
+    bank = np.stack([turned(rival) for rival in shortlist])
+    distances = np.min([np.abs(bank - view).mean((2, 3, 4)).min(1) for view in views], axis=0)
     return shortlist[int(np.argmin(distances))]
 
 

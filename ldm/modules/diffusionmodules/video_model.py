@@ -33,6 +33,7 @@ class TemporalResBlock(nn.Module):
     Args:
         emb_channels: width of the timestep's embedding; None where there is none (autoencoders).
         kernel: over frames, rows and columns, odd; one number for all three.
+        groups: of the channels, which a convolution keeps apart.
     """
 
     def __init__(
@@ -42,17 +43,19 @@ class TemporalResBlock(nn.Module):
         dropout: float = 0.0,
         kernel: int | Sequence[int] = (3, 1, 1),
         use_checkpoint: bool = False,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.use_checkpoint = use_checkpoint
-        self.in_layers = nn.Sequential(group_norm(channels), nn.SiLU(), conv_over_time(channels, channels, kernel))
+        entry = conv_over_time(channels, channels, kernel, groups)
+        self.in_layers = nn.Sequential(group_norm(channels), nn.SiLU(), entry)
         if emb_channels is not None:
             self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, channels))
         self.out_layers = nn.Sequential(
             group_norm(channels),
             nn.SiLU(),
             nn.Dropout(dropout),
-            zero_module(conv_over_time(channels, channels, kernel)),
+            zero_module(conv_over_time(channels, channels, kernel, groups)),
         )
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
@@ -78,7 +81,7 @@ class VideoResBlock(ResBlock):
         """``options`` are those of :class:`ResBlock`."""
         super().__init__(channels, emb_channels, dropout, out_channels, **options)
         self.time_stack = TemporalResBlock(
-            out_channels, emb_channels, dropout, video.video_kernel_size, self.use_checkpoint
+            out_channels, emb_channels, dropout, video.video_kernel_size, self.use_checkpoint, video.video_groups
         )
         self.time_mixer = FrameMixer(video.merge_strategy, video.merge_factor)
 
@@ -157,18 +160,22 @@ class VideoUNet(UNetModel):
         return self.run(x, timesteps, context, y, Clips(frames, image_only_indicator))
 
 
-def conv_over_time(channels_in: int, channels_out: int, kernel: int | Sequence[int]) -> nn.Conv3d:
+def conv_over_time(
+    channels_in: int, channels_out: int, kernel: int | Sequence[int], groups: int = 1
+) -> nn.Conv3d:
     """A convolution over frames, rows and columns that keeps the size.
 
     Raises:
-        ConfigError: the kernel is not one or three odd numbers.
+        ConfigError: the kernel is not one or three odd numbers, or the groups do not divide the channels.
     """
+    if groups < 1 or channels_in % groups or channels_out % groups:
+        raise ConfigError(f"video_groups must divide the {channels_in} channels of a layer, got {groups}")
     sides = (kernel,) * 3 if isinstance(kernel, int) else tuple(kernel)
     if len(sides) != 3 or any(side < 1 or side % 2 == 0 for side in sides):
         raise ConfigError(f"video_kernel_size must be three odd numbers (frames, rows, columns), got {kernel}")
     frames, rows, columns = sides
     padding = (frames // 2, rows // 2, columns // 2)
-    return nn.Conv3d(channels_in, channels_out, (frames, rows, columns), padding=padding)
+    return nn.Conv3d(channels_in, channels_out, (frames, rows, columns), padding=padding, groups=groups)
 
 
 def is_temporal(key: str) -> bool:
