@@ -16,9 +16,11 @@ from ldm.models.portions import in_blended_chunks
 from ldm.pictures.film import read_film
 from ldm.util import UserError, instantiate_from_config
 from ldm.workflows import video as workflow
+from ldm.workflows.measure import films as measure
 from ldm.workflows.studio import Studio
 from ldm.workflows.video import VideoOptions, VideoResult, make_film, make_plan, video
 from ldm.workflows.watch import Watch
+from ldm.world.film_judge import FilmVerdict
 from scripts import simple_video_sample
 from tests.engines import engine
 from tests.helpers import golden_case
@@ -195,3 +197,29 @@ def test_a_model_without_films_is_named(svd: Studio, tmp_path: Path) -> None:
         video(options(picture(tmp_path), tmp_path / "out"), Studio.of(pictures))
     with pytest.raises(UserError, match="first frame only"):
         video(options(picture(tmp_path), tmp_path / "out", last_path=str(tmp_path / "a.png")), svd)
+
+
+def test_the_table_of_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows are what they are called, and the files beside it are there."""
+    model: Any = build()
+    model.eval()
+    model.first_stage_model.factor = 2
+    model.origin = Origin("small/film.safetensors", {"height": 32})
+    seen: list[Any] = []
+
+    def verdict(frames: Any, film: Any) -> FilmVerdict:
+        seen.append(frames)
+        return FilmVerdict(1.0, 1.0, float(np.abs(np.diff(frames, axis=0)).mean()), 0.0, 0.0, None)
+
+    monkeypatch.setattr(measure, "judge_film", verdict)
+    table = measure.film_table(Studio.of(model), count=2, frames=3, steps=1, folder=tmp_path, examples=1)
+    assert tuple(table) == measure.KINDS and all(row.films == 2 for row in table.values())
+    true, made, alone, still = (seen[i : i + 2] for i in range(0, 8, 2))
+    assert all(np.array_equal(film[0], film[2]) for film in still)
+    assert all(np.array_equal(film[0], other[0]) for film, other in zip(true, still, strict=True))
+    assert made[0].shape == (3, 32, 32, 3) and not np.array_equal(made[0], made[1])
+    assert np.allclose(made[0], alone[0], atol=1e-4), "before training the temporal layers say nothing"
+    assert {path.suffix for path in tmp_path.iterdir()} == {".gif", ".png", ".json"}
+    assert "| true films | 2 | 100.0 % |" in measure.as_markdown(table)
+    with pytest.raises(UserError, match="2 films"):
+        measure.film_table(Studio.of(model), count=1)

@@ -1,0 +1,138 @@
+"""How good a film model is on the rendered world: films from held-out first frames, beside what costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ldm.finite import check_finite
+from ldm.models.diffusion.noise import ImageNoise
+from ldm.models.diffusion.sampling import sample
+from ldm.pictures.film import Film as Frames
+from ldm.pictures.film import film_sheet, write_film
+from ldm.pictures.images import save_image
+from ldm.util import UserError
+from ldm.workflows.record import write_record
+from ldm.workflows.studio import Studio
+from ldm.world.film import Film, FilmWorld, paint_film
+from ldm.world.film_judge import FilmTable, judge_film
+
+Array = NDArray[np.float32]
+
+FPS = 7.0  # of all films that are judged
+KINDS = ("true films", "the film model", "frame by frame", "the first frame, still")
+AT_ONCE = 16
+
+
+def held_out_films(count: int, seed: int, size: int, frames: int) -> list[Film]:
+    """What films of held-out pairs of a thing and a background were to show, all at the same frames a second."""
+    world = FilmWorld("heldout", frames=frames, size=size, length=count, seed=seed)
+    return [replace(film, course=replace(film.course, fps=FPS)) for film in world.films(range(count))]
+
+
+@torch.no_grad()
+def made_by(
+    studio: Studio, films: Sequence[Film], frames: int, steps: int, seed: int, scale: float = 1.0, alone: bool = False
+) -> list[Array]:
+    """What a film model makes of the first frame of each film, [T, size, size, 3] in [-1, 1].
+
+    Args:
+        steps: of the sampler.
+        seed: of the first film; each has its own.
+        scale: of guidance.
+        alone: every frame as a picture on its own, without the temporal layers.
+
+    Raises:
+        UserError: the model makes no films, or what came out is not finite.
+    """
+    model = studio.model
+    if "frames" not in {need.name for need in model.needs.optional}:
+        raise UserError(f"'{studio.name}' makes pictures, not films")
+    size = size_of(studio)
+    made: list[Array] = []
+    for start in range(0, len(films), AT_ONCE):
+        part = films[start : start + AT_ONCE]
+        first = np.stack([paint_film(film, 1, size)[0] for film in part])
+        given: dict[str, Any] = {"image": torch.from_numpy(first).permute(0, 3, 1, 2), "frames": frames, "fps": FPS,
+                                 "motion": torch.tensor([film.course.motion for film in part])}  # fmt: skip
+        if alone:
+            given["stills"] = torch.ones(len(part), frames)
+        cells = size // model.first_stage_model.factor
+        noise = ImageNoise(range(seed + start, seed + start + len(part))).draw((frames, model.channels, cells, cells))
+        with studio.mixed():
+            condition = model.condition([""] * len(part), size=(cells, cells), **given)
+            latents = sample(model, noise.flatten(0, 1).to(studio.device), condition, steps=steps, guidance_scale=scale,
+                             uncond=model.unconditional(condition), sampler="ddim")  # fmt: skip
+            pictures = model.decode_first_stage(latents)
+        check_finite(model, pictures)
+        made += list(pictures.clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy().reshape(len(part), frames, size, size, 3))
+    return made
+
+
+def size_of(studio: Studio) -> int:
+    """The side of the pictures that a model was trained on."""
+    return int(studio.inference.get("height", studio.model.image_size * studio.model.first_stage_model.factor))
+
+
+def film_table(
+    studio: Studio, count: int = 128, frames: int | None = None, steps: int = 25, seed: int = 0, scale: float = 1.0,
+    folder: Path | None = None, examples: int = 4,
+) -> dict[str, FilmTable]:  # fmt: skip
+    """A row for the film model and one for each thing beside it; by the names of ``KINDS``.
+
+    Args:
+        folder: where some films, as GIFs and sheets, and the numbers go; None for nowhere.
+        examples: how many films of each kind.
+
+    Raises:
+        UserError: as ``made_by``, or a file cannot be written.
+    """
+    if count < 2:
+        raise UserError(f"a table needs 2 films or more, got {count}")
+    frames = frames or studio.model.frames
+    size = size_of(studio)
+    films = held_out_films(count, seed, size, frames)
+    true = [paint_film(film, frames, size) for film in films]
+    of_kind = {
+        KINDS[0]: true,
+        KINDS[1]: made_by(studio, films, frames, steps, seed, scale),
+        KINDS[2]: made_by(studio, films, frames, steps, seed, scale, alone=True),
+        KINDS[3]: [np.repeat(film[:1], frames, axis=0) for film in true],
+    }
+    table = {kind: FilmTable.of([judge_film(*pair) for pair in zip(made, films, strict=True)], films)
+             for kind, made in of_kind.items()}  # fmt: skip
+    if folder is not None:
+        keep(folder, of_kind, examples)
+        write_record(folder / "films.json", {"count": count, "frames": frames, "steps": steps, "seed": seed,
+                                             "scale": scale, "size": size, "model": studio.name},
+                     {"table": {kind: asdict(row) for kind, row in table.items()}})  # fmt: skip
+    return table
+
+
+def keep(folder: Path, of_kind: dict[str, list[Array]], examples: int) -> None:
+    """Write the first films of each kind as a GIF, all beside each other, and as a sheet."""
+    for kind, made in of_kind.items():
+        name = kind.replace(",", "").replace(" ", "-")
+        rows = np.concatenate(made[:examples], axis=2)
+        wide = Frames([Image.fromarray(((frame + 1) * 127.5).round().astype(np.uint8)) for frame in rows], FPS)
+        write_film(wide, folder / f"{name}.gif")
+        save_image(film_sheet(wide, columns=1), folder / f"{name}.png")
+
+
+def as_markdown(table: dict[str, FilmTable]) -> str:
+    """The table as docs/video.md shows it."""
+    lines = ["| | films | thing right | rank correlation of motion | change of background | last frame on course |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for kind, row in table.items():
+        lines.append(
+            f"| {kind} | {row.films} | {100 * row.right:.1f} % | {row.correlation:.2f} | {row.change:.2f} of 255 | "
+            f"{100 * row.on_course:.0f} % |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,44 @@
+"""Films of a film model from held-out first frames of the rendered world, judged; see docs/video.md.
+
+    python -m scripts.film_quality --ckpt latest:film
+    python -m scripts.film_quality --ckpt models/ldm/tiny-film/temporal.safetensors -n 128 --outdir outputs/films
+    python -m scripts.film_quality --ckpt film.safetensors --config configs/tiny-video/film.yaml --steps 50 --seed 1
+
+Rows: true films, the model, the model without its temporal layers, the first frame as a still. Columns: frames whose
+thing (shape and colour, or object) is right, the rank correlation of motion asked and motion seen, the mean change of
+the background from frame to frame, films whose last frame continues its course.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ldm.util import run_command
+from ldm.workflows.measure.films import as_markdown, film_table
+from ldm.workflows.studio import open_studio
+
+
+def main() -> None:
+    """Raises UserError: as ``ldm.workflows.measure.films.film_table``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", help="the film model's weights, or latest:NAME of a run")
+    parser.add_argument("--config", help="its YAML; usually found beside the weights")
+    parser.add_argument("-n", "--count", type=int, default=128, help="films of each row (%(default)s)")
+    parser.add_argument("--num_frames", type=int, help="frames of a film; as the model was trained")
+    parser.add_argument("--steps", type=int, default=25, help="of the sampler (%(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="of guidance (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which films, and their noise (%(default)s)")
+    parser.add_argument("--outdir", type=Path, help="where some films and the numbers go")
+    parser.add_argument("--device", help="cuda, cpu; a GPU if there is one")
+    parser.add_argument("--precision", default="autocast", help="full, autocast, bf16 or fp16 (%(default)s)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args()
+    studio = open_studio(options.ckpt, options.config, device=options.device, precision=options.precision)
+    table = film_table(studio, options.count, options.num_frames, options.steps, options.seed, options.scale,
+                       options.outdir)  # fmt: skip
+    print(as_markdown(table))
+
+
+if __name__ == "__main__":
+    run_command(main)
