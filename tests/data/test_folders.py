@@ -41,6 +41,34 @@ def test_captions_from_a_listing(folder: Path) -> None:
     assert len(data) == 6 and [data[i]["caption"] for i in range(3)] == ["별 2", "별 0", "별 2"]
 
 
+@pytest.mark.parametrize("key", ["text", "caption", "prompt", "blip"])
+def test_image_folders_of_the_hub(folder: Path, key: str) -> None:
+    (folder / "more").mkdir()
+    shutil.copy(folder / "0.png", folder / "more" / "x.png")
+    rows = [{"file_name": "more/x.png", key: "a star, green", "id": 1}, {"file_name": "2.png", key: "two", "id": 2}]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = CaptionedFolder(str(folder), size=16, caption_key="blip" if key == "blip" else None)
+    assert [data[i]["caption"] for i in range(2)] == ["a star, green", "two"] and len(data) == 2
+    (folder / "metadata.jsonl").unlink()
+    (folder / "metadata.csv").write_text(f'file_name,id,{key}\nmore/x.png,1,"a star, green"\n2.png,2,two\n')
+    data = CaptionedFolder(str(folder), size=16, caption_key="blip" if key == "blip" else None)
+    assert [data[i]["caption"] for i in range(2)] == ["a star, green", "two"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        X
+        ('{"file_name": "9.png", "text": "x"}', "line 1 .* names '9.png', which is not in the folder"),
+        ("", r"metadata\.jsonl' is empty; a line is ..file_name.: .a.png., .text.: .a red star.."),
+    ],
+)
+def test_a_broken_list_of_the_hub_is_explained(folder: Path, line: str, message: str) -> None:
+    (folder / "metadata.jsonl").write_text(line)
+    with pytest.raises(UserError, match=message):
+        CaptionedFolder(str(folder))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
