@@ -58,7 +58,7 @@ def test_image_folders_of_the_hub(folder: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        X
+        ('{"file_name": "0.png", "label": 3}', "needs the keys 'file_name' and 'text', both text; it has: file_name"),
         ('{"file_name": "9.png", "text": "x"}', "line 1 .* names '9.png', which is not in the folder"),
         ("", r"metadata\.jsonl' is empty; a line is ..file_name.: .a.png., .text.: .a red star.."),
     ],
