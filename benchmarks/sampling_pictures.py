@@ -26,7 +26,7 @@ from ldm.workflows.inpaint import InpaintOptions, inpaint
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 
-STRENGTHS = (0.0, 0.3, 0.45, 0.6, 0.8, 1.0)
+STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 VARIATIONS = (0.0, 0.1, 0.3, 0.6, 1.0)
 STAR = "a large yellow star on a blue background"
 HEART = "a large green heart on a white background"

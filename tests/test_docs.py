@@ -39,6 +39,7 @@ QUICK_RESTYLING = ["--ddim_inv_steps", "1", "--save_feat_steps", "1", "--start_s
 
 RUN: dict[str, list[str]] = {  # what is run, with what makes it short; the first that fits
     r"txt2img.py --prompt (?!.*(--ckpt|lora))": QUICK_PICTURE,
+    r"-m scripts\.(img2img|inpaint) ": [*QUICK_PICTURE, "--longest", "64"],
     r"run_styleid.py(?!.*(--ckpt|--lora))": QUICK_RESTYLING,
     r"-m scripts\.make_mask (?!.*--sam)": [],
     r"-m scripts\.(inspect|convert|merge)_embedding": [],
@@ -132,6 +133,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(np.repeat(np.array(palette, np.uint8), 160)[None].repeat(400, 0)[:, 80:400]).save(
             folder / f"{name}.png"
         )
+    Image.fromarray(np.repeat([[0] * 160 + [255] * 160], 400, axis=0).astype(np.uint8)).save(folder / "mask.png")
     colours = np.zeros((400, 320, 3), np.uint8)
     colours[:100], colours[100:200] = (255, 0, 0), (0, 0, 255)
     Image.fromarray(colours).save(folder / "colours.png")
