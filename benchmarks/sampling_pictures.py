@@ -31,6 +31,7 @@ VARIATIONS = (0.0, 0.1, 0.3, 0.6, 1.0)
 STAR = "a large yellow star on a blue background"
 HEART = "a large green heart on a white background"
 SQUARE = "a large red square on a white background"
+ANY = "a star"
 CIRCLE = "a small red circle on a blue background"
 Labelled = list[tuple[Image.Image, str]]
 
@@ -100,7 +101,7 @@ def frames(studio: Studio, options: argparse.Namespace) -> Labelled:
 def variations(studio: Studio, options: argparse.Namespace) -> Labelled:
     """Noise on the way to other noise."""
     return [
-        (txt2img(Txt2ImgOptions(prompt=STAR, variation_seed=options.seed + 70, variation_strength=strength,
+        (txt2img(Txt2ImgOptions(prompt=ANY, variation_seed=options.seed + 70, variation_strength=strength,
                                 **quiet(options)), studio)[0], f"{strength:g}")
         for strength in VARIATIONS
     ]  # fmt: skip

@@ -10,10 +10,11 @@ from PIL import Image
 
 from ldm.util import UserError
 from ldm.workflows.basis import Basis
-from ldm.workflows.drawing import Made, Task, draw
-from ldm.workflows.plan import check_job, make_plan
-from ldm.workflows.request import Txt2ImgOptions, read_request
-from ldm.workflows.studio import Studio, studio_for
+from ldm.workflows.drawing import Made, Task
+from ldm.workflows.jobs import made_by
+from ldm.workflows.plan import make_plan
+from ldm.workflows.request import Txt2ImgOptions
+from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
 
 PROGRAM = "scripts/class2img.py"
@@ -34,20 +35,17 @@ def class2img(options: Class2ImgOptions, model: Any = None, watch: Watch[Made] |
     Raises:
         UserError: as ``txt2img``; or the model knows no classes, or not these.
     """
-    request = read_request(options)
-    studio = studio_for(options, model)
-    check_job(studio, PROGRAM)
-    known = int(studio.model.cond_stage_model.n_classes)
-    for number in options.classes:
-        if not 0 <= number < known:
-            raise UserError(f"'{studio.name}' knows the classes 0 to {known - 1}, got {number}")
     if not options.classes:
         raise UserError("no class is named: --classes 25 187, for example")
-    tasks = [_task(options, studio, number) for number in options.classes]
-    return draw(options, request, studio, tasks, watch or Watch())
+    return made_by(
+        PROGRAM, options, model, watch, lambda studio: [_task(options, studio, number) for number in options.classes]
+    )
 
 
 def _task(options: Class2ImgOptions, studio: Studio, number: int) -> Task:
+    known = int(studio.model.cond_stage_model.n_classes)
+    if not 0 <= number < known:
+        raise UserError(f"'{studio.name}' knows the classes 0 to {known - 1}, got {number}")
     given = {"class_label": number}
     name = f"{number:04d}-" if len(options.classes) > 1 else ""
     return Task(make_plan(options, studio, given), Basis(given=given, about=given), name)

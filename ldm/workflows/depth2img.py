@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from ldm.workflows.drawing import Made, draw
+from ldm.workflows.drawing import Made, Task
 from ldm.workflows.img2img import Img2ImgOptions, check_init, task_of
 from ldm.workflows.init_pictures import Fit, init_pictures
-from ldm.workflows.plan import check_job
-from ldm.workflows.request import read_request
-from ldm.workflows.studio import studio_for
+from ldm.workflows.jobs import made_by
+from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
 
 PROGRAM = "scripts/depth2img.py"
@@ -33,9 +33,9 @@ def depth2img(options: Depth2ImgOptions, model: Any = None, watch: Watch[Made] |
         UserError: as ``img2img``; or the model is not conditioned on depth.
     """
     check_init(options)
-    request = read_request(options)
-    studio = studio_for(options, model)
-    check_job(studio, PROGRAM)
-    fit = Fit.of(studio, options)
-    tasks = (task_of(options, studio, one, fit(one.image), shown=True) for one in init_pictures(options.init_img))
-    return draw(options, request, studio, tasks, watch or Watch())
+
+    def tasks(studio: Studio) -> Iterable[Task]:
+        fit = Fit.of(studio, options)
+        return (task_of(options, studio, one, fit(one.image), shown=True) for one in init_pictures(options.init_img))
+
+    return made_by(PROGRAM, options, model, watch, tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,12 +10,13 @@ from PIL import Image
 
 from ldm.pictures.images import image_to_tensor
 from ldm.workflows.basis import Basis
-from ldm.workflows.drawing import Made, Task, draw
+from ldm.workflows.drawing import Made, Task
 from ldm.workflows.init_pictures import Fit, InitPicture, PictureLike, check_given, init_pictures
+from ldm.workflows.jobs import made_by
 from ldm.workflows.noise_levels import check_noise_level, takes_noise
-from ldm.workflows.plan import check_job, make_plan
-from ldm.workflows.request import Txt2ImgOptions, read_request
-from ldm.workflows.studio import Studio, studio_for
+from ldm.workflows.plan import make_plan
+from ldm.workflows.request import Txt2ImgOptions
+from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
 
 PROGRAM = "scripts/superresolution.py"
@@ -44,12 +46,12 @@ def superresolution(
     """
     check_given(options.init_img)
     check_noise_level(options.noise_level)
-    request = read_request(options)
-    studio = studio_for(options, model)
-    check_job(studio, PROGRAM)
-    fit = _fit(studio, options)
-    tasks = (_task(options, studio, one, fit(one.image)) for one in init_pictures(options.init_img))
-    return draw(options, request, studio, tasks, watch or Watch())
+
+    def tasks(studio: Studio) -> Iterable[Task]:
+        fit = _fit(studio, options)
+        return (_task(options, studio, one, fit(one.image)) for one in init_pictures(options.init_img))
+
+    return made_by(PROGRAM, options, model, watch, tasks)
 
 
 def _fit(studio: Studio, options: SuperresolutionOptions) -> Fit:

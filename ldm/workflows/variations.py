@@ -9,12 +9,13 @@ from PIL import Image
 
 from ldm.pictures.images import image_to_tensor
 from ldm.workflows.basis import Basis
-from ldm.workflows.drawing import Made, Task, draw
+from ldm.workflows.drawing import Made, Task
 from ldm.workflows.init_pictures import InitPicture, PictureLike, check_given, init_pictures
+from ldm.workflows.jobs import made_by
 from ldm.workflows.noise_levels import check_noise_level, takes_noise
-from ldm.workflows.plan import check_job, make_plan
-from ldm.workflows.request import Txt2ImgOptions, read_request
-from ldm.workflows.studio import Studio, studio_for
+from ldm.workflows.plan import make_plan
+from ldm.workflows.request import Txt2ImgOptions
+from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
 
 PROGRAM = "scripts/variations.py"
@@ -41,11 +42,10 @@ def variations(options: VariationsOptions, model: Any = None, watch: Watch[Made]
     """
     check_given(options.init_img)
     check_noise_level(options.noise_level)
-    request = read_request(options)
-    studio = studio_for(options, model)
-    check_job(studio, PROGRAM)
-    tasks = (_task(options, studio, one) for one in init_pictures(options.init_img))
-    return draw(options, request, studio, tasks, watch or Watch())
+    return made_by(
+        PROGRAM, options, model, watch,
+        lambda studio: (_task(options, studio, one) for one in init_pictures(options.init_img)),
+    )  # fmt: skip
 
 
 def _task(options: VariationsOptions, studio: Studio, init: InitPicture) -> Task:
