@@ -12,57 +12,24 @@ for several. Needs gradio: pip install -e '.[web]'
 from __future__ import annotations
 
 import argparse
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from ldm.pictures.images import load_image
-from ldm.pictures.masks import feather, find_masks, mask_path, read_mask, write_mask
+from ldm.pictures.masks import find_masks, mask_path, read_mask, write_mask
+from ldm.pictures.painted import COLOURS, OPACITY, layers_to_masks, masks_to_layers, preview
 from ldm.shipped import SAMPLES
 from ldm.util import MissingPartError, UserError, run_command
+from ldm.web.server import free_port
 
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4")
-OPACITY = 0.5  # of the paint, which lets the picture through and counts as a whole mask
-DIMMED = 0.45  # brightness outside of all masks in the preview
 SHOWN = 1024  # the longer side on the page, in pixels, whatever the picture's size
-MOST_LAYERS = 16
 LARGEST_UPLOAD = "64mb"
 WEB = "pip install -e '.[web]'"
-
-
-def layers_to_masks(layers: Sequence[NDArray[np.uint8]], size: tuple[int, int], radius: float = 0.0) -> list[Tensor]:
-    """Masks [H, W] of the layers on which something is painted, whatever its colour; paint of OPACITY is a whole mask.
-
-    Args:
-        layers: [h, w, 4] RGBA, of the picture's size or scaled from it.
-        size: (height, width) of the picture.
-        radius: of the soft edge, in pixels.
-
-    Raises:
-        UserError: nothing is painted, there are too many layers, or a layer is no RGBA picture.
-    """
-    if len(layers) > MOST_LAYERS:
-        raise UserError(f"{len(layers)} layers are too many; up to {MOST_LAYERS} would do")
-    masks = []
-    for number, layer in enumerate(layers, start=1):
-        if layer.ndim != 3 or layer.shape[2] != 4:
-            raise UserError(f"layer {number} has the shape {list(layer.shape)}; height, width and 4 would be right")
-        alpha = Image.fromarray(np.ascontiguousarray(layer[..., 3]))
-        if alpha.size != size[::-1]:
-            alpha = alpha.resize(size[::-1], Image.Resampling.BILINEAR)
-        painted = torch.from_numpy(np.asarray(alpha, np.float32) / int(255 * OPACITY)).clamp(max=1)
-        if bool(painted.any()):
-            masks.append(feather(painted, radius))
-    if not masks:
-        raise UserError("nothing is painted yet")
-    return masks
 
 
 def save_masks(content: Path, masks: Sequence[Tensor]) -> list[Path]:
@@ -78,32 +45,6 @@ def save_masks(content: Path, masks: Sequence[Tensor]) -> list[Path]:
         for path in others:
             path.unlink()
     return paths
-
-
-def masks_to_layers(masks: Sequence[Tensor], size: tuple[int, int] | None = None) -> list[NDArray[np.uint8]]:
-    """RGBA layers to go on painting, at (height, width) if that is given: each mask in a colour of its own."""
-    layers = []
-    for mask, colour in zip(masks, colours(len(masks)), strict=True):
-        alpha = Image.fromarray((mask * int(255 * OPACITY)).round().to(torch.uint8).numpy())
-        alpha = alpha if size is None else alpha.resize(size[::-1], Image.Resampling.BILINEAR)
-        layers.append(np.dstack([np.full((alpha.height, alpha.width, 3), colour, np.uint8), np.asarray(alpha)]))
-    return layers
-
-
-def preview(image: Image.Image, masks: Sequence[Tensor]) -> Image.Image:
-    """The picture with each mask tinted in its colour, and dimmed where no mask is."""
-    picture = np.asarray(image, np.float32)
-    covered = torch.stack(list(masks)).amax(dim=0).numpy()[..., None]
-    seen = picture * (DIMMED + (1 - DIMMED) * covered)
-    for mask, colour in zip(masks, colours(len(masks)), strict=True):
-        share = mask.numpy()[..., None] * (1 - OPACITY) * 0.6
-        seen = seen * (1 - share) + np.asarray(colour, np.float32) * share
-    return Image.fromarray(seen.round().clip(0, 255).astype(np.uint8))
-
-
-def colours(count: int) -> list[list[int]]:
-    """RGB of the first layers, from the start again where there are more of them."""
-    return [[int(COLOURS[n % len(COLOURS)][i : i + 2], 16) for i in (1, 3, 5)] for n in range(count)]
 
 
 def restyle(options: argparse.Namespace, masks: Sequence[Tensor], styles: Sequence[str]) -> list[Path]:
@@ -234,24 +175,6 @@ def server(app: Any, host: str, outdir: Path) -> Any:
     return load_gradio().mount_gradio_app(
         web, app, path="/", max_file_size=LARGEST_UPLOAD, allowed_paths=[str(outdir.resolve())]
     )
-
-
-def free_port(host: str, wanted: int | None) -> int:
-    """The port that was asked for, else 7860 or the next that is free.
-
-    Raises:
-        UserError: there is none, or no such address.
-    """
-    error = ""
-    for port in [wanted] if wanted else range(7860, 7960):
-        with socket.socket() as probe:
-            try:
-                probe.bind((host, port))
-            except (OSError, OverflowError) as problem:
-                error = str(problem)
-                continue
-            return port
-    raise UserError(f"cannot listen at {host}, port {wanted or '7860 to 7959'}: {error}")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

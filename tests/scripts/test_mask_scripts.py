@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.pictures import painted as paint
 from ldm.pictures.masks import find_masks, mask_path, read_mask
 from ldm.util import MissingPartError, UserError
 from ldm.workflows.restyle import styleid as restyling
@@ -131,18 +132,18 @@ def layer(rows: slice, opacity: int = 255, size: tuple[int, int] = (30, 40)) -> 
 
 
 def test_painted_layers_become_masks() -> None:
-    masks = draw_mask.layers_to_masks([layer(slice(0, 10)), layer(slice(0, 0)), layer(slice(20, 30), 51)], (30, 40))
+    masks = paint.layers_to_masks([layer(slice(0, 10)), layer(slice(0, 0)), layer(slice(20, 30), 51)], (30, 40))
     assert len(masks) == 2
     assert masks[0][:10].min() == 1 and masks[0][10:].max() == 0
     assert masks[1][25, 5] == pytest.approx(51 / 127)
-    (large,) = draw_mask.layers_to_masks([layer(slice(0, 30), size=(60, 80))], (30, 40))
+    (large,) = paint.layers_to_masks([layer(slice(0, 30), size=(60, 80))], (30, 40))
     assert large.shape == (30, 40) and large[:14].min() == 1 and large[16:].max() == 0
-    (soft,) = draw_mask.layers_to_masks([layer(slice(0, 10))], (30, 40), radius=2)
+    (soft,) = paint.layers_to_masks([layer(slice(0, 10))], (30, 40), radius=2)
     assert 0.5 < soft[9, 5] < 1
     with pytest.raises(UserError, match="nothing is painted"):
-        draw_mask.layers_to_masks([layer(slice(0, 0))], (30, 40))
+        paint.layers_to_masks([layer(slice(0, 0))], (30, 40))
     with pytest.raises(UserError, match=r"layer 1 has the shape \[30, 40, 3\]"):
-        draw_mask.layers_to_masks([np.zeros((30, 40, 3), np.uint8)], (30, 40))
+        paint.layers_to_masks([np.zeros((30, 40, 3), np.uint8)], (30, 40))
 
 
 def test_masks_are_saved_under_the_names_that_are_found(content: Path) -> None:
@@ -152,7 +153,7 @@ def test_masks_are_saved_under_the_names_that_are_found(content: Path) -> None:
     Image.new("L", (40, 30), 255).save(content.with_name("photo_mask7.png"))
     draw_mask.save_masks(content, three[:1])
     assert [path.name for path in find_masks(content)] == ["photo_mask.npy"]
-    (again,) = draw_mask.layers_to_masks(draw_mask.masks_to_layers(three[:1]), (30, 40))
+    (again,) = paint.layers_to_masks(paint.masks_to_layers(three[:1]), (30, 40))
     assert (again - 0.25).abs().max() <= 0.5 / 127 + 1e-6
 
 
@@ -171,10 +172,10 @@ def test_the_preview_shows_the_picture_and_the_masks(content: Path) -> None:
     image = Image.open(content).convert("RGB")
     mask = torch.zeros(30, 40)
     mask[:, :20] = 1
-    seen = np.asarray(draw_mask.preview(image, [mask]), int)
+    seen = np.asarray(paint.preview(image, [mask]), int)
     plain = np.asarray(image, int)
     assert np.abs(seen[:, 20:] - 0.45 * plain[:, 20:]).max() <= 1  # dimmed outside
-    tinted = 0.7 * plain[:, :20] + 0.3 * np.array(draw_mask.colours(1)[0])
+    tinted = 0.7 * plain[:, :20] + 0.3 * np.array(paint.colours(1)[0])
     assert np.abs(seen[:, :20] - tinted).max() <= 1
 
 
@@ -209,7 +210,7 @@ def test_what_the_buttons_do(content: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_too_many_layers_are_refused() -> None:
     with pytest.raises(UserError, match="17 layers are too many"):
-        draw_mask.layers_to_masks([layer(slice(0, 1))] * 17, (30, 40))
+        paint.layers_to_masks([layer(slice(0, 1))] * 17, (30, 40))
 
 
 def test_a_port_that_is_taken() -> None:
