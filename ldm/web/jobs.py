@@ -15,21 +15,23 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from ldm.util import UserError, printable
-from ldm.workflows.catalogue import Listed, model_named, models_at_hand
-from ldm.workflows.studio import Studio, open_studio
-from ldm.workflows.watch import Step, Watch
+
+if TYPE_CHECKING:  # they bring torch, which a page that starts need not wait for
+    from ldm.workflows.catalogue import Listed
+    from ldm.workflows.studio import Studio
+    from ldm.workflows.watch import Step, Watch
 
 log = logging.getLogger(__name__)
 
 WAITING, OPENING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "opening", "running", "done", "failed", "cancelled"
 MOST_WAITING = 200
 MOST_REMEMBERED = 50  # finished jobs
-Task = Callable[[Studio, Watch[Any]], Any]
+Task = Callable[["Studio", "Watch[Any]"], Any]
 
 
 @dataclass(eq=False)
@@ -93,6 +95,8 @@ class Job:
 
     def watch(self) -> Watch[Any]:
         """What the workflow reports to."""
+        from ldm.workflows.watch import Watch
+
         return Watch(self._on_step, lambda result: self.results.append(self.keep(result)), self._wanted.is_set)
 
     def _on_step(self, step: Step) -> None:
@@ -115,7 +119,7 @@ class Desk:
         Raises:
             UserError: there is no such model.
         """
-        self.default = model_named(model, self.models()).name
+        self.default = "" if model is None else self.model(model).name
         self._device, self._precision = device, precision
         self._line: queue.Queue[Job | None] = queue.Queue()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
@@ -128,7 +132,19 @@ class Desk:
     @staticmethod
     def models() -> list[Listed]:
         """What can be asked for."""
+        from ldm.workflows.catalogue import models_at_hand
+
         return models_at_hand()
+
+    def model(self, name: str | None = None) -> Listed:
+        """The model of that name, the usual one without a name.
+
+        Raises:
+            UserError: there is none.
+        """
+        from ldm.workflows.catalogue import model_named
+
+        return model_named(name or self.default or None, self.models())
 
     @property
     def opened(self) -> str:
@@ -138,7 +154,14 @@ class Desk:
     def start(self) -> None:
         """Begin to work; the usual model is opened at once, so that the first request does not wait for it."""
         self._worker.start()
-        self.submit(lambda studio, watch: None, kind="open")
+
+    def open(self, model: str | None = None) -> Job:
+        """Have a model in memory, as a job.
+
+        Raises:
+            UserError: as ``submit``.
+        """
+        return self.submit(lambda studio, watch: None, model, "open")
 
     def stop(self) -> None:
         """End after the job that runs, which is cancelled."""
@@ -155,7 +178,7 @@ class Desk:
         Raises:
             UserError: there is no such model, or too many wait already.
         """
-        job = Job(task, model_named(model or self.default, self.models()).name, kind, keep)
+        job = Job(task, self.model(model).name, kind, keep)
         with self._guard:
             if len(self.waiting()) >= MOST_WAITING:
                 raise UserError(f"{MOST_WAITING} requests are waiting already; ask again later")
@@ -192,6 +215,10 @@ class Desk:
         self._jobs.pop(job.id, None)
 
     def _work(self) -> None:
+        try:
+            self.open()
+        except UserError as error:  # whoever asks for something is told, too
+            log.warning("%s", error)
         while (job := self._line.get()) is not None:
             with self._guard:
                 if job.state != WAITING:
@@ -221,10 +248,12 @@ class Desk:
 
     def _open(self, job: Job) -> Studio:
         """The Studio of a job's model; the one before it goes first, because memory holds one."""
+        from ldm.workflows.studio import open_studio
+
         if self._studio is None or self._opened != job.model:
             self._studio, self._opened = None, ""
             gc.collect()
-            found = model_named(job.model, self.models())
+            found = self.model(job.model)
             self._studio = open_studio(found.ckpt, device=self._device, precision=self._precision)
             self._opened = job.model
         return self._studio

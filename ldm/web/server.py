@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -36,13 +37,11 @@ def make_app(desk: Desk, rules: Rules) -> Any:
     return app
 
 
-def check_installed(what: str) -> None:
-    """Raises MissingPartError where what a page or a server needs is not installed; ``what`` is what was wanted."""
-    try:
-        import fastapi  # noqa: F401 only whether it is there
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise MissingPartError(f"{what} needs '{error.name}', which is not installed: {WEB}") from error
+def check_installed(what: str, *more: str) -> None:
+    """Raises MissingPartError where a package that a server needs (or ``more``) is missing; ``what`` was wanted."""
+    for name in ("fastapi", "uvicorn", *more):
+        if importlib.util.find_spec(name) is None:
+            raise MissingPartError(f"{what} needs '{name}', which is not installed: {WEB}")
 
 
 def free_port(host: str, wanted: int | None) -> int:

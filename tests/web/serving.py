@@ -19,7 +19,7 @@ def serving(app: Any) -> Iterator[str]:
     import uvicorn
 
     port = free_port(HOST, None)
-    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.started, "the server did not start")

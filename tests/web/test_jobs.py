@@ -38,8 +38,8 @@ class Opened:
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     opened = Opened()
     listed = [Listed(name, Path(name), "") for name in ("small", "large", "broken")]
-    monkeypatch.setattr(jobs, "open_studio", opened)
-    monkeypatch.setattr(jobs, "models_at_hand", lambda: listed)
+    monkeypatch.setattr("ldm.workflows.studio.open_studio", opened)
+    monkeypatch.setattr("ldm.workflows.catalogue.models_at_hand", lambda: listed)
     return opened
 
 

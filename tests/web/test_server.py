@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ldm.pictures.images import read_parameters
+from ldm.workflows.img2img import Img2ImgOptions, img2img
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from tests.web.serving import serving, until
 
@@ -67,6 +69,44 @@ def test_a_client_library_makes_the_picture_that_python_makes(client: Any, desk:
     assert client.png_info(made.images[0]).info == made.info["infotexts"][0]
 
 
+def test_a_client_library_begins_from_a_picture_and_paints_in_a_part(client: Any) -> None:
+    init = Image.new("RGB", (64, 64), "blue")
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    same: dict[str, Any] = {"prompt": PROMPT, "seed": 7, "steps": 4, "width": 64, "height": 64}
+    made = client.img2img(images=[init], denoising_strength=0.5, sampler_name="Euler", **same)
+    ours = {
+        "prompt": PROMPT, "seed": 7, "steps": 4, "width": 64, "height": 64, "n_samples": 1, "guidance_scale": 7.0,
+        "sampler": "euler", "skip_save": True, "skip_grid": True, "progress": False, "init_img": init, "strength": 0.5,
+    }  # fmt: skip
+    assert made.image.tobytes() == img2img(Img2ImgOptions(**ours))[0].tobytes()
+    with pytest.raises(RuntimeError, match=r"inpainting_fill: 0.*inpaint_full_res: True"):
+        client.img2img(images=[init], mask_image=mask, **same)
+    painted = client.img2img(
+        images=[init], mask_image=mask, mask_blur=0, denoising_strength=1.0, inpainting_fill=1, inpaint_full_res=False,
+        **same,
+    )  # fmt: skip
+    assert painted.image.crop((32, 0, 64, 64)).tobytes() == init.crop((32, 0, 64, 64)).tobytes()
+    assert painted.image.crop((0, 0, 32, 64)).tobytes() != init.crop((0, 0, 32, 64)).tobytes()
+    with pytest.raises(RuntimeError, match="resize_mode: 0"):
+        client.img2img(images=[init.resize((64, 32))], **same)
+
+
+def test_variations_tiles_and_a_second_pass_are_those_of_python(url: str) -> None:
+    more = {
+        "subseed": 3, "subseed_strength": 0.3, "tiling": True, "enable_hr": True, "hr_scale": 1.5,
+        "hr_upscaler": "Lanczos", "denoising_strength": 0.5, "sampler_name": "DPM++ 2M Karras",
+    }  # fmt: skip
+    answer = post(url, "txt2img", {**SMALL, **more}).json()
+    options = Txt2ImgOptions(
+        prompt=PROMPT, width=64, height=64, steps=2, seed=7, n_samples=1, variation_seed=3, variation_strength=0.3,
+        tiling=True, hires=1.5, hires_strength=0.5, sampler="dpm_solver_karras", skip_save=True, skip_grid=True,
+        progress=False,
+    )  # fmt: skip
+    with Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))) as made:
+        assert made.size == (96, 96) and made.tobytes() == txt2img(options)[0].tobytes()
+
+
 def test_a_client_finds_models_samplers_and_settings(client: Any) -> None:
     assert client.util_get_model_names()[0] == "tiny" and client.util_get_current_model() == "tiny"
     assert {"DDIM", "Euler a", "DPM++ 2M"} <= set(client.util_get_sampler_names())
@@ -96,13 +136,15 @@ def test_how_a_prompt_is_read_is_in_the_answer(url: str) -> None:
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        ({"enable_hr": True, "hr_scale": 2}, "no 'enable_hr'; leave it out"),
-        ({"restore_faces": True, "tiling": True}, "no 'restore_faces', 'tiling'; leave them out"),
+        ({"enable_hr": True, "hr_upscaler": "ESRGAN"}, "no 'hr_upscaler: ESRGAN'; leave it out"),
+        ({"enable_hr": True, "hr_scale": 8, "width": 128, "height": 128}, "larger than this server makes"),
+        ({"restore_faces": True, "styles": ["a"]}, "no 'restore_faces', 'styles'; leave them out"),
+        ({"sampler_name": "Euler", "scheduler": "exponential"}, "no scheduler 'exponential'"),
         ({"alwayson_scripts": {"ControlNet": {"args": [{"model": "x"}]}}}, "no 'alwayson_scripts: ControlNet'"),
         ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, "no 'CLIP_stop_at_last_layers'"),
         ({"no_such_field": 1}, "no 'no_such_field'"),
         ({"sampler_name": "UniPC"}, "no sampler 'UniPC'"),
-        ({"sampler_name": "Euler a", "eta": 0.5}, "'eta' of the sampler 'Euler a'"),
+        ({"sampler_name": "Euler a", "eta": 0.5}, "'eta' of an ancestral sampler"),
         ({"steps": "many"}, "'steps' must be a whole number, got 'many'"),
         ({"cfg_scale": "inf"}, "'cfg_scale' must be a number"),
         ({"width": 0}, "'width' must be at least 1"),
@@ -149,13 +191,11 @@ def test_a_request_is_interrupted_and_what_is_finished_comes_back(url: str, desk
 
 
 def test_a_picture_that_is_none_is_a_sentence(url: str) -> None:
-    for image, sentence in (("%%%", "no base64"), ("aGVsbG8=", "not a picture"), (7, "must be a picture in base64")):
+    for image, sentence in (("%%%", "no base64"), ("aGVsbG8=", "not a picture"), (7, "a picture in base64 is missing")):
         answer = post(url, "png-info", {"image": image})
         assert answer.status_code == 422 and sentence in answer.json()["detail"]
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "PNG")
-    import base64
-
     assert post(url, "png-info", {"image": base64.b64encode(buffer.getvalue()).decode()}).json()["info"] == ""
 
 

@@ -20,7 +20,7 @@ from ldm.web.a1111.fields import MODEL, SAMPLERS
 from ldm.web.jobs import OPENING, Desk, Job
 from ldm.workflows.txt2img import Made
 
-LABELS = {ours: theirs for theirs, ours in SAMPLERS.items()}
+LABELS = {ours + end: theirs for theirs, ours in SAMPLERS.items() for end in ("", "_karras")}
 
 
 def encode(image: Image.Image, about: Mapping[str, Any] | None = None) -> str:
@@ -38,11 +38,11 @@ def decode(text: Any) -> bytes:
         UserError: it is none.
     """
     if not isinstance(text, str) or not text:
-        raise UserError("'image' must be a picture in base64")
+        raise UserError("a picture in base64 is missing")
     try:
         return base64.b64decode(text.rpartition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UserError(f"'image' is no base64: {error}") from error
+        raise UserError(f"a picture is no base64: {error}") from error
 
 
 def pictures_answer(payload: Mapping[str, Any], made: Sequence[Made], send: bool) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _png(image: Image.Image) -> str:
 
 def options(desk: Desk) -> dict[str, Any]:
     """The settings that there are."""
-    return {MODEL: desk.default, "sd_checkpoint_hash": "", "samples_format": "png", "CLIP_stop_at_last_layers": 1}
+    return {MODEL: desk.model().name, "sd_checkpoint_hash": "", "samples_format": "png", "CLIP_stop_at_last_layers": 1}
 
 
 def models(desk: Desk) -> list[dict[str, Any]]:

@@ -12,13 +12,16 @@ from fastapi.responses import JSONResponse
 
 from ldm.util import UserError
 from ldm.web.a1111 import answers
-from ldm.web.a1111.fields import MODEL, SAMPLERS, Limits, read_fields, refuse, strange_settings
+from ldm.web.a1111.fields import MODEL, SAMPLERS, Asked, Limits, read_fields, refuse, strange_settings
+from ldm.web.a1111.pictures import read_picture_fields
 from ldm.web.jobs import Desk
-from ldm.workflows.catalogue import model_named
+from ldm.workflows.img2img import Img2ImgOptions, img2img
+from ldm.workflows.inpaint import InpaintOptions, inpaint
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 
 PREFIX = "/sdapi/v1"
 Payload = dict[str, Any]
+PICTURES = ("init_images", "mask")  # too large to be sent back
 
 
 def add_routes(app: FastAPI, desk: Desk, outdir: Path, limits: Limits) -> None:
@@ -38,11 +41,19 @@ def _requests(desk: Desk, outdir: Path, limits: Limits) -> APIRouter:
 
     @router.post("/txt2img")
     async def text_to_image(payload: Payload = Body(...)) -> dict[str, Any]:  # noqa: B008 FastAPI's way
-        asked = read_fields(payload, limits, str(outdir), lambda name: model_named(name, desk.models()).name)
-        job = desk.submit(_task(asked.options), asked.model, "txt2img")
+        return await made(read_fields, payload, "txt2img")
+
+    @router.post("/img2img")
+    async def image_to_image(payload: Payload = Body(...)) -> dict[str, Any]:  # noqa: B008
+        return await made(read_picture_fields, payload, "img2img")
+
+    async def made(read: Callable[..., Asked], payload: Payload, kind: str) -> dict[str, Any]:
+        asked = await asyncio.to_thread(read, payload, limits, str(outdir), lambda name: desk.model(name).name)
+        job = desk.submit(_task(asked.options), asked.model, kind)
         await asyncio.wrap_future(job.future)
         desk.forget(job)
-        return await asyncio.to_thread(answers.job_answer, job, payload, asked.send_images)
+        told = {name: value for name, value in payload.items() if name not in PICTURES}
+        return await asyncio.to_thread(answers.job_answer, job, told, asked.send_images)
 
     @router.get("/progress")
     def progress(skip_current_image: bool = False) -> dict[str, Any]:
@@ -67,7 +78,7 @@ def _requests(desk: Desk, outdir: Path, limits: Limits) -> APIRouter:
     def set_options(payload: Payload = Body(...)) -> dict[str, Any]:  # noqa: B008
         refuse(strange_settings(payload))
         if MODEL in payload:
-            desk.default = model_named(str(payload[MODEL]), desk.models()).name
+            desk.default = desk.model(str(payload[MODEL])).name
         return {}
 
     return router
@@ -75,7 +86,12 @@ def _requests(desk: Desk, outdir: Path, limits: Limits) -> APIRouter:
 
 def _task(options: Txt2ImgOptions) -> Callable[..., None]:
     def task(studio: Any, watch: Any) -> None:
-        txt2img(options, studio, watch)
+        if isinstance(options, InpaintOptions):
+            inpaint(options, studio, watch)
+        elif isinstance(options, Img2ImgOptions):
+            img2img(options, studio, watch)
+        else:
+            txt2img(options, studio, watch)
 
     return task
 
@@ -90,7 +106,11 @@ def _lists(desk: Desk) -> APIRouter:
 
     @router.get("/schedulers")
     def schedulers() -> list[dict[str, Any]]:
-        return [{"name": "automatic", "label": "Automatic", "aliases": None}]
+        return [{"name": name, "label": name.title(), "aliases": None} for name in ("automatic", "karras")]
+
+    @router.get("/upscalers")
+    def upscalers() -> list[dict[str, Any]]:
+        return [{"name": "Lanczos", "model_name": None, "model_path": None, "model_url": None, "scale": None}]
 
     @router.get("/sd-models")
     def sd_models() -> list[dict[str, Any]]:
