@@ -31,7 +31,8 @@ from tests.workflows.small_model import write_small_model
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "models/ldm/tiny/README.md",
          ROOT / "examples/word/README.md"]  # fmt: skip
-PROGRAMS = {"txt2img.py": "ldm.commands.txt2img", "run_styleid.py": "ldm.commands.styleid"}
+PROGRAMS = {"txt2img.py": "ldm.commands.txt2img", "run_styleid.py": "ldm.commands.styleid",
+            "app.py": "ldm.commands.app"}  # fmt: skip
 
 QUICK_PICTURE = ["--steps", "1", "--n_samples", "1", "--skip_grid"]
 QUICK_RESTYLING = ["--ddim_inv_steps", "1", "--save_feat_steps", "1", "--start_step", "1", "--longest", "32",
@@ -58,6 +59,8 @@ PARSED = {  # what is not, and why
     r"lora": "a LoRA of the small model is needed; tests/scripts/test_lora_scripts.py and tests/workflows run it",
     r"-m scripts\.evaluate_style": "networks of others are needed; tests/metrics run it on their stand-ins",
     r"--sam": "weights of SAM are needed; tests/pictures/test_mask_proposals.py has a small one",
+    r"app\.py": "it waits for a browser; tests/web/test_page.py is one",
+    r"-m scripts\.screenshots": "it makes the pictures of docs/app.md, in minutes",
     r"-m scripts\.serve": "it waits for requests; tests/web/test_server.py sends some",
     r"-m scripts\.draw_mask": "it waits for a browser; tests/scripts/test_mask_scripts.py presses its buttons",
     r"--from-file": "it goes on with what the command before it printed",

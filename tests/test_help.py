@@ -17,6 +17,7 @@ COMMANDS = {
     "txt2img.py": "ldm.commands.txt2img",
     "run_styleid.py": "ldm.commands.styleid",
     "main.py": "ldm.commands.train",
+    "app.py": "ldm.commands.app",
     **{f"-m scripts.{path.stem}": f"scripts.{path.stem}" for path in sorted((ROOT / "scripts").glob("[a-z]*.py"))
        if path.stem not in ELSEWHERE},
 }

@@ -20,9 +20,18 @@ from PIL import Image
 
 from tests.helpers import ROOT
 
-PROJECT = ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "main.py", "run_styleid.py", "txt2img.py")
+PROJECT = (
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "constraints.txt",
+    "app.py",
+    "main.py",
+    "run_styleid.py",
+    "txt2img.py",
+)
 FOLDERS = ("ldm", "configs", "models", "examples")
-COMMANDS = {"ldm-txt2img": "txt2img.py", "ldm-styleid": "run_styleid.py", "ldm-train": "main.py"}
+COMMANDS = {"ldm-txt2img": "txt2img.py", "ldm-styleid": "run_styleid.py", "ldm-train": "main.py", "ldm-app": "app.py"}
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)")
 
 

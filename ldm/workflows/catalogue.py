@@ -107,3 +107,18 @@ def _has_unet(path: Path) -> bool:
             return any(key.startswith(UNET) for key in file.keys())  # noqa: SIM118 no mapping
     except (SafetensorError, OSError):
         return False
+
+
+def words_at_hand(folder: str | Path = FOLDER, logs: str | Path = "logs") -> list[Path]:
+    """Files of learned words: what lies in ``models/embeddings``, and what runs have left, the newest run first."""
+    return _additions(Path(folder) / "embeddings", Path(logs), "embeddings.safetensors")
+
+
+def loras_at_hand(folder: str | Path = FOLDER, logs: str | Path = "logs") -> list[Path]:
+    """LoRA files: what lies in ``models/lora``, and what runs have left, the newest run first."""
+    return _additions(Path(folder) / "lora", Path(logs), "lora.safetensors")
+
+
+def _additions(folder: Path, logs: Path, name: str) -> list[Path]:
+    own = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES) if folder.is_dir() else []
+    return [*own, *sorted(logs.glob(f"*/checkpoints/{name}"), reverse=True)]

@@ -1,0 +1,16 @@
+() => {
+  // A picture that is dropped where nothing waits for one is read for its settings.
+  const files = (event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
+  const taken = (event) => event.target.closest?.("input[type=file], .upload-container, [data-testid=image], [aria-dropeffect], button.flex, canvas");
+  document.addEventListener("dragover", (event) => { if (files(event) && !taken(event)) event.preventDefault(); });
+  document.addEventListener("drop", (event) => {
+    if (!files(event) || taken(event)) return;
+    event.preventDefault();
+    const input = document.querySelector("#ldm-dropped input[type=file]");
+    if (!input || !event.dataTransfer.files.length) return;
+    const one = new DataTransfer();
+    one.items.add(event.dataTransfer.files[0]);
+    input.files = one.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+}
