@@ -79,7 +79,8 @@ def _of_animation(path: Path, most: int) -> Film:
     with Image.open(path) as image:
         if getattr(image, "n_frames", 1) == 1:
             return Film([to_rgb(first, str(path))])
-        frames, durations = [], []
+        frames: list[Image.Image] = []
+        durations: list[float] = []
         try:
             for frame in ImageSequence.Iterator(image):
                 if len(frames) == most:

@@ -283,11 +283,11 @@ def inputs_of(options: VideoOptions) -> list[tuple[Path, Path | None]]:
     if options.last_path is None:
         return [(file, None) for file in paths]
     last = Path(options.last_path)
-    pairs = [(file, last / file.name if last.is_dir() else last) for file in paths]
-    missing = [end for _, end in pairs if not end.is_file()]
+    ends = [last / file.name if last.is_dir() else last for file in paths]
+    missing = [end for end in ends if not end.is_file()]
     if missing:
         raise UserError(f"there is no last frame '{missing[0]}'")
-    return pairs
+    return list(zip(paths, ends, strict=True))
 
 
 def output_folder(options: VideoOptions) -> str:

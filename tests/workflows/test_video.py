@@ -23,7 +23,7 @@ from ldm.workflows.watch import Watch
 from ldm.world.film_judge import FilmVerdict
 from scripts import simple_video_sample
 from tests.engines import engine
-from tests.helpers import golden_case
+from tests.helpers import golden_case, noted
 from tests.models.test_variants import config, randomise
 from tests.models.test_video import build
 
@@ -84,13 +84,14 @@ def test_a_film_is_the_seeds_whatever_else_is_made(small: Studio, tmp_path: Path
 
 def test_sizes_last_frames_and_guidance_change_the_film(small: Studio, tmp_path: Path) -> None:
     path, end = picture(tmp_path), picture(tmp_path, "end.png", 50, 20, seed=9)
+    asked: dict[str, dict[str, Any]] = {
+        "plain": {}, "last": {"last_path": str(end)}, "crop": {"crop": True, "height": 8, "width": 24},
+        "guided": {"max_scale": 3.0}, "triangle": {"max_scale": 3.0, "guider": "triangle"},
+    }  # fmt: skip
     made = {
         name: video(options(path, tmp_path / name, formats=["gif"], **more), small)[0].film
-        for name, more in {
-            "plain": {}, "last": {"last_path": str(end)}, "crop": {"crop": True, "height": 8, "width": 24},
-            "guided": {"max_scale": 3.0}, "triangle": {"max_scale": 3.0, "guider": "triangle"},
-        }.items()
-    }  # fmt: skip
+        for name, more in asked.items()
+    }
     assert made["crop"] is not None and made["crop"].size == (8, 24)
     arrays = {name: np.stack(list(map(np.asarray, film.frames))) for name, film in made.items() if film}
     same = [name for name in ("last", "guided", "triangle") if np.array_equal(arrays[name], arrays["plain"])]
@@ -148,7 +149,7 @@ def test_chunks_that_overlap_have_no_seams() -> None:
 def test_frames_beside_python_and_the_command(svd: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = picture(tmp_path)
     seen: list[VideoOptions] = []
-    monkeypatch.setattr(simple_video_sample, "video", lambda asked: seen.append(asked) or video(asked, svd))
+    monkeypatch.setattr(simple_video_sample, "video", lambda asked: noted(seen, asked) and video(asked, svd))
     arguments = ["--input_path", str(path), "--num_frames", "3", "--num_steps", "2", "--fps_id", "9", "--seed", "7",
                  "--motion_bucket_id", "80", "--decoding_t", "2", "--decoding_overlap", "1", "--formats", "gif",
                  "--output_folder", str(tmp_path / "out")]  # fmt: skip

@@ -17,7 +17,9 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B,C,H,W] -> the same shape and precision."""
+        """[B,C,H,W] or [B,C,T,H,W] -> the same shape and precision."""
+        if x.dim() == 5 and x.device.type == "cpu" and torch.is_grad_enabled() and not x.requires_grad:
+            x = x.contiguous()  # with channels last, PyTorch's gradient of the weights alone ends the process
         slow = x.dtype is torch.bfloat16 and x.device.type == "cpu" and x.dim() == 4 and not x.is_contiguous()
         if slow and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
