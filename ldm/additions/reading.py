@@ -5,6 +5,7 @@ Words: ``path``, ``path=<new name>``, ``path=<old>:<new>``; LoRAs: ``path``, ``p
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from ldm.additions.base import Addition
 from ldm.additions.layered_words import LayeredEmbeddingManager
 from ldm.additions.lora.lora import INTERPOLATE, Lora
 from ldm.additions.lora.scales import Scales, parse_lora
+from ldm.additions.paired_words import PairedEmbeddingManager
 from ldm.additions.text_adapters import TextAdapters
 from ldm.additions.timed_words import TimedEmbeddingManager
 from ldm.additions.vocabulary import Words
@@ -22,8 +24,11 @@ from ldm.checkpoint import EmbeddingFile
 from ldm.checkpoint.embedding_sources import Source, parse_source, read_embeddings
 from ldm.checkpoint.embeddings import PER_LAYER, PER_TIMESTEP, read_about
 from ldm.modules.encoders.base import TextEncoder
+from ldm.modules.encoders.conditioner import GeneralConditioner
 from ldm.runs import ADAPTERS, LORAS, given_or_latest
 from ldm.util import UserError
+
+log = logging.getLogger(__name__)
 
 
 def read_additions(
@@ -110,6 +115,10 @@ def words_of(loras: Sequence[Lora], encoder: Any) -> list[Words]:
         UserError: they are for another encoder.
     """
     found: list[Words] = []
+    if isinstance(encoder, GeneralConditioner):
+        if any(lora.file.words for lora in loras):
+            log.warning("the words in LoRA files are for one text encoder; this model has a conditioner: not used")
+        return []
     for path, words in {lora.file.path: lora.file.words for lora in loras}.items():
         if not words:
             continue
@@ -127,6 +136,8 @@ def read_words(sources: Sequence[str], encoder: Any) -> list[Words]:
     Raises:
         UserError: as ``read_additions``.
     """
+    if isinstance(encoder, GeneralConditioner):
+        return [_paired(sources, encoder)]
     if not isinstance(encoder, TextEncoder):
         raise UserError(f"the model takes no text, so it has no use for the words of '{sources[0]}'")
     parsed = {text: parse_source(text) for text in sources}
@@ -143,6 +154,13 @@ def read_words(sources: Sequence[str], encoder: Any) -> list[Words]:
     found += [_timed(parsed[text], encoder) for text in timed]
     _check_names(found)
     return [words.to(encoder.device).eval() for words in found]
+
+
+def _paired(sources: Sequence[str], conditioner: GeneralConditioner) -> Words:
+    """The words of files for a conditioner's text encoders, all together."""
+    manager = PairedEmbeddingManager(conditioner)
+    manager.take(read_embeddings(sources))
+    return manager.to(conditioner.text_encoders[0].device).eval()
 
 
 def _made(manager: EmbeddingManager, files: Mapping[Path, EmbeddingFile]) -> EmbeddingManager:

@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ class Words(Addition, nn.Module):
 
     file_name = "embeddings"
     step_suffix = ".pt"
-    last_suffixes = (".pt", ".safetensors")
+    last_suffixes: ClassVar[tuple[str, ...]] = (".pt", ".safetensors")
     own_keys = ("embedding_manager.",)
 
     layers: int | None = None

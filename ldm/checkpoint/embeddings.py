@@ -49,6 +49,7 @@ class EmbeddingFile:
         initial: placeholder -> [n, D], where its training began, if that is known.
         tokens: placeholder -> token id, if that is known; only CompVis files keep it.
         format: the name of the format that it was read from.
+        second: placeholder -> [n, D'], of words for two text encoders (SDXL) those of the second.
     """
 
     vectors: dict[str, Tensor]
@@ -56,6 +57,7 @@ class EmbeddingFile:
     initial: dict[str, Tensor] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     format: str = "safetensors"
+    second: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -65,6 +67,9 @@ class EmbeddingFile:
     @property
     def made_for(self) -> str:
         """Words for the model whose prompts these vectors fit."""
+        if self.second:
+            widths = f"{self.width} and {next(iter(self.second.values())).shape[1]}"
+            return f"a model with two text encoders (Stable Diffusion XL, widths {widths})"
         said = self.metadata.get("base_model")
         return f"'{said}' (width {self.width})" if said else MODELS_OF_WIDTH.get(self.width, f"width {self.width}")
 
@@ -87,8 +92,9 @@ class EmbeddingFile:
         tokens = {old: token for old, token in self.tokens.items() if old not in names}
         metadata = {**self.metadata, "trigger": ", ".join(new)} if "trigger" in self.metadata else self.metadata
         return replace(
-            self, vectors=moved(self.vectors), initial=moved(self.initial), tokens=tokens, metadata=dict(metadata)
-        )
+            self, vectors=moved(self.vectors), initial=moved(self.initial), tokens=tokens, metadata=dict(metadata),
+            second=moved(self.second),
+        )  # fmt: skip
 
     def check_width(self, width: int, loaded: str | None = None, origin: object = "the embedding") -> None:
         """Refuse vectors that the loaded text encoder cannot take.
@@ -101,7 +107,7 @@ class EmbeddingFile:
         Raises:
             UserError: the widths differ; says which model the file was made for and which is loaded.
         """
-        if self.width != width:
+        if self.width != width or self.second:
             known = MODELS_OF_WIDTH.get(width, f"one of width {width}")
             known = known if loaded is None else f"'{loaded}' (width {width})"
             raise UserError(f"'{origin}' was made for {self.made_for}, but the loaded model is {known}")
@@ -115,7 +121,7 @@ def read_embedding(path: str | os.PathLike[str]) -> EmbeddingFile:
 
     Raises:
         UserError: no such file, another kind of file, a damaged one, one that asks for something to be called, or an
-            embedding for several text encoders at once (SDXL, SD 3, Flux).
+            embedding for other text encoders than SDXL's two (SD 3, Flux).
     """
     if is_picture(path):
         value, metadata, picture = read_picture(path), {}, True
@@ -154,6 +160,12 @@ def _understand(value: Any, metadata: dict[str, str], path: Path, picture: bool)
     encoders = [key for key in _ENCODERS if key in value]
     if encoders == ["clip_l"]:
         return _made({trigger: value["clip_l"]}, said, format="clip_l")
+    if encoders == ["clip_l", "clip_g"]:
+        file = _made({trigger: value["clip_l"]}, said, format="sdxl")
+        file.second = _made({trigger: value["clip_g"]}, said, format="sdxl").vectors
+        if len(file.vectors[trigger]) != len(file.second[trigger]):
+            raise _NotThisError("its 'clip_l' and 'clip_g' have different numbers of vectors")
+        return file
     if encoders:
         family = "Flux or SD 3" if "t5xxl" in encoders else "SDXL"
         named = " and ".join(encoders)
@@ -260,7 +272,10 @@ def write_embedding(path: str | os.PathLike[str], file: EmbeddingFile, format: s
     """
     path = Path(path)
     checked = _made(file.vectors, file.metadata, file.initial, file.tokens, format=file.format)
+    checked.second = file.second
     format = format or _BY_SUFFIX.get(path.suffix.lower())
+    if file.second and format != "safetensors":
+        raise UserError(f"cannot write '{path}': words for two text encoders (SDXL) go into .safetensors")
     if file.metadata.get("kind") == PER_LAYER and format not in ("safetensors", "compvis"):
         raise UserError(f"cannot write '{path}': its format cannot say that these are words for layers of the network")
     if format not in FORMATS:
@@ -269,6 +284,7 @@ def write_embedding(path: str | os.PathLike[str], file: EmbeddingFile, format: s
             f"or the suffix one of {', '.join(_BY_SUFFIX)}"
         )
     writer, suffixes = FORMATS[format]
+    writer = _write_sdxl if file.second else writer
     if path.suffix.lower() not in suffixes:
         raise UserError(f"cannot write '{path}': the format '{format}' goes into {' or '.join(suffixes)}")
     names = ", ".join(checked.vectors)
@@ -325,6 +341,12 @@ def _write_kohya(path: Path, file: EmbeddingFile) -> None:
         save_state_dict({"emb_params": vectors}, path, {**file.metadata, "name": name})
     else:
         write_file({"emb_params": vectors, "name": name}, path)
+
+
+def _write_sdxl(path: Path, file: EmbeddingFile) -> None:
+    """What kohya's tools and others call an embedding for SDXL: one word, its vectors by encoder."""
+    name, vectors = _only(file, path)
+    save_state_dict({"clip_l": vectors, "clip_g": file.second[name]}, path, {**file.metadata, "name": name})
 
 
 FORMATS: dict[str, tuple[Callable[[Path, EmbeddingFile], None], tuple[str, ...]]] = {

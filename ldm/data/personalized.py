@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         scales: smallest and largest side of such a part, as shares of the shorter side.
         seed: another seed, other flips and crops.
         reg: these are class pictures of DreamBooth, and ``placeholder_token`` is the class: "photo of a dog".
+        sizes: say what Stable Diffusion XL is told of a picture as well: ``original_size_as_tuple`` (height, width) of
+            the file, ``crop_coords_top_left`` of the item in the picture made so large, ``target_size_as_tuple``.
 
     Raises:
         UserError: no folder, no picture that can be read, a sentence without a placeholder, too few words for the
@@ -97,6 +99,7 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         scales: Sequence[float] = (0.7, 1.0),
         seed: int = 0,
         reg: bool = False,
+        sizes: bool = False,
     ) -> None:
         if interpolation not in INTERPOLATIONS:
             raise UserError(f"there is no interpolation '{interpolation}'; there are: {', '.join(INTERPOLATIONS)}")
@@ -107,6 +110,9 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
             )
         if captions not in (True, False, "auto"):
             raise UserError(f"captions is true, false or 'auto', not '{captions}'")
+        if sizes and (crops or size is None):
+            raise UserError("sizes of personal pictures go together with a 'size' and without random 'crops'")
+        self.sizes = sizes
         self.scales = check_crops(size or 1, scales)
         self.size, self.interpolation, self.flip_p = size, interpolation, flip_p
         self.center_crop, self.crops, self.seed = center_crop, crops, seed
@@ -144,8 +150,21 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         return image_to_array(ImageOps.mirror(square) if mirrored else square)
 
     def labels(self, index: int) -> dict[str, Any]:
-        """A sentence for an item, drawn from Python's generator."""
+        """A sentence for an item, drawn from Python's generator, and the sizes of its picture if those are wanted."""
         picture = self._number(index) % len(self.examples)
+        return {**self._sentence(picture), **(self._sizes(picture) if self.sizes else {})}
+
+    def _sizes(self, picture: int) -> dict[str, Any]:
+        """What Stable Diffusion XL is told of a picture; a mirrored one keeps its numbers, as its left is its right."""
+        assert self.size is not None
+        width, height = image_size(self.examples[picture].path)
+        scale = self.size / min(width, height)
+        crop = [round((side - min(width, height)) / 2 * scale) if self.center_crop else 0 for side in (height, width)]
+        numbers = {"original_size_as_tuple": [height, width], "crop_coords_top_left": crop,
+                   "target_size_as_tuple": [self.size, self.size]}  # fmt: skip
+        return {name: np.asarray(value, np.float32) for name, value in numbers.items()}
+
+    def _sentence(self, picture: int) -> dict[str, Any]:
         example = self.examples[picture]
         if example.captions:
             return {"caption": random.choice(example.captions)}
@@ -221,6 +240,12 @@ def words_for_images(wish: bool | Sequence[str], count: int) -> tuple[str, ...]:
             "or set it to false"
         )
     return words
+
+
+@cache
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, upright."""
+    return load_image(path).size
 
 
 @lru_cache(maxsize=KEPT)

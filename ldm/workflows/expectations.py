@@ -9,6 +9,7 @@ from typing import Any
 
 from ldm.languages import detect_language
 from ldm.modules.encoders.base import TextEncoder
+from ldm.modules.encoders.conditioner import text_encoders_of
 from ldm.modules.encoders.learned_words import split_at
 from ldm.workflows.prompt_syntax import not_understood
 
@@ -30,7 +31,7 @@ def report_prompts(model: Any, prompts: Sequence[str], learned: Iterable[str] = 
         plain = " ".join(before for before, _ in split_at(prompt, learned))
         for signs, meaning in not_understood(plain).items():
             log.warning("'%s' %s in other programs; here it is read as it stands", signs, meaning)
-        unknown = unknown_words(model.cond_stage_model, plain)
+        unknown = unknown_words(next(iter(text_encoders_of(model.cond_stage_model)), None), plain)
         if unknown:
             listed = ", ".join(f"'{word}'" for word in unknown)
             log.warning("the model has no word for %s: in '%s' that is letters, or nothing, to it", listed, prompt)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ldm.additions.base import Addition
 from ldm.additions.vocabulary import Words
+from ldm.modules.encoders.conditioner import text_encoders_of
 from ldm.modules.encoders.long_prompts import chunks_of
 from ldm.modules.encoders.multilingual import Multilingual
 
@@ -40,7 +41,7 @@ def report_words(model: Any, additions: Sequence[Addition], prompts: Sequence[st
 
 def used_in(model: Any, prompt: str, words: Iterable[str]) -> list[str]:
     """The words that a prompt uses; in a language that is translated, those that are written in it."""
-    encoder = model.cond_stage_model
+    encoder = text_encoders_of(model.cond_stage_model)[0]
     if isinstance(encoder, Multilingual) and encoder.is_foreign(prompt):
         return [name for name in words if name in prompt]
     words = list(words)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ldm.modules.encoders.base import TextEncoder
+from ldm.modules.encoders.conditioner import text_encoders_of
 from ldm.modules.encoders.long_prompts import BREAK, chunks_of
 from ldm.util import UserError
 
@@ -26,13 +27,12 @@ def read_whole(model: Any, wanted: bool) -> Iterator[None]:
     Raises:
         UserError: the model's text encoder does not do that.
     """
-    encoder = model.cond_stage_model
-    if not wanted:
-        yield
-        return
-    if not isinstance(encoder, TextEncoder):
+    encoders = text_encoders_of(model.cond_stage_model)
+    if wanted and not encoders:
         raise UserError("--long_prompts is for models that read prompts")
-    with encoder.whole_prompts():
+    with contextlib.ExitStack() as stack:
+        for encoder in encoders if wanted else ():
+            stack.enter_context(encoder.whole_prompts())
         yield
 
 
@@ -46,8 +46,11 @@ def check_long(model: Any, prompts: Sequence[str], others: Mapping[str, bool]) -
     Raises:
         UserError: there is such a thing, and a prompt is that long.
     """
-    encoder, words = model.cond_stage_model, model.embedding_manager
-    if not in_chunks(model) or not any(len(chunks_of(encoder, text, words)) > 1 for text in prompts):
+    words = model.embedding_manager
+    if not in_chunks(model):
+        return
+    encoder = text_encoders_of(model.cond_stage_model)[0]
+    if not any(len(chunks_of(encoder, text, words)) > 1 for text in prompts):
         return
     own = words is not None and bool(words.layers or words.timed)
     found = {**others, "words for layers or timesteps": own}
@@ -58,8 +61,9 @@ def check_long(model: Any, prompts: Sequence[str], others: Mapping[str, bool]) -
 
 def report_cut(model: Any, prompts: Sequence[str]) -> None:
     """Say which prompts are longer than what the model reads, and what of them is not read."""
-    encoder, words = model.cond_stage_model, model.embedding_manager
-    if not isinstance(encoder, TextEncoder) or encoder.tokenizer is None or encoder.in_chunks:
+    words = model.embedding_manager
+    encoder = next(iter(text_encoders_of(model.cond_stage_model)), None)
+    if encoder is None or encoder.tokenizer is None or encoder.in_chunks:
         return
     for prompt in dict.fromkeys(prompts):
         if encoder.fits(prompt, words):
@@ -79,7 +83,7 @@ def beyond(encoder: TextEncoder, prompt: str, words: Any = None) -> str:
 
 def in_chunks(model: Any) -> bool:
     """Whether the model reads prompts in chunks now."""
-    return isinstance(model.cond_stage_model, TextEncoder) and model.cond_stage_model.in_chunks
+    return any(encoder.in_chunks for encoder in text_encoders_of(model.cond_stage_model))
 
 
 def without_breaks(model: Any, text: str) -> str:

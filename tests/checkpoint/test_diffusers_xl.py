@@ -12,6 +12,8 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from ldm.additions.base import applied
+from ldm.additions.lora.trained import TrainedLora
 from ldm.checkpoint import diffusers_config, load_model
 from ldm.models.diffusion.sampling import sample
 from ldm.util import UserError
@@ -179,3 +181,33 @@ def test_a_missing_second_encoder_is_one_sentence(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(UserError, match=r"text_encoder_2' holds no CLIP text model"):
         load_model(None, folder)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spelling", ["kohya", "kohya_sgm", "peft"])
+def test_a_lora_is_read_by_diffusers_with_the_same_result(spelling: str, tmp_path: Path) -> None:
+    folder, made = saved(tmp_path / "base")
+    model: Any = load_model(None, folder)
+    lora = TrainedLora(model, rank=2, layers="kohya", text_layers="diffusers", format=spelling)
+    torch.manual_seed(4)
+    for parameter in lora.learned():
+        parameter.add_(0.1 * torch.randn(parameter.shape))
+    lora.save(tmp_path / "lora.safetensors")
+    pipe: Any = StableDiffusionXLPipeline(
+        **made, tokenizer=None, tokenizer_2=None, scheduler=EulerDiscreteScheduler(**BETAS)
+    )
+    pipe.load_lora_weights(str(tmp_path), weight_name="lora.safetensors")
+    context, pooled = encoded({name: getattr(pipe, name) for name in made}, ids())
+    x, t = torch.randn(2, 4, 8, 6), torch.tensor([3, 700])
+    added = {"text_embeds": pooled, "time_ids": torch.tensor([[16, 12, 0, 0, 16, 12]] * 2)}
+    theirs = pipe.unet(x, t, encoder_hidden_states=context, added_cond_kwargs=added).sample
+    with applied(model, [lora]):
+        texts = [encoder.outputs(ids()) for encoder in model.conditioner.text_encoders]
+        torch.testing.assert_close(torch.cat([out[0] for out in texts], dim=-1), context, rtol=1e-3, atol=1e-4)
+        vector = torch.cat([pooled, torch.cat([model.conditioner.embedders[2](n) for n in numbers()], dim=1)], dim=1)
+        ours = model.apply_model(x, t, {"c_crossattn": [context], "c_adm": vector})
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def numbers() -> list[Tensor]:
+    return [torch.tensor([pair] * 2) for pair in ([16, 12], [0, 0], [16, 12])]

@@ -184,7 +184,7 @@ def test_a_callable_beside_good_vectors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"clip_l": WORD, "clip_g": WORD}, r"the encoders clip_l and clip_g \(SDXL\)"),
+        ({"clip_l": WORD, "clip_g": WORD[:1]}, r"different numbers of vectors"),
         ({"clip_g": WORD}, r"the encoders clip_g \(SDXL\)"),
         ({"clip_l": random_vectors(2, 768), "t5xxl": random_vectors(2, 4096)}, r"clip_l and t5xxl \(Flux or SD 3\)"),
         ({"a": random_vectors(2, 8), "b": random_vectors(2, 9)}, r"different widths \(8, 9\)"),

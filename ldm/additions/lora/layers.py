@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ldm.additions.lora.names import TEXT_PREFIX, Place, places
+from ldm.additions.lora.names import Place, places
 from ldm.checkpoint.lora.file import TEXT, UNET
-from ldm.modules.encoders.open_clip import LAYERS, FrozenOpenCLIPEmbedder
+from ldm.modules.encoders.conditioner import text_encoders_of
 from ldm.util import ConfigError
 
 DIFFUSERS, KOHYA, NONE = "diffusers", "kohya", "none"
@@ -36,8 +36,8 @@ def chosen(
     Args:
         layers: of the UNet: ``diffusers`` (q, k, v, out), ``kohya`` (also the gated layers and the projections around
             them), or patterns such as ``*attn2.to_[kv]``, of names as diffusers or CompVis have them.
-        text: of the text encoder: ``none``, ``diffusers`` (q, k, v, out), ``kohya`` (also the two linear layers),
-            or patterns.
+        text: of the text encoder, or of both: ``none``, ``diffusers`` (q, k, v, out), ``kohya`` (also the two linear
+            layers), or patterns.
         convolutions: the residual blocks' layers as well, as kohya's ``conv_dim`` does.
 
     Raises:
@@ -45,13 +45,14 @@ def chosen(
     """
     shapes = dict(model.named_parameters())
     found: dict[Place, None] = {}
-    unused = _unused(model)
+    unread = {id(p) for encoder in text_encoders_of(model.cond_stage_model) for p in encoder.unread_parameters()}
+    unused = {name for name, parameter in model.named_parameters() if id(parameter) in unread}
     everything = [
         place for place in dict.fromkeys(places(model).values())
-        if shapes[place.weight].dim() in (2, 4) and not place.weight.startswith(unused)
+        if shapes[place.weight].dim() in (2, 4) and place.weight not in unused
     ]  # fmt: skip
     for network, wish, recipes in ((UNET, layers, _UNET), (TEXT, text, _TEXT)):
-        own = [place for place in everything if place.network == network]
+        own = [place for place in everything if (place.network == UNET) == (network == UNET)]
         taken = _matching(own, wish, recipes, network)
         if network == UNET and convolutions:
             taken += [place for place in own if re.search(_CONVOLUTIONS, place.name)]
@@ -59,16 +60,6 @@ def chosen(
     if not found:
         raise ConfigError("lora_config: no layer is chosen, so nothing would learn")
     return [place for place in everything if place in found]
-
-
-def _unused(model: Any) -> tuple[str, ...]:
-    """Beginnings of weights that no prompt goes through: the last blocks of Stable Diffusion 2's text encoder."""
-    encoder = model.cond_stage_model
-    if not isinstance(encoder, FrozenOpenCLIPEmbedder):
-        return ()
-    count = len(encoder.model.transformer.resblocks)
-    left_out = range(count - LAYERS[encoder.layer], count)
-    return tuple(f"{TEXT_PREFIX}model.transformer.resblocks.{i}." for i in left_out)
 
 
 def _matching(own: Sequence[Place], wish: str | Sequence[str], recipes: dict[str, str], network: str) -> list[Place]:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ldm.checkpoint.lora.file import TEXT, UNET, Key
+from ldm.checkpoint.lora.file import TEXT, TEXT_2, UNET, Key
 
 UNET_PREFIX, TEXT_PREFIX = "model.diffusion_model.", "cond_stage_model."
+_EMBEDDER = re.compile(r"(conditioner\.embedders\.\d+\.).*token_embedding\.weight$")
 
 _TOP = {
     "input_blocks.0.0": "conv_in",
@@ -46,16 +47,14 @@ class Place:
         weight, bias: parameters by name.
         name: the path that files spell, with dots: diffusers' and transformers' where there is one.
         rows: the parameters' own rows, where they are fused with others'.
+        network: the UNet, the text encoder, or the second one.
     """
 
     weight: str
     bias: str
     name: str = ""
     rows: tuple[int, int] | None = None
-
-    @property
-    def network(self) -> str:
-        return UNET if self.weight.startswith(UNET_PREFIX) else TEXT
+    network: str = UNET
 
 
 def places(model: Any) -> dict[Key, Place]:
@@ -69,20 +68,35 @@ def places(model: Any) -> dict[Key, Place]:
     for path, names in unet_names(_modules_below(shapes, UNET_PREFIX)).items():
         for name in names:
             found[_key(UNET, name)] = Place(f"{UNET_PREFIX}{path}.weight", f"{UNET_PREFIX}{path}.bias", names[-1])
-    for path in _modules_below(shapes, TEXT_PREFIX):
+    for prefix, network in text_prefixes(shapes).items():
+        found |= _text_places(shapes, prefix, network)
+    return found
+
+
+def text_prefixes(parameters: Iterable[str]) -> dict[str, str]:
+    """Where a model has its text encoders, one or two -> which of them it is."""
+    matches = (_EMBEDDER.match(name) for name in parameters)
+    inside = dict.fromkeys(match[1] for match in matches if match is not None)
+    return dict(zip(inside or [TEXT_PREFIX], (TEXT, TEXT_2), strict=False))
+
+
+def _text_places(shapes: Mapping[str, tuple[int, ...]], prefix: str, network: str) -> dict[Key, Place]:
+    """The modules of one text encoder, under all their names."""
+    found: dict[Key, Place] = {}
+    for path in _modules_below(shapes, prefix):
         names = text_names(path)
-        for name in names:
-            spelled = names[1] if len(names) == 3 else path
-            found[_key(TEXT, name)] = Place(f"{TEXT_PREFIX}{path}.weight", f"{TEXT_PREFIX}{path}.bias", spelled)
+        spelled = names[1] if len(names) == 3 else path
+        place = Place(f"{prefix}{path}.weight", f"{prefix}{path}.bias", spelled, network=network)
+        found |= {_key(network, name): place for name in names}
     for name, shape in shapes.items():
         match = re.search(r"resblocks\.(\d+)\.attn\.in_proj_weight$", name)
-        if match is not None and name.startswith(TEXT_PREFIX):
+        if match is not None and name.startswith(prefix):
             rows = shape[0] // 3
             for i, part in enumerate("qkv"):
                 names = _with_and_without(f"encoder.layers.{match[1]}.self_attn.{part}_proj")
                 bias = name.removesuffix("weight") + "bias"
-                for spelled in names:
-                    found[_key(TEXT, spelled)] = Place(name, bias, names[0], (i * rows, (i + 1) * rows))
+                place = Place(name, bias, names[0], (i * rows, (i + 1) * rows), network)
+                found |= {_key(network, spelled): place for spelled in names}
     return found
 
 

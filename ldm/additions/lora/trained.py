@@ -15,13 +15,18 @@ from ldm.additions.base import Addition, Undo
 from ldm.additions.lora.factors import STARTS, Factors, put_beside, put_beside_rows
 from ldm.additions.lora.layers import DIFFUSERS, NONE, chosen
 from ldm.additions.lora.lora import matched
-from ldm.additions.lora.names import Place, places
-from ldm.checkpoint.lora import TEXT, read_lora
-from ldm.checkpoint.lora.writing import SPELLINGS, Written, write_lora
+from ldm.additions.lora.names import UNET_PREFIX, Place, places
+from ldm.checkpoint.lora import UNET, read_lora
+from ldm.checkpoint.lora.writing import KOHYA_SGM, SPELLINGS, Written, write_lora
 from ldm.runs import LORAS, given_or_latest
 from ldm.util import ConfigError, UserError
 
-ARCHITECTURES = {768: "stable-diffusion-v1", 1024: "stable-diffusion-v2-512", 1280: "latent-diffusion"}
+ARCHITECTURES = {
+    768: "stable-diffusion-v1",
+    1024: "stable-diffusion-v2-512",
+    1280: "latent-diffusion",
+    2048: "stable-diffusion-xl-v1-base",
+}
 PREDICTIONS = {"eps": "epsilon", "v": "v", "x0": "sample"}
 
 
@@ -39,7 +44,8 @@ class TrainedLora(nn.Module, Addition):
         dropout: share of a layer's input that the factors do not see, at random, in training.
         dora: learn the lengths of rows apart from their directions (DoRA).
         start: how factors begin: ``kohya`` (Kaiming uniform) or ``diffusers`` (normal, spread 1 / r); B begins at 0.
-        format: whose spelling files have: ``kohya`` or ``peft`` (which is diffusers').
+        format: whose spelling files have: ``kohya``, ``kohya_sgm`` (the UNet's paths as kohya's SDXL files have them)
+            or ``peft`` (which is diffusers').
         lora_ckpt: a file to go on with; its ranks must be these. ``latest`` is the newest run's.
 
     Raises:
@@ -109,7 +115,7 @@ class TrainedLora(nn.Module, Addition):
         """The UNet's factors, and the text encoder's, each at its rate."""
         groups = []
         for is_text in (False, True):
-            own = [p for name, place in self.places.items() if (place.network == TEXT) == is_text
+            own = [p for name, place in self.places.items() if (place.network != UNET) == is_text
                    for p in self.factors[name].parameters()]  # fmt: skip
             if own:
                 share = self.text_rate if is_text else self.rate
@@ -148,7 +154,9 @@ class TrainedLora(nn.Module, Addition):
         modules = []
         for name, place in self.places.items():
             factors: Any = self.factors[name]
-            modules.append(Written(place.network, place.name, factors.parts))
+            path_inside = place.weight.removeprefix(UNET_PREFIX).removesuffix(".weight")
+            own = self.spelling == KOHYA_SGM and place.network == UNET
+            modules.append(Written(place.network, path_inside if own else place.name, factors.parts))
         write_lora(path, modules, self.spelling, self._about(path.stem) | said_as_others_do(metadata or {}))
 
     def _about(self, title: str) -> dict[str, str]:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from ldm.checkpoint.lora.diffusers import SETTINGS
-from ldm.checkpoint.lora.file import TEXT, UNET, Parts
+from ldm.checkpoint.lora.file import TEXT, TEXT_2, UNET, Parts
 from ldm.checkpoint.saving import save_state_dict
 from ldm.util import UserError
 
-KOHYA, PEFT = SPELLINGS = ("kohya", "peft")
+KOHYA, KOHYA_SGM, PEFT = SPELLINGS = ("kohya", "kohya_sgm", "peft")
 _PREFIXES = {UNET: "lora_unet_", TEXT: "lora_te_"}
+_PREFIXES_OF_TWO = {UNET: "lora_unet_", TEXT: "lora_te1_", TEXT_2: "lora_te2_"}
 _WEIGHTS = ("lora_up", "lora_down", "lora_mid")
 _PEFT_PARTS = {"lora_down": "lora_A.weight", "lora_up": "lora_B.weight", "dora_scale": "lora_magnitude_vector"}
 
@@ -42,7 +43,8 @@ def write_lora(
 
     Args:
         path: ``.safetensors``; other suffixes as ``save_state_dict`` has them.
-        spelling: kohya (every kind), or peft (LoRA, and DoRA by rows), with the settings in the header.
+        spelling: kohya or kohya_sgm (every kind; the second has the UNet's own paths), or peft (LoRA, and DoRA by
+            rows), with the settings in the header.
         metadata: text fields of the header.
 
     Raises:
@@ -54,7 +56,7 @@ def write_lora(
     if not modules:
         raise UserError(f"there is nothing to write to '{path}': no layer is changed")
     about = dict(metadata or {})
-    if spelling == KOHYA:
+    if spelling in (KOHYA, KOHYA_SGM):
         tensors = kohya_tensors(modules)
         about = kohya_fields(modules) | about
     else:
@@ -64,10 +66,11 @@ def write_lora(
 
 
 def kohya_tensors(modules: Sequence[Written]) -> dict[str, Tensor]:
-    """``lora_unet_<path>.<part>``; alpha always stands there."""
+    """``lora_unet_<path>.<part>``; alpha always stands there. Of two text encoders each has a number."""
     found: dict[str, Tensor] = {}
+    prefixes = _PREFIXES_OF_TWO if any(module.network == TEXT_2 for module in modules) else _PREFIXES
     for module in modules:
-        key = _PREFIXES[module.network] + module.name.replace(".", "_")
+        key = prefixes[module.network] + module.name.replace(".", "_")
         for part, value in module.parts.items():
             if part == "dora_scale" and value.dim() == 1:  # read as one entry a row; others want its axes
                 value = value.reshape(-1, *[1] * (module.parts["lora_down"].dim() - 1))
@@ -111,7 +114,7 @@ def peft_tensors(modules: Sequence[Written]) -> dict[str, Tensor]:
 def peft_settings(modules: Sequence[Written]) -> dict[str, Any]:
     """The fields of PEFT's LoraConfig, for each network: what is usual, and the modules that differ."""
     settings: dict[str, Any] = {}
-    for network in (UNET, TEXT):
+    for network in (UNET, TEXT, TEXT_2):
         own = [module for module in modules if module.network == network]
         if not own:
             continue

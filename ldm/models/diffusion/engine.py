@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm.additions.paired_words import PairedWords
+from ldm.additions.vocabulary import Words
 from ldm.flat_options import flat
 from ldm.models.diffusion import film_condition
 from ldm.models.diffusion.condition import Condition, Parts, as_parts
@@ -89,7 +91,7 @@ class EngineModel(LatentModel):
             first_stage_config=first_stage_config,
             cond_stage_config=conditioner_config,
             conditioning_key="video" if makes_films(network) else conditioning_of(network["params"], channels),
-            cond_stage_key=TEXT,
+            cond_stage_key=engine.caption_key,
             cond_stage_trainable=any(node.get("is_trainable") for node in entries_of(conditioner_config)),
             first_stage_key=engine.input_key,
             channels=channels,
@@ -166,7 +168,19 @@ class EngineModel(LatentModel):
             return as_fed(self.conditioner(batch, drop=self.training))
         alike = not self.training and not isinstance(prompts, Tensor) and len(set(prompts)) == 1
         batch = {TEXT: prompts[:1] if alike else prompts, **self._numbers(size, given)}
-        return as_fed(self.conditioner(batch, drop=self.training))
+        return as_fed(self.conditioner(batch, words=self._words, drop=self.training))
+
+    @property
+    def _words(self) -> dict[int, Words] | None:
+        """The learned words of each encoder, by its place in the conditioner.
+
+        Raises:
+            UserError: they are of a kind that one encoder has.
+        """
+        words = self.embedding_manager
+        if words is None or isinstance(words, PairedWords):
+            return None if words is None else words.by_place
+        raise UserError("words for layers or timesteps are for models with one text encoder")
 
     def _numbers(self, size: tuple[int, int] | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the conditioner gets besides texts: the numbers as tensors [1 or B, n], the rest as it is."""
@@ -203,7 +217,7 @@ class EngineModel(LatentModel):
             given = {"aesthetic_score": NEGATIVE_AESTHETIC_SCORE, **given}
         batch |= {KEYS[name]: as_numbers(name, value).to(self.device) for name, value in given.items()}
         zero = (TEXT,) if self.zeroes_text and not negative_prompt else ()
-        changed = self.conditioner.changed(as_made(parts), batch, zero)
+        changed = self.conditioner.changed(as_made(parts), batch, zero, self._words)
         return expand_condition(as_fed(changed), rows_of(parts))
 
     @property

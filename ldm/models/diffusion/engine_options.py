@@ -20,6 +20,7 @@ class EngineOptions:
     loss_fn_config: dict[str, Any] | None = None  # for training
     sampler_config: dict[str, Any] | None = None  # what sampling begins with: levels, steps, guidance
     input_key: str = "jpg"  # the batch's key of the picture
+    caption_key: str = "txt"  # and of the text
     ema_decay_rate: float = 0.9999
     disable_first_stage_autocast: bool = False  # keep the autoencoder in float32, where half precision overflows
     en_and_decode_n_samples_a_time: int | None = None  # pictures that the autoencoder gets at once; None: all

@@ -136,6 +136,11 @@ class GeneralConditioner(AbstractEncoder):
         """The encoders of texts, in their order."""
         return [embedder for embedder in self.embedders if isinstance(embedder, TextEncoder)]
 
+    @property
+    def text_places(self) -> list[int]:
+        """Where among all encoders those of texts are."""
+        return [place for place, embedder in enumerate(self.embedders) if isinstance(embedder, TextEncoder)]
+
     def forward(
         self,
         batch: Mapping[str, Any],

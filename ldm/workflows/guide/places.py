@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ldm.modules.encoders.base import TextEncoder
+from ldm.modules.encoders.conditioner import text_encoders_of
 from ldm.modules.encoders.learned_words import placeholders_of
 from ldm.modules.encoders.multilingual import Multilingual
 from ldm.util import UserError
@@ -58,13 +59,13 @@ def places(model: Any, prompt: str, word: str) -> list[Place]:
 
 
 def encoder_of(model: Any) -> TextEncoder:
-    """The model's text encoder.
+    """The model's text encoder; of several, which have one vocabulary, the first.
 
     Raises:
         UserError: the model reads no text.
     """
-    encoder = model.cond_stage_model
-    if not isinstance(encoder, TextEncoder) or encoder.tokenizer is None:
+    encoder = next(iter(text_encoders_of(model.cond_stage_model)), None)
+    if encoder is None or encoder.tokenizer is None:
         raise UserError("this model reads no text, so that no word can be looked for")
     return encoder
 
