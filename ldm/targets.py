@@ -84,8 +84,6 @@ NOT_CARRIED = {
     "python scripts/img2img.py paints over a picture",
     "ldm.models.diffusion.ddpm.ImageConditionedLatentDiffusion": "models of new views are not here; "
     "python scripts/variations.py makes pictures like a picture",
-    "ldm.models.autoencoder.AutoencodingEngine": "take ldm.models.autoencoder.AutoencoderKL with "
-    "ldm.modules.losses.LPIPSWithDiscriminator",
     "strategies.ColossalAIStrategy": "Lightning has dropped ColossalAI; take DDPStrategy",
     "sgm": "this part of the code of Stable Diffusion XL is not here: leave it out; docs/models.md has what opens",
     "cldm": "ControlNet is not here; python scripts/depth2img.py keeps a picture's depth with the weights of its YAML "

@@ -68,8 +68,7 @@ WILD = {
     "Stability-AI/generative-models": (
         "sgm.data.dataset.StableDataModuleFromConfig", "sdata.mappers.TorchVisionImageTransforms",
         "sdata.mappers.Rescaler", "sgm.data.mnist.MNISTLoader", "sgm.data.cifar10.CIFAR10Loader",
-        "sgm.models.autoencoder.AutoencodingEngine", "sgm.modules.autoencoding.losses.GeneralLPIPSWithDiscriminator",
-        "sgm.modules.autoencoding.regularizers.DiagonalGaussianRegularizer",
+        "sgm.modules.autoencoding.losses.GeneralLPIPSWithDiscriminator",
         "sgm.modules.spacetime_attention.SpatialTransformer", "torchvision.transforms.Resize",
     ),
     "justinpinkney/stable-diffusion": (
