@@ -319,8 +319,9 @@ def change_memory(model: nn.Module, lightning: DictConfig) -> None:
         ConfigError: there is no such submodule.
     """
     if lightning.get("channels_last"):
-        for child in model.children():  # LightningModule.to itself does not know memory formats
-            child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for weight in model.parameters():
+            if weight.dim() == 4:  # those of convolutions over frames have five axes, and no such layout
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     wish = lightning.get("compile")
     if wish:
         names = ("model.diffusion_model", "encoder", "decoder") if wish is True else (str(wish),)
