@@ -62,6 +62,13 @@ def test_sizes_and_negative_prompts_have_an_effect(studios: tuple[Studio, Studio
         assert differs(plain, made(studios[0], **other)), other
 
 
+@torch.no_grad()
+def test_without_a_size_it_is_the_usual_one(studios: tuple[Studio, Studio]) -> None:
+    model = studios[0].model
+    assert torch.equal(model.condition([PROMPT])["c_adm"], model.condition([PROMPT], size=(8, 8))["c_adm"])
+    assert not torch.equal(model.condition([PROMPT])["c_adm"], model.condition([PROMPT], size=(8, 6))["c_adm"])
+
+
 def test_a_picture_does_not_depend_on_its_batch(studios: tuple[Studio, Studio]) -> None:
     both = made(studios[0], sampler="euler_ancestral")
     second = made(studios[0], sampler="euler_ancestral", n_samples=1, seed=43)

@@ -185,13 +185,14 @@ class EngineModel(LatentModel):
     def _numbers(self, size: tuple[int, int] | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the conditioner gets besides texts: the numbers as tensors [1 or B, n], the rest as it is."""
         keys = self.conditioner.input_keys
-        picture = None if size is None else tuple(int(side) * self.first_stage_model.factor for side in size)
+        usual_size = (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)
+        picture = tuple(int(side) * self.first_stage_model.factor for side in size or usual_size)
         usual = {"original_size": picture, "crop": (0, 0), "target_size": picture, "aesthetic_score": AESTHETIC_SCORE}
         found: dict[str, Any] = {name: value for name, value in given.items() if name not in KEYS}
         for name in (name for name, key in KEYS.items() if key in keys):
             value = given.get(name, usual.get(name))
             if value is None:
-                raise UserError(f"the condition needs 'size', of the latents, or '{name}', {NEEDS[name].what}")
+                raise UserError(f"the condition needs '{name}', {NEEDS[name].what}")
             found[KEYS[name]] = as_numbers(name, value).to(self.device)
         return found
 
