@@ -75,7 +75,7 @@ def test_a_client_library_begins_from_a_picture_and_paints_in_a_part(client: Any
     mask.paste(255, (0, 0, 32, 64))
     same: dict[str, Any] = {"prompt": PROMPT, "seed": 7, "steps": 4, "width": 64, "height": 64}
     made = client.img2img(images=[init], denoising_strength=0.5, sampler_name="Euler", **same)
-    ours = {
+    ours: dict[str, Any] = {
         "prompt": PROMPT, "seed": 7, "steps": 4, "width": 64, "height": 64, "n_samples": 1, "guidance_scale": 7.0,
         "sampler": "euler", "skip_save": True, "skip_grid": True, "progress": False, "init_img": init, "strength": 0.5,
     }  # fmt: skip

@@ -142,7 +142,9 @@ def restyling(outdir: Path, content: Path, styles: Sequence[str], masks: Sequenc
                 pairs=str(pairs), masks=[str(file) for file in files] or ["none"], output_path=str(outdir),
                 precomputed=str(outdir / CACHE), features="replay", no_sheet=True, progress=False, **how,
             )  # fmt: skip
-            styleid(options, studio, watch)
+            for result in styleid(options, studio, watch):
+                if result.skipped:  # it was there already; the others have been handed on as they were made
+                    watch.result(result)
 
     return task
 
