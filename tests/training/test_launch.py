@@ -230,7 +230,8 @@ def test_what_goes_wrong_in_a_loader_process_is_one_sentence_too(workers: int, t
 def test_channels_last_leaves_convolutions_over_frames() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(4, 4, 3))
     launch.change_memory(model, OmegaConf.create({"channels_last": True}))
-    assert model[0].weight.is_contiguous(memory_format=torch.channels_last) and model[1].weight.is_contiguous()
+    assert model.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+    assert model.get_parameter("1.weight").is_contiguous()
 
 
 def test_channels_last_and_compile(monkeypatch: pytest.MonkeyPatch) -> None:
