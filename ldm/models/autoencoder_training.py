@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ldm.checkpoint import load_weights
+from ldm.checkpoint import load_weights, read_state_dict
 from ldm.models.hooks import Hooked
 from ldm.modules.diffusionmodules.model import Decoder, Encoder
 from ldm.modules.ema import LitEma
@@ -20,6 +20,7 @@ from ldm.util import instantiate_from_config
 if TYPE_CHECKING:
     from pytorch_lightning.core.optimizer import LightningOptimizer
 
+FIRST_STAGE = "first_stage_model."  # what the keys of a diffusion model's autoencoder begin with
 GAN_BETAS = (0.5, 0.9)  # a discriminator and its generator forget faster (Radford et al. 2016)
 PLAIN_BETAS = (0.9, 0.99)
 
@@ -81,9 +82,12 @@ class TrainedAutoencoder(Hooked):
         self.model_ema = LitEma(self, decay=decay) if decay is not None else None
 
     def init_from_ckpt(self, path: str | None, ignore_keys: Sequence[str] = ()) -> None:
-        """Load weights; None loads nothing."""
-        if path is not None:
-            load_weights(self, path, ignore=tuple(ignore_keys))
+        """Load weights, of an autoencoder or of a latent diffusion model that has one; None loads nothing."""
+        if path is None:
+            return
+        weights = read_state_dict(path)
+        prefix = FIRST_STAGE if any(key.startswith(FIRST_STAGE) for key in weights) else ""
+        load_weights(self, path, prefix=prefix, ignore=tuple(ignore_keys))
 
     def reconstruct(self, x: torch.Tensor) -> tuple[torch.Tensor, Any, dict[str, Any]]:
         """Pictures [B, C, H, W] -> reconstructions, what the loss regularises, further keywords for the loss."""

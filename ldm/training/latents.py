@@ -160,7 +160,7 @@ class CachedItems:
         if fresh:
             new = pictures[list(fresh.values())]
             # a picture alone is convolved by another kernel, whose last bits differ: it goes twice
-            moments = self.encode(new if len(new) > 1 else new.repeat(2, 1, 1, 1))
+            moments = self.encode(new if len(new) > 1 else torch.cat([new, new]))
             for name, one in zip(fresh, moments, strict=False):
                 self.rows[name] = len(self.moments)
                 self.moments.append(one)
