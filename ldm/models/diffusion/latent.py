@@ -22,6 +22,7 @@ from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.prior import REG, SUBJECT
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
+from ldm.modules.encoders.conditioner import GeneralConditioner
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
 
@@ -215,7 +216,9 @@ class LatentModel(ConditionedModel):
     def trained_parameters(self) -> list[Any]:
         parameters: list[Any] = super().trained_parameters()
         if self.cond_stage_trainable and self.cond_stage_model is not None:
-            parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
+            several = isinstance(self.cond_stage_model, GeneralConditioner)  # of which some may be frozen
+            # of one encoder all, read or not: the optimiser of a run that is resumed has them all
+            parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad or not several]
         return self.learning.groups(self.learning_rate, parameters)
 
 
