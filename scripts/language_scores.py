@@ -1,25 +1,26 @@
-"""How well prompts in each language are drawn: the scorer's table for the same combinations, side by side.
+"""How well prompts in each language are drawn: the judge's table for the same scenes, side by side.
 
     python -m scripts.language_scores -n 256 [--json scores.json]
+    python -m scripts.language_scores -n 96 --free                # sentences as people write them
     python -m scripts.language_scores -n 96 --aligner outputs/aligner/aligner.safetensors
     python -m scripts.language_scores -n 128 --embedding_path word.safetensors --concept "green striped triangle"
 
-The combinations are held out from the training of the small model and of the aligner; a combination has the same seed
-and the same kind of sentence in every language. With a learned word the sentences ask for it, small, on any background.
-The last columns say how far a language is behind the first, in points.
+The scenes are held out from the training of the small model and of the aligner; a scene has the same seed in every
+language. With a learned word the sentences ask for it, small, on any background. The last columns say how far a
+language is behind the first, in points.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ldm.additions.base import applied
 from ldm.additions.reading import read_additions
 from ldm.modules.encoders.multilingual import Multilingual
-from ldm.pictures.images import image_to_tensor
+from ldm.pictures.images import image_to_array
 from ldm.util import UserError, atomic_write, run_command
 from ldm.workflows.batches import Batch
 from ldm.workflows.generate import generate
@@ -27,64 +28,61 @@ from ldm.workflows.learned_words import files_of
 from ldm.workflows.plan import make_plan
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
-from ldm.world.attributes import BACKGROUNDS, Attributes
-from ldm.world.captions import language_of, parse
-from ldm.world.scoring import Row, as_json, compare
-from scripts.score import load_scorer, see
-from scripts.world_prompts import prompts
+from ldm.world.scene import COLOURS, GROUNDS, SHAPES, TEXTURES, Scene, Thing
+from ldm.world.sentences import language_called, speak
+from ldm.world.sentences.voice import Named, Wish
+from scripts.judge import report
+from scripts.scene_prompts import prompts
 
-BATCH = 32
-TEMPLATES = (0, 1)  # kinds of sentences about a learned word
+BATCH = 16
 
-Asked = list[tuple[str, Attributes]]  # prompts and what their pictures should show
+Asked = tuple[list[str], list[Scene]]  # prompts and what their pictures should show
+Summary = dict[str, Any]  # of scripts.judge
 
 
-def held_out(n: int, language: str) -> Asked:
-    """Prompts about combinations that no training has seen."""
-    return [(text, parse(text, language)) for text in prompts("heldout", n, seed=1, language=language)]
+def held_out(n: int, language: str, free: bool = False) -> Asked:
+    """Prompts about scenes that no training has seen."""
+    return prompts(n, seed=1, language=language, free=free)
 
 
 def about_word(n: int, language: str, word: str, concept: str) -> Asked:
     """Prompts for a learned word, small, on every background in turn.
 
     Raises:
-        UserError: the concept is none of the rendered world.
+        UserError: the concept is no coloured shape of the world.
     """
-    ground = "black" if concept.split()[0] != "black" else "white"
-    shown = parse(f"a {concept} on a {ground} background", "en")
-    speech = language_of(language)
-    grounds = [colour for colour in BACKGROUNDS if colour != shown.colour]
-    asked = []
-    for i in range(n):
-        ground = grounds[i % len(grounds)]
-        small, where = speech.forms["size"]["small"][0], speech.forms["colour"][ground][0]
-        words = {"size": small, "shape": word, "background": where}
-        template = speech.templates[TEMPLATES[i // len(grounds) % len(TEMPLATES)]]
-        asked.append((template.format_map(speech.phrases(words)), replace(shown, background=ground, size="small")))
-    return asked
+    shape, colour, texture = (next((w for w in concept.split() if w in known), None)
+                              for known in (SHAPES, COLOURS, TEXTURES))  # fmt: skip
+    if shape is None or colour is None:
+        raise UserError(f"'{concept}' names no shape and colour of the world; 'green striped triangle' does")
+    thing = Thing(shape, "small", "middle", colour, texture or "plain")
+    grounds = [ground for ground in GROUNDS if colour not in ground]
+    scenes = [Scene(grounds[i % len(grounds)], (thing,)) for i in range(n)]
+    said = Named(Thing(shape, "small"), slot=word)
+    return [speak(Wish((said,), scene.ground), language) for scene in scenes], scenes
 
 
-def scores(studio: Studio, asked: Asked, options: Txt2ImgOptions) -> list[Row]:
-    """A row for each attribute; the i-th picture has the seed ``options.seed`` + i."""
-    plan, scorer = make_plan(options, studio), load_scorer()
-    seen = []
-    for start in range(0, len(asked), BATCH):
-        part = [text for text, _ in asked[start : start + BATCH]]
+def scores(studio: Studio, asked: Asked, options: Txt2ImgOptions) -> Summary:
+    """What the judge says; the i-th picture has the seed ``options.seed`` + i."""
+    texts, scenes = asked
+    plan, pictures = make_plan(options, studio), []
+    for start in range(0, len(texts), BATCH):
+        part = texts[start : start + BATCH]
         seeds = [options.seed + start + i for i in range(len(part))]
-        for image in generate(studio, plan, Batch(part, seeds)):
-            seen += see(scorer, image_to_tensor(image)[None])
-    return compare([wish for _, wish in asked], seen)
+        pictures += [image_to_array(image) for image in generate(studio, plan, Batch(part, seeds))]
+    return report(pictures, scenes)[1]
 
 
-def table(rows: dict[str, list[Row]]) -> str:
-    """A line for each attribute, a column for each language, and how many points a language is behind the first."""
-    first, *others = rows
-    head = f"{'attribute':<12}" + "".join(f"{name:>9}" for name in rows)
+def table(summaries: dict[str, Summary]) -> str:
+    """A line for each thing that is asked for, a column for each language, and how far each is behind the first."""
+    first, *others = summaries
+    head = f"{'as asked':<12}" + "".join(f"{name:>9}" for name in summaries)
     lines = [head + "".join(f"{first + '-' + name:>9}" for name in others)]
-    for row in zip(*rows.values(), strict=True):
-        shares = [100 * cell.share for cell in row]
+    for row in summaries[first]["shares"]:
+        cells = [summary["shares"][row] for summary in summaries.values()]
+        shares = [100 * cell["right"] / cell["of"] for cell in cells]
         behind = "".join(f"{shares[0] - share:>9.1f}" for share in shares[1:])
-        lines.append(f"{row[0].attribute:<12}" + "".join(f"{share:>8.1f}%" for share in shares) + behind)
+        lines.append(f"{row:<12}" + "".join(f"{share:>8.1f}%" for share in shares) + behind)
     return "\n".join(lines)
 
 
@@ -93,6 +91,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("-n", type=int, default=256, help="pictures in each language")
     parser.add_argument("--seed", type=int, default=42, help="of the first picture")
     parser.add_argument("--languages", nargs="+", default=["en", "ko", "zh"], help="the first is the measure")
+    parser.add_argument("--free", action="store_true", help="sentences as people write them")
     parser.add_argument("--aligner", type=Path, help="another aligner than the model's own")
     parser.add_argument("--embedding_path", metavar="FILE", help="a learned word, to be asked for in every language")
     parser.add_argument("--concept", default="green striped triangle", help="what the learned word means")
@@ -105,7 +104,7 @@ def parse_options() -> argparse.Namespace:
     if options.n < 1:
         raise UserError(f"-n must be at least 1, got {options.n}")
     for name in options.languages:
-        language_of(name)
+        language_called(name)
     return options
 
 
@@ -123,12 +122,14 @@ def main() -> None:
     rows = {}
     with applied(model, additions):
         for name in given.languages:
-            asked = held_out(given.n, name) if word is None else about_word(given.n, name, word, given.concept)
+            asked = (
+                held_out(given.n, name, given.free) if word is None else about_word(given.n, name, word, given.concept)
+            )
             rows[name] = scores(studio, asked, options)
     print(table(rows))
     if given.json is not None:
         with atomic_write(given.json) as path:
-            path.write_text(json.dumps({name: as_json(part) for name, part in rows.items()}, indent=1) + "\n")
+            path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
