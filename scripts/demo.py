@@ -28,16 +28,17 @@ from ldm.workflows.options import old_spellings
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.styleid import SHEET, styleid
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
-from ldm.world.attributes import SHAPES, Attributes, combinations
-from ldm.world.captions import caption
+from ldm.world.attributes import SHAPES, Attributes
 from ldm.world.photos import load_photo, photos
 from ldm.world.render import render
 from scripts.inversion_quality import psnr
+from scripts.scene_prompts import prompts
 
 ROOT = Path(__file__).resolve().parents[1]
 SUNSET_PROMPTS = [f"a large {thing} on a sunset background" for thing in ("white star", "black heart", "green circle")]
 PHOTO_SIZE = 256
-TRANSLATED = ("a red star on a blue background", "파란 배경 위의 빨간 별", "蓝色背景上有一颗红色星星")
+PAINTINGS = SAMPLES.parent / "paintings"
+TRANSLATED = ("a penguin on a yellow background", "노란 배경 위의 펭귄", "黄色背景上的企鹅")
 
 
 def main() -> None:
@@ -56,24 +57,22 @@ def main() -> None:
 
 
 def show_prompts(out: Path) -> Path:
-    """A sheet of prompts and pictures, of combinations that training never saw: two of each shape."""
-    unseen = combinations("heldout")
-    shown = [item for shape in SHAPES for item in [i for i in unseen if i.shape == shape][::7][:2]]
-    prompts = [caption(item, "en", variant) for variant, item in enumerate(shown)]
-    return sheet(draw(prompts, out / "txt2img"), prompts, out / "txt2img.png", columns=8, zoom=2)
+    """A sheet of prompts and pictures, of scenes that training never saw: with one thing, and with two."""
+    shown = [*prompts(10, "one", seed=3)[0], *prompts(2, "shapes", seed=3)[0], *prompts(6, "two", seed=3)[0]]
+    return sheet(draw(shown, out / "txt2img"), shown, out / "txt2img.png", columns=6)
 
 
 def show_languages(out: Path) -> Path:
     """One sentence in English, Korean and Chinese, three pictures of each."""
-    prompts = [prompt for prompt in TRANSLATED for _ in range(3)]
+    asked = [prompt for prompt in TRANSLATED for _ in range(3)]
     names = [language for language in ("English", "Korean", "Chinese") for _ in range(3)]
-    return sheet(draw(prompts, out / "languages"), names, out / "languages.png", columns=3, zoom=2)
+    return sheet(draw(asked, out / "languages"), names, out / "languages.png", columns=3)
 
 
 def show_restyling(out: Path) -> Path:
     """A photograph in the manner of two pictures (StyleID), without any training."""
     folder = out / "restyled"
-    styles = [SAMPLES / "sty" / name for name in ("shapes.jpg", "tissue.jpg")]
+    styles = [PAINTINGS / name for name in ("train/hokusai_great_wave.jpg", "heldout/van_gogh_auvers.jpg")]
     pairs = out / "pairs.txt"
     pairs.parent.mkdir(parents=True, exist_ok=True)
     content = SAMPLES / "cnt" / "cat.jpg"
@@ -114,15 +113,15 @@ def show_training(out: Path) -> Path:
     ckpt = run / "checkpoints" / "last.ckpt"
     after = draw(SUNSET_PROMPTS, out / "after", ckpt=str(ckpt), config=str(ROOT / "configs/tiny/finetune.yaml"))
     labels = [f"{when}: {prompt}" for when in ("before", "after") for prompt in SUNSET_PROMPTS]
-    return sheet(before + after, labels, out / "training.png", columns=len(before), zoom=3)
+    return sheet(before + after, labels, out / "training.png", columns=len(before), zoom=2)
 
 
-def draw(prompts: list[str], outdir: Path, ckpt: str | None = None, config: str | None = None) -> list[Image.Image]:
+def draw(sentences: list[str], outdir: Path, ckpt: str | None = None, config: str | None = None) -> list[Image.Image]:
     """A picture for each prompt, as `txt2img.py --from-file` makes them."""
     outdir.mkdir(parents=True, exist_ok=True)
     listing = outdir / "prompts.txt"
-    listing.write_text("\n".join(prompts) + "\n", encoding="utf-8")
-    together = len(prompts)
+    listing.write_text("\n".join(sentences) + "\n", encoding="utf-8")
+    together = min(len(sentences), 6)
     return txt2img(
         Txt2ImgOptions(
             from_file=str(listing), n_samples=together, outdir=str(outdir), skip_grid=True, ckpt=ckpt, config=config
@@ -130,7 +129,7 @@ def draw(prompts: list[str], outdir: Path, ckpt: str | None = None, config: str 
     )
 
 
-def render_sunsets(folder: Path, size: int = 64) -> None:
+def render_sunsets(folder: Path, size: int = 128) -> None:
     """Shapes before a sky that the rendered world does not have, with a caption in a text file beside each."""
     folder.mkdir(parents=True, exist_ok=True)
     height = np.linspace(0.0, 1.0, size, dtype=np.float32)[:, None, None]

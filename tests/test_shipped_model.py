@@ -66,8 +66,8 @@ def test_a_photograph_is_recognisable_after_the_autoencoder(model: Any) -> None:
     with torch.no_grad():
         z = model.encode_first_stage(x).mode() * model.scale_factor
         y = model.decode_first_stage(z).clamp(-1, 1)
-    assert z.shape == (1, 16, 32, 32)
-    assert 10 * torch.log10(4 / (y - x).square().mean()) > 29.0
+    assert z.shape == (1, 24, 32, 32)
+    assert 10 * torch.log10(4 / (y - x).square().mean()) > 32.0
 
 
 def test_a_picture_does_not_depend_on_its_batch(model: Any, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_picture_does_not_depend_on_its_batch(model: Any, tmp_path: Path) -> N
 def test_files_are_small_and_safe() -> None:
     files = [path for path in TINY.iterdir() if path.is_file()]
     assert not [path for path in files if path.suffix in (".ckpt", ".pt", ".bin", ".pkl")]
-    assert sum(path.stat().st_size for path in files) < 25 * 2**20
+    assert sum(path.stat().st_size for path in files) < 40 * 2**20
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_txt2img_of_the_readme(tmp_path: Path) -> None:
     assert [path.name for path in samples] == ["00000.png", "00001.png"]
     assert (tmp_path / "grid-0000.png").is_file()
     with Image.open(samples[1]) as image:
-        assert image.size == (64, 64)
+        assert image.size == (128, 128)
         parameters = json.loads(image.info["parameters"])
     assert parameters["prompt"] == "a small red star on a blue background" and parameters["seed"] == 43
 
@@ -121,4 +121,4 @@ def test_new_words_are_learned_from_a_folder_by_the_command_of_the_readme(tmp_pa
     assert done.returncode == 0, done.stderr
     assert exported.stat().st_size < 1.1 * (TINY / "model.safetensors").stat().st_size
     again, _ = open_model(exported, TINY / "config.yaml")
-    assert again.get_learned_conditioning(["a red star"]).shape == (1, 24, 192)
+    assert again.get_learned_conditioning(["a red star"]).shape == (1, 40, 192)

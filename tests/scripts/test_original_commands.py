@@ -67,7 +67,7 @@ MADE: dict[str, tuple[int, tuple[int, int]]] = {
     f"scripts/txt2img.py {PLAIN} --plms": (6, (32, 32)),
     f"scripts/txt2img.py {PLAIN} --from-file FILES/prompts.txt --repeat 2 --n_iter 1": (4, (32, 32)),
     f"scripts/txt2img.py {PLAIN} --bf16 --torchscript --ipex --n_iter 1 --n_samples 1 --dpm": (1, (32, 32)),
-    f"scripts/txt2img.py {QUICK} --n_iter 1 --n_samples 1": (1, (64, 64)),
+    f"scripts/txt2img.py {QUICK} --n_iter 1 --n_samples 1": (1, (128, 128)),
     f"scripts/stable_txt2img.py {PLAIN} --ddim_eta 0.0 --n_iter 1 --embedding_path FILES/a.pt": (3, (32, 32)),
     f"scripts/img2img.py {PLAIN} --init-img FILES/photo.jpg --strength 0.5": (2, (32, 32)),
     f"scripts/img2img.py {PLAIN} --init-img FILES/many --n_samples 1": (2, (32, 32)),
@@ -124,7 +124,7 @@ def test_sample_diffusion(monkeypatch: pytest.MonkeyPatch, files: Path, tmp_path
     )  # fmt: skip
     assert abs(pixels(Image.open(again / "img" / "sample_000000.png")) - array[4]).max() <= 1
     assert run(monkeypatch, files, "scripts/sample_diffusion.py -n 1 -c 2 -l small", tmp_path) is None
-    assert Image.open(next((tmp_path / "small").rglob("*.png"))).size == (64, 64), "the small model, no prompt"
+    assert Image.open(next((tmp_path / "small").rglob("*.png"))).size == (128, 128), "the small model, no prompt"
 
 
 def test_vanilla_sampling_is_ddpm(files: Path, tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
-"""The YAMLs that made the shipped model still make it: a few steps of each have the losses that are on record.
+"""The YAMLs that made the shipped model still make it: the first losses of each are on record.
 
-``first_losses.json`` was recorded by these commands. Twenty steps of each, with latents cached as in the YAMLs, have at
-step 19, the first that the runs of the shipped weights logged, the same loss as those in all digits. Other processors
-and thread counts sum bfloat16 products in another order, so a thousandth is allowed; those without bfloat16 arithmetic
-take float32, and may differ by a hundredth.
+``first_losses.json`` was recorded by these commands, in float32 on one thread, with two pictures where the YAML has
+hundreds: a GPU's bfloat16 does not repeat here. What a stage begins from is taken out of the shipped model.
 """
 
 from __future__ import annotations
@@ -17,31 +15,57 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from ldm.training.precision import has_bfloat16
+from ldm.checkpoint import read_state_dict, save_state_dict
+from ldm.shipped import TINY
 from tests.helpers import ROOT
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "first_losses.json").read_text())
+FIRST_STAGE = "first_stage_model."
 OPTIONS = (
     "lightning.trainer.log_every_n_steps=1",
     "lightning.trainer.enable_progress_bar=false",
-    "lightning.callbacks.image_logger.params.disabled=true",
+    "lightning.trainer.precision=32-true",
+    "lightning.compile=false",
+    "data.params.num_workers=0",
 )
 
 
-@pytest.mark.parametrize("name", RECORDED["losses"])
-def test_a_short_run_has_the_first_losses_of_the_long_one(name: str, tmp_path: Path) -> None:
-    record = RECORDED["losses"][name]
-    command = [
-        sys.executable, "main.py", "-b", f"configs/tiny/{name}.yaml", "-t", "--scale_lr", "false", "--name", name,
-        "--logdir", str(tmp_path), *OPTIONS, f"lightning.trainer.max_steps={len(record['values'])}", *record["options"],
-    ]  # fmt: skip
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    weights = read_state_dict(TINY / "model.safetensors").items()
+    path = tmp_path_factory.mktemp("start") / "autoencoder.safetensors"
+    save_state_dict({name.removeprefix(FIRST_STAGE): w.float() for name, w in weights if FIRST_STAGE in name}, path)
+    return path
+
+
+def few(node: Any) -> Any:
+    """A node of a YAML with batches of two, whole batches aside, and a data set of a few pictures."""
+    if isinstance(node, list):
+        return [few(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    small = {key: few(value) for key, value in node.items()}
+    if small.get("batch_size", 1) > 1:
+        small["batch_size"] = 2
+    return small | ({"length": 8} if small.get("length") == 163840 else {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_short_run_has_the_first_losses(name: str, autoencoder: Path, tmp_path: Path) -> None:
+    record = RECORDED[name]
+    config = tmp_path / f"{name}.yaml"
+    config.write_text(yaml.safe_dump(few(yaml.safe_load((ROOT / f"configs/tiny/{name}.yaml").read_text()))))
+    options = [option.format(autoencoder=autoencoder, model=TINY / "model.safetensors") for option in record["options"]]
     result = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "main.py", "-b", str(config), "-t", "--scale_lr", "false", "--name", name,
+         "--logdir", str(tmp_path), *OPTIONS, f"lightning.trainer.max_steps={len(record['values'])}", *options],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     (metrics,) = tmp_path.glob("*/metrics/version_0/metrics.csv")
     with metrics.open() as file:
         losses = [float(row[record["column"]]) for row in csv.DictReader(file) if row[record["column"]]]
-    tolerance = record["tolerance"] if has_bfloat16() else 0.01
-    assert losses == pytest.approx(record["values"], rel=tolerance)
+    assert losses == pytest.approx(record["values"], rel=2e-4)  # processors sum in another order

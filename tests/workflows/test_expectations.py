@@ -39,7 +39,7 @@ def test_learned_words_are_known(model: Any, caplog: pytest.LogCaptureFixture, t
 
 
 def test_the_small_model_names_what_it_cannot_draw() -> None:
-    encoder = BERTEmbedder(8, 1, 390, tokenizer=str(ROOT / "models/ldm/tiny/vocab.txt"))
+    encoder = BERTEmbedder(8, 1, 672, tokenizer=str(ROOT / "models/ldm/tiny/vocab.txt"))
     assert unknown_words(encoder, "a watercolour of a fox between a small red star and Nanshan") == [
         "watercolour", "fox", "Nanshan",
     ]  # fmt: skip
@@ -47,7 +47,7 @@ def test_the_small_model_names_what_it_cannot_draw() -> None:
 
 @pytest.mark.parametrize("text", ["a", "파란 배경 위의 빨간 별", "()", "3 %"])
 def test_what_is_no_unknown_english_word(text: str) -> None:
-    encoder = BERTEmbedder(8, 1, 390, tokenizer=str(ROOT / "models/ldm/tiny/vocab.txt"))
+    encoder = BERTEmbedder(8, 1, 672, tokenizer=str(ROOT / "models/ldm/tiny/vocab.txt"))
     assert unknown_words(encoder, text) == []
 
 

@@ -155,16 +155,16 @@ def test_what_does_not_fit_is_one_sentence_and_writes_nothing(
 
 def test_the_shipped_model_paints_over_a_picture(caplog: pytest.LogCaptureFixture) -> None:
     shipped, _ = open_model(device="cpu")
-    init = Image.new("RGB", (256, 256), (20, 30, 220))
+    init = Image.new("RGB", (512, 512), (20, 30, 220))
     given = Img2ImgOptions(
         prompt="a large red circle on a blue background", init_img=init, steps=10, n_samples=1, skip_grid=True,
         skip_save=True, progress=False,
     )  # fmt: skip
     with caplog.at_level(logging.INFO):
-        same, made = (pixels(img2img(replace(given, strength=strength), shipped)[0]) for strength in (0.0, 0.7))
-    assert same.shape == (64, 64, 3) and "is worked on at 64x64" in caplog.text
-    assert abs(same - pixels(init)[:64, :64]).mean() < 12, "the autoencoder's"
-    red, _, blue = made[28:36, 28:36].mean(axis=(0, 1))
+        same, made = (pixels(img2img(replace(given, strength=strength), shipped)[0]) for strength in (0.0, 0.9))
+    assert same.shape == (128, 128, 3) and "is worked on at 128x128" in caplog.text
+    assert abs(same - pixels(init)[:128, :128]).mean() < 12, "the autoencoder's"
+    red, _, blue = made[56:72, 56:72].mean(axis=(0, 1))
     assert red > blue + 60, "a red circle in the middle"
     red, _, blue = made[:4, :4].mean(axis=(0, 1))
     assert blue > red + 60, "on what was blue"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from transformers import BertTokenizer
 
+from ldm.shipped import TINY
 from ldm.util import UserError
 from ldm.world.objects import objects
 from ldm.world.scene import GROUNDS, SHAPES, Scene, Thing
@@ -18,7 +19,6 @@ from ldm.world.sentences import LANGUAGES, chinese, english, korean, say, wish_f
 from ldm.world.sentences.korean import with_particle
 from ldm.world.sentences.voice import Named, Voice, Wish, with_slip
 from ldm.world.vocabulary import scene_vocabulary
-from tests.helpers import ROOT
 
 SCENES = [c for c in SceneWorld(length=1200, seed=9, figures=0.0).contents(range(1200)) if isinstance(c, Scene)]
 
@@ -161,7 +161,7 @@ def test_capitals_quotes_and_tags_occur() -> None:
 
 
 def test_the_word_list_is_the_committed_one_and_knows_every_word() -> None:
-    path = ROOT / "configs" / "tiny2" / "vocab.txt"
+    path = TINY / "vocab.txt"
     tokens = scene_vocabulary()
     assert path.read_text(encoding="utf-8").splitlines() == tokens and len(tokens) == len(set(tokens))
     tokenizer = BertTokenizer(str(path))
