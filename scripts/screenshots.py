@@ -148,7 +148,8 @@ class Visitor:
         self.page.evaluate("window.scrollTo(0, 0)")
         self.page.mouse.move(5, 5)
         self.page.wait_for_timeout(700)
-        return Image.open(io.BytesIO(self.page.screenshot(full_page=True))).convert("RGB")
+        shot = io.BytesIO(self.page.screenshot(full_page=True))
+        return Image.open(shot, formats=("PNG",)).convert("RGB")
 
 
 JOURNEYS: dict[str, Callable[[Visitor], None]] = {

@@ -47,7 +47,6 @@ RUN: dict[str, list[str]] = {  # what is run, with what makes it short; the firs
     r"-m scripts\.check_word": [],
     r"-m scripts\.download$": [],
     r"-m scripts\.world_pairs": ["-n", "20"],
-    r"-m scripts\.world_prompts": ["-n", "4"],
 }
 PARSED = {  # what is not, and why
     r"--ckpt|v1-inference|--actual_resume|-m scripts\.download sd|(v1|v2|1p4B)-finetune": "released weights are needed",

@@ -118,7 +118,7 @@ def test_a_client_finds_models_samplers_and_settings(client: Any) -> None:
 def test_what_is_left_open_is_as_the_models_yaml_says(url: str) -> None:
     answer = post(url, "txt2img", {"prompt": PROMPT, "steps": 1}).json()
     info = json.loads(answer["info"])
-    assert (info["width"], info["sampler_name"], info["cfg_scale"]) == (64, "DDIM", 3.0) and info["seed"] >= 0
+    assert (info["width"], info["sampler_name"], info["cfg_scale"]) == (128, "DDIM", 1.5) and info["seed"] >= 0
 
 
 def test_a_picture_is_saved_when_that_is_asked_for(url: str) -> None:

@@ -202,7 +202,7 @@ def _drawn(figure: object) -> Image.Image:
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=("PNG",)).convert("RGB")
 
 
 __all__ = ["FEATURES", "Answer", "Courses", "Question", "answer", "histograms", "short_layer"]

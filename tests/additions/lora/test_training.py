@@ -185,7 +185,7 @@ def test_rates_apart(networks: Networks) -> None:
         ({"dropout": 1.0}, "0 <= dropout < 1"),
         ({"layers": "attic"}, "no layer of the unet is called 'attic'; diffusers, kohya, or a pattern"),
         ({"layers": "kohya", "text_layers": ["x*"]}, "no layer of the text_encoder is called 'x\\*'"),
-        ({"format": "a1111"}, "'format' is 'a1111'; known: kohya, peft"),
+        ({"format": "a1111"}, "'format' is 'a1111'; known: kohya, kohya_sgm, peft"),
         ({"start": "zero"}, "'start' is 'zero'"),
     ],
 )

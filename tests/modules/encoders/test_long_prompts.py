@@ -163,7 +163,7 @@ def test_what_does_not_go_together_is_refused(encoder: Any) -> None:
 
 
 def test_other_encoders_have_one_length(caplog: pytest.LogCaptureFixture) -> None:
-    bert = BERTEmbedder(16, 1, 512, max_seq_len=6, tokenizer=str(ROOT / "models/ldm/tiny/vocab.txt"))
+    bert = BERTEmbedder(16, 1, 672, max_seq_len=6, tokenizer=str(ROOT / "models/ldm/tiny/vocab.txt"))
     said = "chunks are for CLIP's text encoders; this model's, BERTEmbedder"
     with pytest.raises(UserError, match=said), read_whole(model_of(bert), True):
         pass
