@@ -76,7 +76,7 @@ def read_film(path: StrPath, most: int = MOST_FRAMES) -> Film:
 def _of_animation(path: Path, most: int) -> Film:
     """The frames of a GIF, WebP or PNG file."""
     first = read_image(path)  # with its limits
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(path, formats=("GIF", "WEBP", "PNG")) as image:
         if getattr(image, "n_frames", 1) == 1:
             return Film([to_rgb(first, str(path))])
         frames: list[Image.Image] = []
