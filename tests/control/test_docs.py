@@ -32,6 +32,6 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         os.chdir(before)
         MODES.pop("family", None)
     assert names["alike"].shape == (2, 24, 8, 8)
-    assert names["latent"].shape == (1, 16, 8, 8)
+    assert names["latent"].shape == (1, 24, 8, 8)
     assert names["own"].sites == names["used"].sites == list(names["up"])
     assert names["k"].shape == (1, 2, 64, 32)
