@@ -47,6 +47,7 @@ RUN: dict[str, list[str]] = {  # what is run, with what makes it short; the firs
     r"-m scripts\.check_word": [],
     r"-m scripts\.download$": [],
     r"-m scripts\.world_pairs": ["-n", "20"],
+    r"-m scripts\.scene_prompts": ["-n", "4"],
 }
 PARSED = {  # what is not, and why
     r"--ckpt|v1-inference|--actual_resume|-m scripts\.download sd|(v1|v2|1p4B)-finetune": "released weights are needed",
@@ -62,6 +63,7 @@ PARSED = {  # what is not, and why
     r"-m scripts\.screenshots": "it makes the pictures of docs/app.md, in minutes",
     r"-m scripts\.serve": "it waits for requests; tests/web/test_server.py sends some",
     r"-m scripts\.draw_mask": "it waits for a browser; tests/scripts/test_mask_scripts.py presses its buttons",
+    r"-m scripts\.judge": "it goes on with pictures of the command before; tests/scripts/test_judge_command.py",
     r"--from-file": "it goes on with what the command before it printed",
 }  # fmt: skip
 NO_PROGRAM = {  # lines that are not commands of this project's Python

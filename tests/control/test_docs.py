@@ -34,4 +34,4 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["alike"].shape == (2, 24, 8, 8)
     assert names["latent"].shape == (1, 24, 8, 8)
     assert names["own"].sites == names["used"].sites == list(names["up"])
-    assert names["k"].shape == (1, 2, 64, 32)
+    assert names["k"].shape == (1, 3, 64, 32)
