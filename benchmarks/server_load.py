@@ -63,7 +63,7 @@ def ask(url: str, asked: Asked) -> tuple[float, list[Image.Image]]:
     request = urllib.request.Request(f"{url}/txt2img", data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=600) as answer:
         found = json.load(answer)["images"]
-    pictures = [Image.open(io.BytesIO(base64.b64decode(one)), formats=("PNG",)) for one in found]
+    pictures: list[Image.Image] = [Image.open(io.BytesIO(base64.b64decode(one)), formats=("PNG",)) for one in found]
     return time.perf_counter() - began, pictures
 
 
