@@ -11,7 +11,9 @@ from ldm.additions.words import EmbeddingManager
 from ldm.shipped import TINY
 from ldm.workflows.text_encoder import open_text_encoder
 from ldm.world.scene_pairs import scene_pairs
+from scripts.scene_prompts import prompts
 
+UNFINISHED = pytest.mark.xfail(reason="the aligner of the world of things is not trained to its end", strict=True)
 FILES = [TINY / "aligner.safetensors", *sorted((TINY / "multilingual").iterdir())]
 
 
@@ -34,6 +36,9 @@ def test_files_are_small() -> None:
         ("蓝色背景上的红色星星", "a red star on a blue background"),
         ("黄色背景上的企鹅", "a penguin on a yellow background"),
         ("藍色背景上的紅色星星", "a red star on a blue background"),
+        ("黑色背景上有一个大的青色圆点圆形", "a large cyan dotted circle on a black background"),
+        ("黑色背景上有一個大的青色圓點圓形", "a large cyan dotted circle on a black background"),
+        pytest.param("blue 배경 위의 red star", "a red star on a blue background", marks=UNFINISHED),
         ("초록색 배경 위의 작은 *", "a small * on a green background"),
         ("绿色背景上的一个小的*", "a small * on a green background"),
         ("綠色背景上的一個小的*", "a small * on a green background"),
@@ -64,9 +69,19 @@ def test_a_learned_word_means_in_korean_and_chinese_what_it_means_in_english(enc
     assert (foreign - english).square().mean() < 0.05 * (other - english).square().mean()
 
 
-@pytest.mark.xfail(reason="the aligner of the world of things is not trained to its end: half are read exactly")
+@UNFINISHED
+@pytest.mark.parametrize("language", ["ko", "zh"])
+def test_the_context_is_that_of_the_translation(encoder: Any, language: str) -> None:
+    with torch.no_grad():
+        foreign = encoder.encode(prompts(32, seed=5, language=language)[0])
+        english = encoder.encode(prompts(32, seed=5)[0])
+    spread = (english - english.mean(dim=0)).square().mean()
+    assert ((foreign - english).square().mean() / spread) < 0.02
+
+
+@UNFINISHED
 def test_held_out_sentences_are_read_token_for_token(encoder: Any) -> None:
-    pairs = [pair for pair in scene_pairs(200, "heldout", seed=7) if "photo" not in pair.english]
+    pairs = [pair for pair in scene_pairs(400, "heldout", seed=7) if "photo" not in pair.english]
     read = encoder.translate([pair.source for pair in pairs], ["*", "@"])
     wanted = encoder.tokenizer.decode(encoder.tokenize([pair.english for pair in pairs]))
-    assert sum(a == b for a, b in zip(read, wanted, strict=True)) > 0.9 * len(pairs)
+    assert sum(a == b for a, b in zip(read, wanted, strict=True)) > 0.97 * len(pairs)

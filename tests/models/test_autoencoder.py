@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ldm.checkpoint import save_state_dict
 from ldm.models.autoencoder import AutoencoderKL, IdentityFirstStage, VQModel, VQModelInterface
 from ldm.util import ConfigError, instantiate_from_config
 from tests.helpers import GOLDEN, golden_case
@@ -136,3 +138,13 @@ def test_identity_stage_returns_what_it_is_given() -> None:
     x = torch.rand(1, 3, 8, 8)
     stage = IdentityFirstStage(vq_interface=True)
     assert stage.encode(x) is x and stage.decode(x) is x and stage.quantize(x)[0] is x
+
+
+@pytest.mark.parametrize("prefix", ["", "first_stage_model."])
+def test_weights_come_from_an_autoencoders_file_or_from_a_diffusion_models(prefix: str, tmp_path: Path) -> None:
+    other = {"model.diffusion_model.out.weight": torch.ones(3)} if prefix else {}
+    source = AutoencoderKL(SMALL, NO_LOSS, embed_dim=4)
+    weights = {prefix + name: value for name, value in source.state_dict().items()}
+    save_state_dict(weights | other, tmp_path / "weights.safetensors")
+    made = AutoencoderKL(SMALL, NO_LOSS, embed_dim=4, ckpt_path=str(tmp_path / "weights.safetensors"))
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in made.state_dict().items())
