@@ -40,7 +40,7 @@ class Job:
 
     Attributes:
         task: what is done: a workflow with everything but the Studio and the Watch filled in.
-        model: the name of the model that it is for.
+        model: the name of the model that it is for; empty: the usual one, found when its turn comes.
         keep: what of a result is kept; a picture that is on the disk need not be in memory as well.
         results: what the workflow has handed on so far, as ``keep`` has it.
         outcome: what it has returned.
@@ -153,6 +153,7 @@ class Desk:
 
     def start(self) -> None:
         """Begin to work; the usual model is opened at once, so that the first request does not wait for it."""
+        self._append(Job(lambda studio, watch: None, self.default, "open"))
         self._worker.start()
 
     def open(self, model: str | None = None) -> Job:
@@ -178,7 +179,9 @@ class Desk:
         Raises:
             UserError: there is no such model, or too many wait already.
         """
-        job = Job(task, self.model(model).name, kind, keep)
+        return self._append(Job(task, self.model(model).name, kind, keep))
+
+    def _append(self, job: Job) -> Job:
         with self._guard:
             if len(self.waiting()) >= MOST_WAITING:
                 raise UserError(f"{MOST_WAITING} requests are waiting already; ask again later")
@@ -215,10 +218,6 @@ class Desk:
         self._jobs.pop(job.id, None)
 
     def _work(self) -> None:
-        try:
-            self.open()
-        except UserError as error:  # whoever asks for something is told, too
-            log.warning("%s", error)
         while (job := self._line.get()) is not None:
             with self._guard:
                 if job.state != WAITING:
@@ -240,6 +239,8 @@ class Desk:
                 state = CANCELLED if job.is_cancelled else DONE
             except (UserError, OSError) as error:
                 job.error, state = printable(error), FAILED
+                if job.kind == "open":  # nobody waits for its answer; whoever asks for something is told, too
+                    log.warning("%s", job.error)
             except Exception as error:  # whatever it is, the next one in the line gets its turn
                 log.exception("a request failed")
                 job.error, state = f"this went wrong inside: {type(error).__name__}: {printable(error)}", FAILED
@@ -255,7 +256,7 @@ class Desk:
             gc.collect()
             found = self.model(job.model)
             self._studio = open_studio(found.ckpt, device=self._device, precision=self._precision)
-            self._opened = job.model
+            self._opened = found.name
         return self._studio
 
 
