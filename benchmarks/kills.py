@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -87,14 +88,14 @@ def start(command: Command, arguments: Sequence[str], folder: Path, fresh: bool)
             os.dup2(log.fileno(), 2)
             os.environ.update(environment)
             tempfile.tempdir = None
-            _run(command, arguments)
+            be_command(command, arguments)
     log.close()
     while not listens(pid):
         time.sleep(0.002)
     return pid
 
 
-def _run(command: Command, arguments: Sequence[str]) -> None:
+def be_command(command: Command, arguments: Sequence[str]) -> NoReturn:
     """In a fork: be the command, to the end."""
     stopping.listen()
     code = 1

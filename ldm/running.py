@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import threading
 import traceback
@@ -14,10 +15,12 @@ from ldm.building.trust import FLAG, VARIABLE
 from ldm.stopping import is_command, listening
 
 EXIT_BAD_INPUT = 2
+EXIT_UNREAD = 141  # as of a program that SIGPIPE ends
 
 
 def run_command(main: Callable[[], object], debug: bool | None = None) -> None:
-    """Run a command's ``main``: bad input ends with one sentence on stderr and exit code 2; a signal with 130 or 143.
+    """Run a command's ``main``: bad input ends with one sentence on stderr and exit code 2; a signal with 130 or 143;
+    a reader that has gone (``| head -1``), quietly, with 141.
 
     ``--debug`` among the arguments (or ``debug=True``) shows the traceback as well; ``--trust_config`` lets
     configurations that were found take foreign classes, in this process and in those that it starts.
@@ -28,10 +31,12 @@ def run_command(main: Callable[[], object], debug: bool | None = None) -> None:
         os.environ[VARIABLE] = "1"
     with listening(), contextlib.nullcontext() if debug else _threads_in_a_line():
         try:
-            main()
-        except (UserError, OSError) as error:
-            if isinstance(error, BrokenPipeError):  # whoever reads what is printed has gone
+            _printed(main)
+        except BrokenPipeError:
+            if not _silence_unread():
                 raise
+            sys.exit(EXIT_UNREAD)
+        except (UserError, OSError) as error:
             if debug:
                 traceback.print_exc()
             sys.stderr.write(f"error: {_sentence(error)}\n")
@@ -39,6 +44,27 @@ def run_command(main: Callable[[], object], debug: bool | None = None) -> None:
         except KeyboardInterrupt:  # raised by a program that calls this one
             sys.stderr.write("interrupted\n")
             sys.exit(130)
+
+
+def _printed(main: Callable[[], object]) -> None:
+    """Run ``main`` and see what it prints out to the pipe."""
+    try:
+        main()
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def _silence_unread() -> bool:
+    """Throw away what is still to be said to a pipe whose reader has gone (``| head -1``); whether there is one."""
+    found = False
+    for stream in (1, 2):
+        asked = select.poll()
+        asked.register(stream, select.POLLERR)
+        if any(event & select.POLLERR for _, event in asked.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            found = True
+    return found
 
 
 @contextlib.contextmanager

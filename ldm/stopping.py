@@ -129,7 +129,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         _Process.ended = False  # if it takes too long, a second one helps
     elif _Process.wish is not None and not _Process.wish.number:
         _Process.wish.number = number
-        _say(_Process.said)
+        if _is_first():
+            _say(_Process.said)
     else:
         leave(number)
 
@@ -144,10 +145,33 @@ def leave(number: int) -> NoReturn:
             helper.terminate()
         with contextlib.suppress(RuntimeError, OSError, ValueError):  # it was interrupted while it wrote, or is closed
             sys.stdout.flush()
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if _is_first():
             _say(STOPS[signal.Signals(number)])
     finally:
         os._exit(128 + number)
+
+
+def heed_parent_alone() -> None:
+    """In a process that helps another: only its parent ends it.
+
+    Terminals and batch systems send a signal to all processes of a command; a training that finishes its step first,
+    and saves, needs its helpers until then. (macOS does not tell who sent a SIGTERM: there it still ends this process.)
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+def _is_first() -> bool:
+    """Of the processes of a distributed run, the one that speaks for all."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _remove_unfinished() -> None:

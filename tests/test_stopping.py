@@ -111,6 +111,45 @@ def test_a_command_that_is_done_is_not_stopped_any_more() -> None:
     assert process.communicate(timeout=20) == ("done\n", "") and process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    "what",
+    ["for i in range(100000): print(i)", "print(1, flush=True); time.sleep(0.5); print(2)",
+     "print(1, flush=True); time.sleep(0.5); print(2); sys.exit(0)",
+     "print(1, flush=True); time.sleep(0.5); print(2); raise UserError('wrong')"],
+    ids=["at once", "at the end", "help", "wrong"],
+)  # fmt: skip
+def test_a_reader_that_has_gone_is_no_error(what: str) -> None:
+    code = f"from ldm.running import *\ndef main():\n  {what}\nrun_command(main)"
+    process = start("-c", START + code)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(timeout=20) == 141
+
+
+def test_another_pipe_that_breaks_is_not_hidden() -> None:
+    main = "from ldm.running import *\ndef main():\n  r, w = os.pipe(); os.close(r); os.write(w, b'x')\n"
+    process = start("-c", f"{START}{main}run_command(main)")
+    assert process.communicate(timeout=20)[1].endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
+
+
+def test_a_helper_is_ended_by_its_parent_alone() -> None:
+    """What a terminal or a batch system sends to all processes of a command leaves it its helpers for the last step."""
+    code = START + (
+        "pid = os.fork()\nif not pid:\n  heed_parent_alone(); os.write(1, b'now\\n'); time.sleep(60)\n"
+        "os.write(1, b'%d\\n' % pid); sys.stdin.readline(); os.kill(pid, 15); print(os.waitpid(pid, 0)[1], flush=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True, stdin=-1, stdout=-1)
+    assert process.stdout is not None
+    lines = {process.stdout.readline().strip() for _ in range(2)}
+    helper = int((lines - {"now"}).pop())
+    for number in CODES:
+        os.kill(helper, number)
+    time.sleep(0.3)
+    os.kill(helper, 0)  # it is there
+    assert process.communicate("go on\n", timeout=20)[0] == "0\n"
+
+
 def test_a_program_that_uses_this_one_keeps_its_own_handlers() -> None:
     before = [signal.getsignal(number) for number in CODES]
     with stopping.listening(), stopping.postponed("soon") as wish:

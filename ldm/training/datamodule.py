@@ -15,7 +15,7 @@ from ldm.building.kinds import DATA
 from ldm.data.mixture import Mixture
 from ldm.data.prior import WithPrior
 from ldm.training.latents import CachedItems, LatentFile, Unfinished, cache_latents, latent_file
-from ldm.training.sampling import Position, ResumableSampler, SeededItems, seed_worker
+from ldm.training.sampling import Position, ResumableSampler, SeededItems, begin_worker
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": seed_worker,
+            "worker_init_fn": begin_worker,
         }
         if isinstance(data, Mixture):
             options["collate_fn"] = only

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset, DistributedSampler
 
 from ldm.data.reading import BatchReader
+from ldm.stopping import heed_parent_alone
 
 MAX_SEED = 2**32
 
@@ -109,8 +110,9 @@ class SeededItems(Dataset):
         return self.data.__getitems__([key[0] for key in keys])
 
 
-def seed_worker(worker_id: int) -> None:
-    """Give numpy and Python a seed of their own in each loader process (torch has one already)."""
+def begin_worker(worker_id: int) -> None:
+    """In each loader process: numpy and Python get seeds of their own (torch has one already); its parent ends it."""
+    heed_parent_alone()
     seed = torch.initial_seed() % MAX_SEED
     random.seed(seed)
     np.random.seed(seed)

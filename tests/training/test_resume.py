@@ -16,6 +16,8 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.kills import be_command
+from benchmarks.kills_commands import COMMANDS
 from ldm.checkpoint import read_state_dict
 from ldm.training import checkpoints
 from ldm.training.launch import main
@@ -227,6 +229,31 @@ def test_ctrl_c_saves_and_nothing_is_done_twice(
     rest = train(tmp_path, "-r", str(run_folder(tmp_path)), "model.params.interrupt_at=-1")
     assert stopped + rest == straight[1]
     assert signal.getsignal(signal.SIGINT) is before, "handlers are put back"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_saves_too(
+    straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path, number: signal.Signals
+) -> None:
+    """As a terminal and a batch system send it: the loader's workers are needed until the step is done."""
+    config = write_config(tmp_path, every=100)
+    changes = ["data.params.num_workers=2", "data.params.validation=null", "model.params.delay=0.1"]
+    pid = os.fork()
+    if not pid:  # a command that has imported everything already
+        os.setsid()
+        with (tmp_path / "said").open("wb") as said:
+            os.dup2(said.fileno(), 2)
+        sys.stderr = os.fdopen(2, "w")
+        be_command(COMMANDS["training"], ["-t", "-l", str(tmp_path / "logs"), "-b", config, *changes])
+    while not (tmp_path / "log.0").exists() or len(history(tmp_path)) < 3:
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), (tmp_path / "said").read_text()
+        time.sleep(0.02)
+    os.killpg(pid, number)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    said = (tmp_path / "said").read_text()
+    assert code == 128 + number and said.count("stopping after this step") == 1 and "Traceback" not in said, said
+    rest = train(tmp_path, "-r", str(run_folder(tmp_path)), "data.params.num_workers=0", "model.params.delay=0")
+    assert history(tmp_path) == straight[1] and 0 < len(rest) < 2 * STEPS
 
 
 @pytest.mark.slow
