@@ -1,6 +1,7 @@
 """A part of a picture made anew, or a picture made larger than its frame; see docs/sampling.md.
 
     python -m scripts.inpaint --init-img photo.jpg --mask mask.png --prompt "a red star on a blue background"
+    python -m scripts.inpaint --init-img photo.jpg --mask mask.png --only_masked --prompt "a red star"
     python -m scripts.inpaint --init-img photo.jpg --outpaint left=64,right=64 --prompt "a red circle"
     python -m scripts.inpaint --indir data/inpainting_examples --outdir outputs/inpainting_results --steps 50
 
@@ -20,6 +21,7 @@ from ldm.commands.flags import init_flags, make_pictures, new_parser, picture_fl
 from ldm.commands.originals import INPAINTING, SD1_INPAINTING, old_flags, settled
 from ldm.util import run_command
 
+PADDING = 32  # as in AUTOMATIC1111's web UI
 OF_A_FOLDER = {"n_samples": 1, "n_iter": 1, "skip_grid": True, "prompt": "", "keep_names": True}
 
 
@@ -41,6 +43,8 @@ def main() -> None:
     add("--mask", metavar="FILE", help="white where something new is wanted ('<picture>_mask.png', or transparency)")
     add("--invert_mask", action="store_true", help="black where something new is wanted")
     add("--mask_blur", type=float, metavar="PIXELS", help="a soft edge for the mask (0)")
+    add("--only_masked", type=int, nargs="?", const=PADDING, metavar="PIXELS",
+        help=f"paint the box around the masked part alone, with so many pixels around it ({PADDING}), at full size")
     add("--outpaint", metavar="PIXELS", help="what is added around the picture: 64, or left=64,top=32")
     add("--strength", type=float, help="below 1 what was there is painted over (1)")
     picture_flags(parser)

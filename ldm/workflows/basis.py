@@ -14,6 +14,7 @@ from torch import Tensor
 from ldm.models.diffusion.loop import Draw
 from ldm.models.diffusion.sampling import noised, step_rule
 from ldm.models.diffusion.soft_mask import PaintWhere
+from ldm.pictures.region import Box
 from ldm.util import UserError
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.plan import Plan
@@ -33,6 +34,7 @@ class Basis:
         away: likewise, what guidance leads away from.
         noise_shape: of the noise that the condition gets for each picture; None: it gets none.
         original: what is kept where ``mask`` is 0, with the mask [h, w] at its own size.
+        box: the part of ``original`` that ``image`` is of; None: all of it.
         about: what records say of it.
     """
 
@@ -43,6 +45,7 @@ class Basis:
     away: Mapping[str, Any] = field(default_factory=dict)
     noise_shape: tuple[int, ...] | None = None
     original: tuple[Image.Image, Tensor] | None = None
+    box: Box | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def over_original(self, images: list[Image.Image]) -> list[Image.Image]:
@@ -51,8 +54,16 @@ class Basis:
             return images
         below, mask = self.original
         alpha = Image.fromarray((mask / COVERED * 255).clamp(0, 255).round().to(torch.uint8).numpy())
-        fitted = [one.resize(below.size, Image.Resampling.LANCZOS) if one.size != below.size else one for one in images]
-        return [Image.composite(one, below, alpha) for one in fitted]
+        return [Image.composite(self._in_place(one, below), below, alpha) for one in images]
+
+    def _in_place(self, image: Image.Image, below: Image.Image) -> Image.Image:
+        """A picture at the place and of the size of the part that it was made of."""
+        left, top, right, bottom = self.box or (0, 0, *below.size)
+        size = (right - left, bottom - top)
+        fitted = image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+        whole = below.copy()
+        whole.paste(fitted, (left, top))
+        return whole
 
 
 @dataclass(frozen=True)

@@ -86,13 +86,13 @@ class Fit:
 
     Attributes:
         factor: what the model divides height and width by.
-        usual: pixels of the pictures that it was trained on.
+        usual: width and height of the pictures that it was trained on.
         height, width: the middle is cut out at this size, where both are given; one alone keeps the aspect.
         longest: no side gets longer than this.
     """
 
     factor: int
-    usual: int
+    usual: tuple[int, int]
     height: int | None = None
     width: int | None = None
     longest: int | None = None
@@ -108,13 +108,24 @@ class Fit:
         check_size(options.width or factor, options.height or factor, factor)
         if options.longest is not None and options.longest < factor:
             raise UserError(f"--longest {options.longest} is too small; the model needs at least {factor}")
-        pixels = int(usual["width"]) * int(usual["height"])
-        return cls(factor, pixels, options.height, options.width, options.longest)
+        size = int(usual["width"]), int(usual["height"])
+        return cls(factor, size, options.height, options.width, options.longest)
 
     @property
     def cuts(self) -> bool:
         """Whether the middle of a picture is cut out."""
         return self.height is not None and self.width is not None
+
+    @property
+    def target(self) -> tuple[int, int]:
+        """Width and height of a part that is worked on by itself: those asked for, else those of the training."""
+        return self.width or self.usual[0], self.height or self.usual[1]
+
+    def part(self, image: Image.Image) -> Image.Image:
+        """A part of a picture at the largest size of its own aspect that ``target`` has room for."""
+        scale = min(there / here for there, here in zip(self.target, image.size, strict=True))
+        size = fit_size(round(image.width * scale), round(image.height * scale), self.factor)
+        return image.resize(size, Image.Resampling.LANCZOS)
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """The picture at that size; larger ones than the model can do much with are made smaller, which is said."""
@@ -124,10 +135,10 @@ class Fit:
             scale = self.height / image.height if self.height is not None else (self.width or 0) / image.width
             width, height = fit_size(round(image.width * scale), round(image.height * scale), self.factor)
             return image.resize((self.width or width, self.height or height), Image.Resampling.LANCZOS)
-        area = image.width * image.height
-        if self.longest is not None or area <= MOST * self.usual:
+        share = math.prod(self.usual) / (image.width * image.height)
+        if self.longest is not None or MOST * share >= 1:
             return fit_image(image, self.factor, self.longest)
-        longest = round(max(image.size) * math.sqrt(self.usual / area))
+        longest = round(max(image.size) * math.sqrt(share))
         fitted = fit_image(image, self.factor, longest)
         log.info("the picture of %dx%d pixels is worked on at %dx%d; --longest or --H and --W would be other sizes",
                  *image.size, *fitted.size)  # fmt: skip

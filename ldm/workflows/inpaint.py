@@ -18,6 +18,7 @@ from ldm.pictures.images import image_to_tensor
 from ldm.pictures.mask_values import picture_mask, transparency
 from ldm.pictures.masks import feather, find_masks, fit_mask, read_mask
 from ldm.pictures.opening import StrPath, read_image
+from ldm.pictures.region import Box, box_around
 from ldm.util import UserError
 from ldm.workflows.basis import Basis
 from ldm.workflows.drawing import Made, Task, draw
@@ -44,6 +45,7 @@ class InpaintOptions(Img2ImgOptions):
     mask: MaskLike | None = None  # white (1) where something new is wanted; grey values are strengths
     invert_mask: bool = False  # black where something new is wanted
     mask_blur: float = 0.0  # deviation in pixels of the soft edge that the mask gets
+    only_masked: int | None = None  # pixels around the masked part, which is painted at full size by itself
     outpaint: str | None = None  # pixels that are added: "64" on all sides, "left=64,top=32"
     strength: float = 1.0
     keep_names: bool = False  # results are <outdir>/<picture>.png and not numbered
@@ -57,6 +59,10 @@ def inpaint(options: InpaintOptions, model: Any = None, watch: Watch[Made] | Non
     that were trained for it see the mask and what is around it; any other is held at the picture there from step to
     step, and where a mask is grey it paints in that share of the last steps. Of a folder, pictures without a mask are
     named and left out.
+
+    With ``only_masked`` the box around the masked part, and as many pixels on each side, is worked on alone, at the
+    size of the training (or ``height`` and ``width``), and put back: a small part of a large picture gets all the
+    detail that the model has.
 
     Args:
         options: see ``InpaintOptions``.
@@ -86,6 +92,10 @@ def check_masks(options: InpaintOptions) -> None:
     parse_frame(options.outpaint)
     if not options.mask_blur >= 0:
         raise UserError(f"--mask_blur must not be negative, got {options.mask_blur}")
+    if options.only_masked is not None and options.only_masked < 0:
+        raise UserError(f"--only_masked must not be negative, got {options.only_masked}; 32 is usual")
+    if options.only_masked is not None and options.longest is not None:
+        raise UserError("--only_masked works at --H and --W, or at the size of the training; leave --longest out")
     if next(masked_pictures(options), None) is None:
         raise UserError(f"no picture in '{options.init_img}' has a mask: '<picture>_mask.png' beside each would do")
 
@@ -147,21 +157,47 @@ def _transparent(picture: PictureLike | None) -> Tensor | None:
 
 
 def _task(options: InpaintOptions, studio: Studio, init: InitPicture, mask: Tensor, fit: Fit) -> Task:
-    image = fit(init.image)
-    size = (image.height, image.width)
-    small = fit_mask(mask, size, fit.cuts, most=True)
-    original = (image, small) if fit.cuts else (init.image, mask)
-    picture, area = image_to_tensor(image)[None], small[None, None]
+    padding = options.only_masked
+    part = _whole(init.image, mask, fit) if padding is None else _around(padding, init.image, mask, fit)
+    picture, area = image_to_tensor(part.image)[None], part.mask[None, None]
     given = {"image": picture, "mask": (area >= 0.5).float()} if studio.model.needs else {}
-    basis = Basis(picture, options.strength, area, given, original=original, about=_about(options, init))
-    plan = make_plan(replace(options, height=size[0], width=size[1]), studio, given)
+    basis = Basis(
+        picture, options.strength, area, given, original=part.original, box=part.box, about=_about(options, init)
+    )  # fmt: skip
+    plan = make_plan(replace(options, height=part.image.height, width=part.image.width), studio, given)
     named = init.path if options.keep_names else None
     place = None if named is None else Path(options.outdir) / f"{named.stem}.png"
     return Task(plan, basis, init.prefix, place)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is worked on, a picture and its mask [H, W] at that size; where it belongs, as ``Basis`` has it."""
+
+    image: Image.Image
+    mask: Tensor
+    original: tuple[Image.Image, Tensor]
+    box: Box | None = None
+
+
+def _whole(image: Image.Image, mask: Tensor, fit: Fit) -> _Part:
+    fitted = fit(image)
+    small = fit_mask(mask, (fitted.height, fitted.width), fit.cuts, most=True)
+    return _Part(fitted, small, (fitted, small) if fit.cuts else (image, mask))
+
+
+def _around(padding: int, image: Image.Image, mask: Tensor, fit: Fit) -> _Part:
+    left, top, right, bottom = box = box_around(mask, padding, fit.target[0] / fit.target[1])
+    fitted = fit.part(image.crop(box))
+    small = fit_mask(mask[top:bottom, left:right], (fitted.height, fitted.width), most=True)
+    return _Part(fitted, small, (image, mask), box)
 
 
 def _about(options: InpaintOptions, init: InitPicture) -> dict[str, Any]:
     """What records say of the picture and its mask."""
     mask = str(options.mask) if isinstance(options.mask, str | os.PathLike) else None
     others = {"mask": mask, "mask_blur": options.mask_blur, "outpaint": options.outpaint}
-    return {"init_img": init.name, "strength": options.strength, **{k: v for k, v in others.items() if v}}
+    given = {name: value for name, value in others.items() if value}
+    if options.only_masked is not None:
+        given["only_masked"] = options.only_masked
+    return {"init_img": init.name, "strength": options.strength, **given}

@@ -58,7 +58,8 @@ def _fit(studio: Studio, options: SuperresolutionOptions) -> Fit:
     """How small pictures get their size; they are as large as the latents."""
     large = Fit.of(studio, options)
     height, width = (side and side // large.factor for side in (large.height, large.width))
-    return replace(large, factor=1, usual=large.usual // large.factor**2, height=height, width=width)
+    usual = large.usual[0] // large.factor, large.usual[1] // large.factor
+    return replace(large, factor=1, usual=usual, height=height, width=width)
 
 
 def _task(options: SuperresolutionOptions, studio: Studio, init: InitPicture, small: Image.Image) -> Task:

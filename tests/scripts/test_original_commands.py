@@ -73,6 +73,8 @@ MADE: dict[str, tuple[int, tuple[int, int]]] = {
     f"scripts/img2img.py {PLAIN} --init-img FILES/many --n_samples 1": (2, (32, 32)),
     f"scripts/inpaint.py {PLAIN} --init-img FILES/photo.jpg --mask FILES/mask.png": (2, (32, 32)),
     f"scripts/inpaint.py {PLAIN} --init-img FILES/photo.jpg --outpaint right=16": (2, (48, 32)),
+    f"scripts/inpaint.py {PLAIN} --init-img FILES/photo.jpg --mask FILES/mask.png --only_masked --n_samples 1": (
+        1, (32, 32)),
     f"scripts/inpaint.py {QUICK} --init-img FILES/photo.jpg --mask FILES/mask.png "
     "--ckpt FILES/in-painting/model.safetensors": (2, (32, 32)),
     f"scripts/depth2img.py {QUICK} --init-img FILES/photo.jpg --ckpt FILES/depth/model.safetensors "

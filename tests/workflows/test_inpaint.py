@@ -16,6 +16,7 @@ from ldm.models.diffusion.sampling import sample
 from ldm.models.diffusion.soft_mask import PaintWhere
 from ldm.pictures.frame import Frame, parse_frame
 from ldm.pictures.images import image_to_tensor, read_parameters, tensor_to_image
+from ldm.pictures.region import box_around
 from ldm.util import UserError
 from ldm.workflows.inpaint import InpaintOptions, inpaint
 from ldm.workflows.inversion.cache import clean_latent
@@ -75,6 +76,44 @@ def test_a_plain_model_is_held_at_the_picture_step_by_step(model: Any, options: 
                    noise=draw, mask=kept, x0=z)  # fmt: skip
         expected = tensor_to_image(model.decode_first_stage(kept * z + (1 - kept) * x)[0])
     assert abs(pixels(made) - pixels(expected))[:, 16:].max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["plain", "filler"])
+def test_only_the_masked_part_is_worked_on(request: pytest.FixtureRequest, options: InpaintOptions, kind: str) -> None:
+    """The box around the mask at the size of the training, put back; the same as that box alone, by hand."""
+    model = request.getfixturevalue("model" if kind == "plain" else "filler")
+    original, mask = picture(200, 150), torch.zeros(150, 200)
+    mask[100:108, 180:190] = 1
+    one = replace(options, n_samples=1, only_masked=3)
+    (made,) = inpaint(replace(one, init_img=original, mask=mask), model)
+    away = abs(pixels(made) - pixels(original)).mean(axis=2)
+    assert made.size == (200, 150) and not away[mask == 0].any() and away[mask == 1].mean() > 5
+    box = (177, 96, 193, 112)  # 16 pixels each way: the mask, and 3 around it at least
+    part = original.crop(box).resize((32, 32), Image.Resampling.LANCZOS)
+    small = torch.zeros(32, 32)
+    small[8:24, 6:26] = 1
+    (alone,) = inpaint(replace(one, init_img=part, mask=small, only_masked=None), model)
+    back = pixels(alone.resize((16, 16), Image.Resampling.LANCZOS))
+    near = abs(back - pixels(made.crop(box)))[5:11, 4:12]  # both are scaled, and at the edge beside other pixels
+    assert near.mean() < 2 < away[mask == 1].mean() / 2
+
+
+def test_boxes_around_masks() -> None:
+    mask = torch.zeros(100, 200)
+    mask[10:20, 50:90] = 1
+    assert box_around(mask, 0, 4.0) == (50, 10, 90, 20)
+    assert box_around(mask, 5, 1.0) == (45, 0, 95, 50), "the upper border is near"
+    assert box_around(mask, 0, 8.0) == (30, 10, 110, 20)
+    assert box_around(mask, 500, 1.0) == (0, 0, 200, 100), "no more than there is"
+    assert box_around(mask / 300, 0, 4.0) == (50, 10, 90, 20), "a mask of hardly anything is one"
+    mask[:] = 1
+    assert box_around(mask, 32, 1.0) == (0, 0, 200, 100)
+
+
+def test_what_is_written_of_a_masked_part(model: Any, options: InpaintOptions, tmp_path: Path) -> None:
+    inpaint(replace(options, init_img=picture(64, 64), mask=half(64, 64), only_masked=0, skip_save=False), model)
+    about = read_parameters(tmp_path / "out" / "samples" / "00000.png")
+    assert isinstance(about, dict) and about["only_masked"] == 0 and "mask_blur" not in about
 
 
 def test_a_trained_model_sees_the_picture_without_the_part_and_the_mask(filler: Any, options: InpaintOptions) -> None:
@@ -166,6 +205,8 @@ def test_what_does_not_fit_is_one_sentence(model: Any, filler: Any, options: Inp
         ({"mask": tmp_path / "black.png"}, "is empty: no value is above 0"),
         ({"mask": tmp_path / "none.png"}, "there is no mask file"),
         ({"mask_blur": -1.0}, "--mask_blur must not be negative"),
+        ({"only_masked": -1}, "--only_masked must not be negative"),
+        ({"only_masked": 1, "longest": 64}, "--only_masked works at --H and --W"),
         ({"strength": 2.0}, "--strength must lie between 0"),
         ({"mask": torch.zeros(32, 32)}, "the mask is empty"),
     ):

@@ -21,11 +21,11 @@ from ldm.workflows.inpaint import InpaintOptions
 CROP, STRETCH = 1, 0
 USED: dict[str, type] = {
     "denoising_strength": float, "mask_blur": float, "inpainting_mask_invert": int, "resize_mode": int,
-    "init_images": list, "mask": str,
+    "init_images": list, "mask": str, "inpaint_full_res_padding": int,
 }  # fmt: skip
 NEUTRAL: dict[str, tuple[Any, ...]] = {"initial_noise_multiplier": (1,), "include_init_images": (False,)}
-WITH_A_MASK: dict[str, tuple[Any, ...]] = {"inpainting_fill": (1,), "inpaint_full_res": (False, 0)}
-WITHOUT_EFFECT = {"image_cfg_scale", "inpaint_full_res_padding", "mask_blur_x", "mask_blur_y"}
+WITH_A_MASK: dict[str, tuple[Any, ...]] = {"inpainting_fill": (1,), "inpaint_full_res": (False, True)}
+WITHOUT_EFFECT = {"image_cfg_scale", "mask_blur_x", "mask_blur_y"}
 STRENGTH = 0.75
 
 
@@ -45,7 +45,9 @@ def read_picture_fields(payload: Mapping[str, Any], limits: Limits, outdir: str,
     if len(images) != 1:
         raise UserError(f"'init_images' must be one picture in base64, got {len(images)}")
     init = opened(images[0])
-    _check_resizing(values.get("resize_mode", STRETCH), init, asked)
+    part_alone = masked and bool(given.get("inpaint_full_res", False))
+    if not part_alone:
+        _check_resizing(values.get("resize_mode", STRETCH), init, asked)
     same = {one.name: getattr(asked.options, one.name) for one in fields(asked.options)}
     how = {"init_img": init, "strength": values.get("denoising_strength", STRENGTH)}
     if not masked:
@@ -53,6 +55,7 @@ def read_picture_fields(payload: Mapping[str, Any], limits: Limits, outdir: str,
     how |= {
         "mask": _fitted(opened(values["mask"]), init), "mask_blur": values.get("mask_blur", 4.0),
         "invert_mask": bool(values.get("inpainting_mask_invert", 0)),
+        "only_masked": values.get("inpaint_full_res_padding", 0) if part_alone else None,
     }  # fmt: skip
     return replace(asked, options=InpaintOptions(**same | how))
 
