@@ -241,8 +241,8 @@ def test_a_signal_to_all_processes_saves_too(
     pid = os.fork()
     if not pid:  # a command that has imported everything already
         os.setsid()
-        with (tmp_path / "said").open("wb") as said:
-            os.dup2(said.fileno(), 2)
+        with (tmp_path / "said").open("wb") as log:
+            os.dup2(log.fileno(), 2)
         sys.stderr = os.fdopen(2, "w")
         be_command(COMMANDS["training"], ["-t", "-l", str(tmp_path / "logs"), "-b", config, *changes])
     while not (tmp_path / "log.0").exists() or len(history(tmp_path)) < 3:
