@@ -49,8 +49,10 @@ def test_while_a_command_is_imported(line: list[str], number: signal.Signals) ->
         "class A:\n  def __del__(self): time.sleep(60)\na = A(); del a",
         "for name in ('multiprocessing', 'tqdm'): sys.modules[name] = type(sys)(name)\ntime.sleep(60)",  # half imported
         "import multiprocessing\nwith multiprocessing.Pool(1) as pool: pool.map(time.sleep, [60])",
+        "import multiprocessing\ndef helper(): heed_parent_alone(); time.sleep(60)\n"
+        "multiprocessing.Process(target=helper).start(); time.sleep(60)",
     ],
-    ids=["sleep", "except", "destructor", "import", "pool"],
+    ids=["sleep", "except", "destructor", "import", "pool", "helper"],
 )
 def test_whatever_is_going_on(what: str) -> None:
     process = start("-c", f"{START}print('now', flush=True)\n{what}")
