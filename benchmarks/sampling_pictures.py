@@ -19,7 +19,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ldm.pictures.images import make_grid, save_image
+from ldm.pictures.images import load_image, make_grid, save_image
+from ldm.shipped import here_or_shipped
 from ldm.util import run_command
 from ldm.workflows.img2img import Img2ImgOptions, img2img
 from ldm.workflows.inpaint import InpaintOptions, inpaint
@@ -32,6 +33,8 @@ STAR = "a large yellow star on a blue background"
 HEART = "a large green heart on a white background"
 SQUARE = "a large red square on a white background"
 ANY = "a star"
+PHOTO, PLACE, SHOWN = "examples/styleid/cnt/astronaut.jpg", (168, 132, 224, 188), (128, 96, 256, 224)
+APPLE = "a red apple"
 CIRCLE = "a small red circle on a blue background"
 Labelled = list[tuple[Image.Image, str]]
 
@@ -83,6 +86,19 @@ def masks(studio: Studio, options: argparse.Namespace) -> Labelled:
     return made
 
 
+def small_part(studio: Studio, options: argparse.Namespace) -> Labelled:
+    """Something small in a photograph, painted together with all of it and by itself."""
+    photo = load_image(here_or_shipped(PHOTO))
+    mask = torch.zeros(photo.height, photo.width)
+    mask[PLACE[1] : PLACE[3], PLACE[0] : PLACE[2]] = 1
+    shown = Image.composite(Image.new("RGB", photo.size, (255, 0, 255)), photo, as_picture(0.6 * mask))
+    made: Labelled = [(shown.crop(SHOWN), "a part of a photograph, mask")]
+    for padding, label in ((None, "'a red apple'"), (8, "the same, --only_masked 8")):
+        given = InpaintOptions(prompt=APPLE, init_img=photo, mask=mask, only_masked=padding, **quiet(options))
+        made.append((inpaint(given, studio)[0].crop(SHOWN), label))
+    return made
+
+
 def as_picture(mask: Tensor) -> Image.Image:
     return Image.fromarray((mask * 255).byte().numpy())
 
@@ -118,7 +134,8 @@ def tiles(studio: Studio, options: argparse.Namespace) -> Labelled:
 
 TILE = "a large green circle on a striped background"
 SHEETS: dict[str, Callable[[Studio, argparse.Namespace], Labelled]] = {
-    "img2img": strengths, "inpaint": masks, "outpaint": frames, "variations": variations, "tiling": tiles,
+    "img2img": strengths, "inpaint": masks, "only_masked": small_part, "outpaint": frames, "variations": variations,
+    "tiling": tiles,
 }  # fmt: skip
 
 
