@@ -135,8 +135,9 @@ def apply_class(config: DictConfig, options: argparse.Namespace) -> None:
         if not has_class:
             raise ConfigError(f"the configuration has no section '{CLASS_PICTURES}' to put --reg_data_root into")
         OmegaConf.update(config, f"{CLASS_PICTURES}.params.data_root", options.reg_data_root, force_add=True)
+    by_word = has_class and is_personal(config, CLASS_PICTURES)  # others bring their own sentences
     if not options.class_word:
-        if has_class and OmegaConf.select(config, f"{CLASS_PICTURES}.params.placeholder_token") is None:
+        if by_word and OmegaConf.select(config, f"{CLASS_PICTURES}.params.placeholder_token") is None:
             raise ConfigError("say what the subject is one of, as in --class_word dog")
         return
     for place in personal_pictures(config):
@@ -144,14 +145,18 @@ def apply_class(config: DictConfig, options: argparse.Namespace) -> None:
         if OmegaConf.select(config, f"{place}.params.templates") is None:
             sentence = f"photo of a {options.subject_word} {{}}"
             OmegaConf.update(config, f"{place}.params.templates", [sentence], force_add=True)
-    if has_class:
+    if by_word:
         OmegaConf.update(config, f"{CLASS_PICTURES}.params.placeholder_token", options.class_word, force_add=True)
 
 
 def personal_pictures(config: DictConfig) -> list[str]:
     """Where the configuration has data sets whose sentences have a placeholder."""
-    places = [f"data.params.{name}" for name in ("train", "validation")]
-    return [p for p in places if str(OmegaConf.select(config, f"{p}.target")).startswith(PERSONAL_PICTURES)]
+    return [p for p in ("data.params.train", "data.params.validation") if is_personal(config, p)]
+
+
+def is_personal(config: DictConfig, place: str) -> bool:
+    """Whether the data set at a place has sentences with a placeholder."""
+    return str(OmegaConf.select(config, f"{place}.target")).startswith(PERSONAL_PICTURES)
 
 
 def check_placeholders(config: DictConfig) -> None:

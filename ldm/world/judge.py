@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,19 +145,29 @@ def nearest_thing(lab: Array, scene: Scene, number: int) -> Thing:
 
     ``lab`` is the picture's CIELAB [size, size, 3].
     """
-    size, thing = len(lab), scene.things[number]
-    left, top, side = box(str(thing.size), str(thing.place), size)
+    thing = scene.things[number]
+    where = box(str(thing.size), str(thing.place), len(lab))
+    rivals = list(candidates(thing))
+    return rivals[nearest_layer(lab, str(scene.ground), where, [layer(one, where[2], len(lab)) for one in rivals])]
+
+
+def nearest_layer(lab: Array, ground_name: str, where: tuple[int, int, int], layers: Sequence[Array]) -> int:
+    """Which of many layers [side, side, 4], laid over a background, is most like what is seen there: its index.
+
+    Args:
+        lab: the picture's CIELAB, [size, size, 3].
+        where: left, top and side of the place in pixels.
+    """
+    left, top, side = where
     window = slice(top, top + side), slice(left, left + side)
     soft = gaussian_filter(lab[window], (BLUR, BLUR, 0))
-    rivals = list(candidates(thing))
-    views = np.empty((len(rivals), side, side, 3), np.float32)
-    for view, rival in zip(views, rivals, strict=True):
-        canvas = ground(str(scene.ground), size).copy()
-        compose(canvas, layer(rival, side, size), left, top)
+    views = np.empty((len(layers), side, side, 3), np.float32)
+    for view, one in zip(views, layers, strict=True):
+        canvas = ground(ground_name, len(lab)).copy()
+        compose(canvas, one, left, top)
         view[:] = canvas[window]
     seen = gaussian_filter(to_lab(views * 2 - 1), (0, BLUR, BLUR, 0))
-    distances = np.linalg.norm(seen - soft, axis=-1).mean((1, 2))
-    return rivals[int(np.argmin(distances))]
+    return int(np.argmin(np.linalg.norm(seen - soft, axis=-1).mean((1, 2))))
 
 
 def candidates(thing: Thing) -> Iterator[Thing]:

@@ -20,6 +20,8 @@ from ldm.checkpoint import read_file, read_state_dict, save_state_dict
 from ldm.commands.train import main
 from ldm.data.personalized import PersonalizedBase
 from ldm.data.prior import WithPrior
+from ldm.training.config import apply_class
+from ldm.training.options import parse
 from ldm.util import ConfigError, UserError, instantiate_from_config
 from tests.helpers import ROOT, golden_case
 from tests.models.small_words import small_model, small_node
@@ -67,6 +69,16 @@ def test_a_weight_counts_on_the_class_alone() -> None:
     model.get_input = lambda batch: (batch, None)
     model.forward = lambda *_: (next(losses), {})
     assert float(model.shared_step({"train": {}, "reg": {}})[0]) == 31.0
+
+
+def test_class_pictures_with_sentences_of_their_own_need_no_class_word() -> None:
+    captioned = {"target": "ldm.data.captioned.CaptionedFolder", "params": {"size": 32}}
+    for said in ([], ["--class_word", "dog"]):
+        personal = {"target": PERSONAL, "params": {"placeholder_token": "sks"}}
+        config = OmegaConf.create({"data": {"params": {"train": personal, "reg": captioned}}})
+        apply_class(config, parse(["-b", "some.yaml", "--reg_data_root", "folder", *said])[0])
+        assert config.data.params.reg.params == {"size": 32, "data_root": "folder"}
+        assert config.data.params.train.params.placeholder_token == ("dog" if said else "sks")
 
 
 @pytest.fixture(scope="module")
