@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -89,6 +89,7 @@ class Fit:
         usual: width and height of the pictures that it was trained on.
         height, width: the middle is cut out at this size, where both are given; one alone keeps the aspect.
         longest: no side gets longer than this.
+        said: sizes of which it has been said that they are worked on smaller.
     """
 
     factor: int
@@ -96,6 +97,7 @@ class Fit:
     height: int | None = None
     width: int | None = None
     longest: int | None = None
+    said: set[tuple[int, int]] = field(default_factory=set, compare=False)
 
     @classmethod
     def of(cls, studio: Studio, options: Any) -> Fit:
@@ -140,6 +142,8 @@ class Fit:
             return fit_image(image, self.factor, self.longest)
         longest = round(max(image.size) * math.sqrt(share))
         fitted = fit_image(image, self.factor, longest)
-        log.info("the picture of %dx%d pixels is worked on at %dx%d; --longest or --H and --W would be other sizes",
-                 *image.size, *fitted.size)  # fmt: skip
+        if image.size not in self.said:  # of a folder's pictures, once for each size
+            log.info("the picture of %dx%d pixels is worked on at %dx%d; --longest or --H and --W would be other sizes",
+                     *image.size, *fitted.size)  # fmt: skip
+            self.said.add(image.size)
         return fitted

@@ -105,6 +105,17 @@ def test_a_folder_gives_each_picture_the_same_seeds(model: Any, options: Img2Img
     assert (about["width"], about["height"]) == (48, 32) and (tmp_path / "out" / "grid-0000.png").is_file()
 
 
+def test_a_smaller_size_is_said_once_for_a_folder(
+    model: Any, options: Img2ImgOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, size in (("a", (128, 96)), ("b", (128, 96)), ("c", (96, 128))):
+        picture(*size).save(tmp_path / f"{name}.png")
+    with caplog.at_level("INFO"):
+        img2img(replace(options, init_img=tmp_path, n_samples=1, strength=0.0), model)
+    said = [one.getMessage()[:42] for one in caplog.records if "worked on" in one.getMessage()]
+    assert said == ["the picture of 128x96 pixels is worked on ", "the picture of 96x128 pixels is worked on "]
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16", "LA"])
 def test_init_pictures_of_every_mode(model: Any, options: Img2ImgOptions, tmp_path: Path, mode: str) -> None:
     source = picture(32, 32).convert("L").convert("I;16") if mode == "I;16" else picture(32, 32).convert(mode)
