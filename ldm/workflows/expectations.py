@@ -17,20 +17,24 @@ log = logging.getLogger(__name__)
 
 MUCH_LARGER, MUCH_SMALLER = 1.5, 0.6  # of a side, beside that of the training
 _WORD = re.compile(r"[^\W\d_]+")
+_LEARNED = re.compile(r"(?<!\S)\*(?![\w*])|<[\w-]+>")  # as learned words are usually written
 
 
 def report_prompts(model: Any, prompts: Sequence[str], learned: Iterable[str] = ()) -> None:
-    """Warn about words that the model's vocabulary lacks, and about signs that mean nothing here.
+    """Warn about words that the model lacks, learned ones that no file brings, and signs that mean nothing here.
 
     Args:
         prompts: all that is read.
-        learned: placeholders, which are known however they are written.
+        learned: placeholders, which are known however they are written; so are those that the model has itself.
     """
-    learned = list(learned)
+    own = () if model.embedding_manager is None else model.embedding_manager.placeholders
+    learned = list(dict.fromkeys([*learned, *own]))
     for prompt in dict.fromkeys(prompts):
         plain = " ".join(before for before, _ in split_at(prompt, learned))
         for signs, meaning in not_understood(plain).items():
             log.warning("'%s' %s in other programs; here it is read as it stands", signs, meaning)
+        for name in dict.fromkeys(_LEARNED.findall(plain)):
+            log.warning("no file brings the learned word '%s' of '%s': --embedding_path FILE would", name, prompt)
         unknown = unknown_words(next(iter(text_encoders_of(model.cond_stage_model)), None), plain)
         if unknown:
             listed = ", ".join(f"'{word}'" for word in unknown)

@@ -36,6 +36,19 @@ def test_learned_words_are_known(model: Any, caplog: pytest.LogCaptureFixture, t
     path = tmp_path / "cat.safetensors"
     write_embedding(path, EmbeddingFile({"<cat-toy>": torch.ones(1, 16)}))
     assert not said(model, caplog, prompt="a red <cat-toy>", embedding_path=str(path))
+    assert "no file brings the learned word '<cat-toy>'" in said(model, caplog, prompt="a red <cat-toy>")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "names"),
+    [("a red *, on blue", ["*"]), ("* and <my-cat>", ["*", "<my-cat>"]), ("a red**circle 2*3", []), ("2 * 3", ["*"])],
+)
+def test_learned_words_without_a_file(
+    model: Any, caplog: pytest.LogCaptureFixture, prompt: str, names: list[str]
+) -> None:
+    text = said(model, caplog, prompt=prompt)
+    assert text.count("no file brings") == len(names)
+    assert all(f"no file brings the learned word '{name}' of '{prompt}': --embedding_path" in text for name in names)
 
 
 def test_the_small_model_names_what_it_cannot_draw() -> None:
