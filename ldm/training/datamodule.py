@@ -29,7 +29,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         train, validation, test, predict: nodes of map-style (or iterable) data sets; each may be absent.
         reg: DreamBooth's class pictures; batches then have ``train`` and ``reg``, see ``ldm.data.prior``.
         wrap: accepted from old YAMLs; every data set is wrapped anyway.
-        num_workers: loader processes; None is twice the batch size, at most the number of CPUs.
+        num_workers: loader processes, at most as many as there are CPUs; None is twice the batch size.
         shuffle_test_loader, shuffle_val_dataloader: draw those in random order (the same one in every run).
         use_worker_init_fn: accepted from old YAMLs; every item has a seed of its own here, whatever worker reads it.
         cache_latents: encode every training image once, when it is first needed, and train on the stored moments; for
@@ -70,9 +70,10 @@ class DataModuleFromConfig(pl.LightningDataModule):
             raise ConfigError("data.params names no data set; it needs one of train, validation, test, predict")
         if reg is not None and (train is None or cache_latents):
             raise ConfigError("data.params.reg goes with data.params.train, and without cache_latents")
-        self.num_workers = min(2 * batch_size, os.cpu_count() or 1) if num_workers is None else num_workers
+        cpus = os.cpu_count() or 1  # a YAML for a large machine would fill a small one with idle processes
+        self.num_workers = min(2 * batch_size if num_workers is None else num_workers, cpus)
         self.shuffled = {"train": True, "validation": shuffle_val_dataloader, "test": shuffle_test_loader}
-        self.num_val_workers = self.num_workers if num_val_workers is None else num_val_workers
+        self.num_val_workers = self.num_workers if num_val_workers is None else min(num_val_workers, cpus)
         self.cache_latents = cache_latents
         self.cache_file, self.cache_precision = cache_file, cache_precision
         self.latent_file: LatentFile | None = None

@@ -136,12 +136,19 @@ class Numbers(Dataset[int]):
 
 def test_workers_of_the_validation() -> None:
     node = {"target": f"{__name__}.Numbers"}
-    data = DataModuleFromConfig(batch_size=2, num_workers=3, num_val_workers=0, train=node, validation=node)
+    data = DataModuleFromConfig(batch_size=2, num_workers=1, num_val_workers=0, train=node, validation=node)
     data.setup()
     loaders = [data.train_dataloader(), data.val_dataloader()]
-    assert [one.num_workers for one in loaders if isinstance(one, DataLoader)] == [3, 0]
-    same = DataModuleFromConfig(batch_size=2, num_workers=3, train=node, validation=node)
-    assert same.num_val_workers == 3
+    assert [one.num_workers for one in loaders if isinstance(one, DataLoader)] == [1, 0]
+    same = DataModuleFromConfig(batch_size=2, num_workers=1, train=node, validation=node)
+    assert same.num_val_workers == 1
+
+
+def test_no_more_workers_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    node = {"target": f"{__name__}.Numbers"}
+    data = DataModuleFromConfig(batch_size=2, num_workers=14, num_val_workers=3, train=node)
+    assert (data.num_workers, data.num_val_workers) == (2, 2)
 
 
 @pytest.mark.parametrize(("every", "batches"), [(False, [0]), (True, [0, 1, 2])])
