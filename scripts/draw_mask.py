@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ldm.pictures.images import load_image
 from ldm.pictures.masks import find_masks, mask_path, read_mask, write_mask
-from ldm.pictures.painted import COLOURS, OPACITY, layers_to_masks, masks_to_layers, preview
+from ldm.pictures.painted import OPACITY, layers_to_masks, masks_to_layers, preview
+from ldm.pictures.paints import COLOURS
 from ldm.shipped import SAMPLES
 from ldm.util import MissingPartError, UserError, run_command
 from ldm.web.server import free_port

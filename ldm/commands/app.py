@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from ldm.web.server import listen as serve
 
     check_installed("the page", "gradio")
+    from ldm.web.quick_gradio import import_gradio
+
+    import_gradio()
     from ldm.web.jobs import Desk
     from ldm.web.page.build import mount
     from ldm.web.rules import rules_for

@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
@@ -20,6 +19,9 @@ from PIL.PngImagePlugin import PngInfo
 from ldm.pictures.opening import HEIF_SUFFIXES, SUFFIXES, StrPath, read_image, read_text_field
 from ldm.pictures.profiles import to_srgb
 from ldm.util import UserError, atomic_write
+
+if TYPE_CHECKING:  # imported where it is needed: it takes seconds, and most of this file does without
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -108,17 +110,21 @@ def image_to_array(image: Image.Image) -> NDArray[np.float32]:
     return np.asarray(image.convert("RGB"), np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def image_to_tensor(image: Image.Image) -> torch.Tensor:
+def image_to_tensor(image: Image.Image) -> Tensor:
     """[3, H, W] float32 in [-1, 1]."""
+    import torch
+
     return torch.from_numpy(image_to_array(image)).permute(2, 0, 1).contiguous()
 
 
-def tensor_to_image(tensor: torch.Tensor) -> Image.Image:
+def tensor_to_image(tensor: Tensor) -> Image.Image:
     """The picture of a [3, H, W] tensor in [-1, 1]; values beyond are clipped, NaN becomes grey.
 
     Raises:
         ValueError: another shape.
     """
+    import torch
+
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise ValueError(f"a picture is [3, H, W], got {list(tensor.shape)}")
     values = torch.nan_to_num(tensor.detach().float().cpu(), nan=0.0).clamp(-1, 1)

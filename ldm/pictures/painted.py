@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.pictures.masks import feather
+from ldm.pictures.paints import COLOURS
 from ldm.util import UserError
 
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4")
 OPACITY = 0.5  # of the paint, which lets the picture through and counts as a whole mask
 DIMMED = 0.45  # brightness outside of all masks in the preview
 MOST_LAYERS = 16

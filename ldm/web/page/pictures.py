@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from torch import Tensor
 
 from ldm.pictures.images import load_image, save_image, to_rgb
-from ldm.pictures.painted import masks_of
 from ldm.shipped import ROOT
+
+if TYPE_CHECKING:  # it takes seconds, and a page that starts need not wait for it
+    from torch import Tensor
 
 PHOTOGRAPHS = ROOT / "examples" / "styleid" / "cnt"
 PAINTINGS = (ROOT / "examples" / "paintings" / "train", ROOT / "examples" / "paintings" / "heldout",
@@ -41,6 +42,8 @@ def picture_and_masks(editor: Mapping[str, Any] | None) -> tuple[Image.Image | N
     Raises:
         UserError: there are too many layers.
     """
+    from ldm.pictures.painted import masks_of
+
     if not editor or editor.get("background") is None:
         return None, []
     picture = to_rgb(editor["background"])

@@ -11,7 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from ldm.pictures.images import load_image
-from ldm.pictures.painted import COLOURS, layers_of, proposed
+from ldm.pictures.paints import COLOURS
 from ldm.util import UserError
 from ldm.web.jobs import Job, Task
 from ldm.web.page.context import Page, Receiver, text
@@ -167,6 +167,8 @@ def _shown(job: Job) -> list[Any]:
 
 def _propose(editor: Mapping[str, Any] | None) -> Any:
     """Each layer's paint grown into what it was painted on."""
+    from ldm.pictures.painted import layers_of, proposed
+
     picture, masks = picture_and_masks(editor)
     if picture is None or not masks or editor is None:
         raise gr.Error("paint over the thing first: a few strokes will do", print_exception=False)
