@@ -22,6 +22,7 @@ from ldm.additions.lora.kinds import alpha_of, difference, kind_of, rank_of
 from ldm.additions.lora.lora import Lora, called_by_width
 from ldm.checkpoint.lora import LoraFile, Parts, read_lora
 from ldm.util import UserError, printable, run_command
+from ldm.workflows.lora_spelling import width_of_context
 from ldm.workflows.models import open_model
 
 STRONGEST = 5  # changes that are named
@@ -36,14 +37,6 @@ def described(parts: Parts) -> str:
         return f"unusable ({error})"
     rank = rank_of(parts)
     return kind if rank is None else f"{kind} of rank {rank}, alpha {alpha_of(parts):g}"
-
-
-def width_of_context(file: LoraFile) -> int | None:
-    """The width of the context that the file's cross-attention takes, which tells models apart."""
-    for key, parts in file.modules.items():
-        if key.module.endswith("attn2_to_k") and "lora_down" in parts:
-            return parts["lora_down"].shape[1]
-    return None
 
 
 def report(file: LoraFile) -> Iterator[str]:

@@ -17,6 +17,7 @@ from ldm.additions.reading import read_additions
 from ldm.checkpoint import read_embedding, read_metadata, read_state_dict, save_state_dict
 from ldm.checkpoint.lora import read_lora
 from ldm.util import UserError
+from ldm.workflows import lora_spelling
 from ldm.workflows.models import open_model
 from scripts import convert_lora, inspect_lora, merge_lora
 from tests.additions.lora.files import write_lora
@@ -149,10 +150,10 @@ def test_the_model_of_a_file_is_told_by_its_context(tmp_path: Path) -> None:
         {f"{key}.lora_up.weight": torch.ones(320, 1), f"{key}.lora_down.weight": torch.ones(1, 768)}, tmp_path / "v1.pt"
     )
     file = read_lora(tmp_path / "v1.pt")
-    (module,) = convert_lora.converted(file, convert_lora.model_for(file, None))
+    (module,) = lora_spelling.converted(file, lora_spelling.model_for(file, None))
     assert module.name == "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     with pytest.raises(UserError, match="cannot be told which model"):
-        convert_lora.model_for(read_lora(GOLDEN / "lora_kohya.lora.safetensors"), None)
+        lora_spelling.model_for(read_lora(GOLDEN / "lora_kohya.lora.safetensors"), None)
 
 
 @pytest.mark.parametrize(
