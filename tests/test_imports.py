@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "arrays": {"util"},
     "checkpoint": {"util", "shipped", "released", "runs"},
     "runs": {"util"},
+    "run_metrics": set(),
     "lr_scheduler": {"util"},
     "seeds": {"util"},
     "finite": {"util"},
@@ -52,6 +53,7 @@ MAY_IMPORT = {
         "seeds",
         "finite",
         "runs",
+        "run_metrics",
         "checkpoint",
         "data",
         "additions",
@@ -65,6 +67,7 @@ MAY_IMPORT = {
         "shipped",
         "released",
         "runs",
+        "run_metrics",
         "languages",
         "texts",
         "checkpoint",
@@ -77,7 +80,7 @@ MAY_IMPORT = {
         "pictures",
         "world",
     },
-    "web": {"util", "shipped", "languages", "pictures", "workflows"},
+    "web": {"util", "shipped", "languages", "pictures", "run_metrics", "workflows"},
     "commands": {"running", "stopping", "util", "additions", "training", "workflows", "web"},
 }
 # pure re-exports under public names: imports and __all__, nothing else; who may import whom does not hold for them

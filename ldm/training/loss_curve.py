@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import CSVLogger
 
+from ldm.run_metrics import LOSS, read_metric, running_mean, tables_of
 from ldm.util import atomic_write
 
 log = logging.getLogger(__name__)
-
-METRIC = "train/loss_simple"
 
 
 class LossCurve(pl.Callback):
@@ -26,7 +24,7 @@ class LossCurve(pl.Callback):
         window: values in the running mean, at most; a tenth of what there is in short runs.
     """
 
-    def __init__(self, metric: str = METRIC, window: int = 100) -> None:
+    def __init__(self, metric: str = LOSS, window: int = 100) -> None:
         self.metric = metric
         self.window = window
 
@@ -36,32 +34,9 @@ class LossCurve(pl.Callback):
             return
         for logger in trainer.loggers:
             logger.save()
-        # one folder for each time that the run was started
-        tables = sorted(folders[0].parent.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
-        steps, values = read_metric(tables, self.metric)
+        steps, values = read_metric(tables_of(folders[0].parents[1]), self.metric)
         if len(steps) > 1:
             draw(steps, values, min(self.window, max(len(steps) // 10, 1)), self.metric, folders[0] / "loss.png")
-
-
-def read_metric(tables: list[Path], metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps and values out of one or more metrics.csv; a step that was done again counts as it was the last time."""
-    found: dict[int, float] = {}
-    for table in tables:
-        with table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                text = row.get(f"{metric}_step") or row.get(metric)
-                if text:
-                    found[int(row["step"])] = float(text)
-    steps = sorted(found)
-    return np.array(steps, np.float64), np.array([found[step] for step in steps])
-
-
-def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """The mean of each value and the window - 1 before it; of fewer at the beginning."""
-    sums = np.concatenate([[0.0], values.cumsum()])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
 
 
 def draw(steps: NDArray[np.float64], values: NDArray[np.float64], window: int, metric: str, path: Path) -> None:

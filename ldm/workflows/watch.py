@@ -40,20 +40,22 @@ class Step:
     """A step that has been taken.
 
     Attributes:
-        task: what is walked: "sampling" or "inversion".
+        task: what is walked: "sampling", "inversion" or "training".
         number, total: of steps in this walk; ``number`` counts from 1.
-        latent: the clean latents [B, C, h, w] that the network expects now.
+        latent: the clean latents [B, C, h, w] that the network expects now; None where nothing is drawn.
     """
 
     task: str
     number: int
     total: int
-    latent: Tensor
-    model: Any
+    latent: Tensor | None = None
+    model: Any = None
 
     @torch.no_grad()
     def preview(self) -> list[Image.Image]:
         """Small pictures of where it goes, one for each row; what a full decoding costs is saved by their size."""
+        if self.latent is None:
+            return []
         height, width = self.latent.shape[-2:]
         scale = min(1.0, PREVIEW_CELLS / max(height, width))
         size = (max(1, round(height * scale)), max(1, round(width * scale)))

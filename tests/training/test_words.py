@@ -18,8 +18,8 @@ from PIL import Image
 
 from ldm.checkpoint import read_file, read_state_dict, save_state_dict
 from ldm.checkpoint.embeddings import read_embedding
+from ldm.run_metrics import read_metric, running_mean
 from ldm.training.launch import main
-from ldm.training.loss_curve import read_metric, running_mean
 from ldm.util import UserError
 from tests.helpers import ROOT
 from tests.models.small_words import small_model, small_node

@@ -384,8 +384,10 @@ def test_the_last_preview_is_the_picture_made_small(options: Txt2ImgOptions, mod
     (image,) = txt2img(
         replace(options, n_samples=1, skip_save=True, skip_grid=True), model, Watch(on_step=steps.append)
     )
-    noise = ImageNoise([options.seed]).draw(steps[0].latent.shape[1:])
-    assert (steps[0].latent - noise).abs().max() > 0.1, "what the network expects, not what it was asked about"
+    first = steps[0].latent
+    assert first is not None
+    noise = ImageNoise([options.seed]).draw(first.shape[1:])
+    assert (first - noise).abs().max() > 0.1, "what the network expects, not what it was asked about"
     seen = [preview for step in steps for preview in step.preview()]
     far = [abs(pixels(preview) - pixels(image)).max() for preview in seen]  # 8 cells: there is nothing to make smaller
     assert far[-1] <= 2 < far[0] and len(far) == 4  # DDIM ends a little before the clean latent
