@@ -1,0 +1,93 @@
+"""Squares cut out of pictures for training: the middle, all of it, or what is around the thing that is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from ldm.pictures.images import centre_crop
+from ldm.util import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MIDDLE, SUBJECT, WHOLE = CROPS = ("middle", "subject", "whole")
+LARGEST = 1024  # pixels of a square; training makes them smaller still
+LOOKED_AT = 384  # of the longer side: as much as a mask needs
+RIM = 0.03  # of each side: where the thing does not reach
+MARGIN = 0.15  # around the thing, as a share of its longer side
+
+
+@dataclass(frozen=True)
+class Square:
+    """A picture as it is learned; ``mask`` [side, side] is what was taken for the thing, where it was looked for."""
+
+    picture: Image.Image
+    mask: Tensor | None = None
+
+
+def square_of(image: Image.Image, crop: str = MIDDLE) -> Square:
+    """A picture as a square: its middle, the surroundings of the thing in it, or all of it between white bars.
+
+    Raises:
+        UserError: there is no such crop, or no thing is found that differs from the picture's rim.
+    """
+    if crop not in CROPS:
+        raise UserError(f"there is no crop '{crop}'; there are: {', '.join(CROPS)}")
+    if crop == SUBJECT:
+        return _around_subject(image)
+    if crop == MIDDLE:
+        side = min(image.size)
+        return Square(_limited(centre_crop(image, side, side)))
+    side = max(image.size)
+    padded = Image.new("RGB", (side, side), "white")
+    padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return Square(_limited(padded))
+
+
+def _around_subject(image: Image.Image) -> Square:
+    import torch
+
+    mask = subject_mask(image)
+    rows, columns = (torch.nonzero(mask.amax(dim=axis) >= 0.5).flatten() for axis in (1, 0))
+    box = _square_box((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), image.size)
+    left, top, right, bottom = box
+    picture = _limited(image.crop(box))
+    cut = mask[None, None, top:bottom, left:right]
+    return Square(picture, torch.nn.functional.interpolate(cut, size=picture.size[::-1], mode="area")[0, 0])
+
+
+def subject_mask(image: Image.Image) -> Tensor:
+    """The mask [H, W] of the thing in a picture: what differs from its rim.
+
+    Raises:
+        UserError: nothing does.
+    """
+    import torch
+
+    from ldm.pictures.mask_proposals import Marks, propose  # brings scikit-image, which takes a second
+
+    scale = min(1.0, LOOKED_AT / max(image.size))
+    small = image.resize((max(8, round(image.width * scale)), max(8, round(image.height * scale))))
+    inset = [max(1.0, RIM * side) for side in small.size]
+    box = (inset[0], inset[1], small.width - inset[0], small.height - inset[1])
+    mask = propose(small, Marks(box=box))[None, None]
+    return torch.nn.functional.interpolate(mask, size=(image.height, image.width), mode="bilinear")[0, 0]
+
+
+def _square_box(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The square (left, top, right, bottom) around a box with a margin, inside of a picture (width, height)."""
+    left, top, right, bottom = box
+    side = min(round(max(right - left, bottom - top) * (1 + 2 * MARGIN)), *size)
+    starts = [
+        min(max(round((first + last - side) / 2), 0), whole - side)
+        for first, last, whole in ((left, right, size[0]), (top, bottom, size[1]))
+    ]
+    return starts[0], starts[1], starts[0] + side, starts[1] + side
+
+
+def _limited(square: Image.Image) -> Image.Image:
+    side = min(square.width, LARGEST)
+    return square if side == square.width else square.resize((side, side), Image.Resampling.LANCZOS)
