@@ -30,22 +30,23 @@ from ldm.web.page.texts import say
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WAIT = 300_000  # milliseconds
-SHOWN = 1100  # pixels across of a picture in the docs
-QUALITY = 82
+SHOWN = 1000  # pixels across of a picture in the docs
+LARGEST, QUALITIES = 60_000, (80, 72, 64, 56, 48)  # bytes of a picture; what is tried until it is no larger
+LESSON = 60  # steps that are learned
 DOCS = ROOT / "docs" / "pictures"
 EXTRA = (("generate", 1440, True, "ko-KR"), ("restyle", 800, True, "en-US"))  # beside all tabs, light and wide
 
 
 @contextmanager
 def served() -> Iterator[str]:
-    """The address of a page whose results go into a folder that is removed.
+    """The address of a page whose results and runs go into a folder that is removed.
 
     Raises:
         UserError: it did not start.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "app.py"), "--outdir", folder]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder)
         assert process.stdout is not None
         found = re.match(r"http://\S+", process.stdout.readline())
         try:
@@ -78,8 +79,8 @@ def browser() -> Iterator[Any]:
 class Visitor:
     """Somebody at the page, who does one thing in each tab."""
 
-    def __init__(self, browser: Any, url: str, width: int, dark: bool, locale: str) -> None:
-        self.language = locale[:2]
+    def __init__(self, browser: Any, url: str, width: int, dark: bool, locale: str, lesson: int = LESSON) -> None:
+        self.language, self.lesson = locale[:2], lesson
         size, scheme = {"width": width, "height": 900}, "dark" if dark else "light"
         context = browser.new_context(viewport=size, color_scheme=scheme, locale=locale)
         self.page = context.new_page()
@@ -102,13 +103,25 @@ class Visitor:
             raise UserError(f"{kind}: {line.inner_text()}")
 
     def generate(self) -> None:
-        prompts = {"ko": "파란 배경 위의 빨간 별", "zh": "蓝色背景上的红色星星"}
-        self.page.fill("#generate-prompt textarea", prompts.get(self.language, "a red star on a blue background"))
+        prompts = {"ko": "노란 배경 위의 펭귄", "zh": "黄色背景上的企鹅"}
+        self.page.fill("#generate-prompt textarea", prompts.get(self.language, "a penguin on a yellow background"))
         self.page.locator("#generate-seed input").fill("7")
         count = self.page.locator("#generate-count input[type=number]")
         count.fill("4")
         count.press("Tab")
         self.run("generate")
+
+    def personalise(self) -> None:
+        """A few steps: enough to see how it looks."""
+        self.page.click("#learn-sample")
+        self.page.wait_for_function("document.querySelectorAll('#learn-squares img').length === 5")
+        self.page.fill("#learn-name input", "stripes")
+        self.page.fill("#learn-start input", "triangle")
+        steps = self.page.locator("#learn-steps input[type=number]")
+        steps.fill(str(self.lesson))
+        steps.press("Tab")
+        self.run("personalise")
+        self.run("learned")
 
     def restyle(self) -> None:
         self.choose("#restyle-sample", "cat")
@@ -154,6 +167,7 @@ class Visitor:
 
 JOURNEYS: dict[str, Callable[[Visitor], None]] = {
     "generate": Visitor.generate,
+    "personalise": Visitor.personalise,
     "restyle": Visitor.restyle,
     "guide": Visitor.guide,
     "look": Visitor.look,
@@ -169,7 +183,10 @@ def photograph(visitor: Visitor, name: str, path: Path) -> None:
     if image.width > SHOWN:
         image = image.resize((SHOWN, round(image.height * SHOWN / image.width)), Image.Resampling.LANCZOS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, quality=QUALITY)
+    for quality in QUALITIES:
+        image.save(path, quality=quality, optimize=True, progressive=True)
+        if path.stat().st_size <= LARGEST:
+            break
     print(path, flush=True)
 
 
@@ -181,6 +198,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--dark", action="store_true", help="in the browser's dark scheme")
     add("--locale", default="en-US", help="of the browser: en-US, ko-KR, zh-CN")
     add("--tabs", nargs="+", choices=list(JOURNEYS), default=list(JOURNEYS), help="(all)")
+    add("--lesson", type=int, default=LESSON, metavar="STEPS", help=f"that are learned ({LESSON})")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
 
@@ -189,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
     began = time.perf_counter()
     with served() as url, browser() as started:
-        visitor = Visitor(started, url, given.width, given.dark, given.locale)
+        visitor = Visitor(started, url, given.width, given.dark, given.locale, given.lesson)
         for name in given.tabs:
             photograph(visitor, name, given.out / f"app_{name}.jpg")
         for name, width, dark, locale in EXTRA if given.out == DOCS else ():

@@ -42,6 +42,7 @@ class Job:
         task: what is done: a workflow with everything but the Studio and the Watch filled in.
         model: the name of the model that it is for; empty: the usual one, found when its turn comes.
         keep: what of a result is kept; a picture that is on the disk need not be in memory as well.
+        opens: whether the task needs the model; for one that does without (it gets None) memory is made free.
         results: what the workflow has handed on so far, as ``keep`` has it.
         outcome: what it has returned.
         notes: what it has logged for people.
@@ -53,6 +54,7 @@ class Job:
     model: str
     kind: str = ""
     keep: Callable[[Any], Any] = lambda result: result
+    opens: bool = True
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     state: str = WAITING
     walk: str = ""
@@ -172,14 +174,15 @@ class Desk:
         self._worker.join()
 
     def submit(
-        self, task: Task, model: str | None = None, kind: str = "", keep: Callable[[Any], Any] = lambda result: result
-    ) -> Job:
+        self, task: Task, model: str | None = None, kind: str = "", keep: Callable[[Any], Any] = lambda result: result,
+        opens: bool = True,
+    ) -> Job:  # fmt: skip
         """Put a request at the end of the line; see ``Job``.
 
         Raises:
             UserError: there is no such model, or too many wait already.
         """
-        return self._append(Job(task, self.model(model).name, kind, keep))
+        return self._append(Job(task, self.model(model).name, kind, keep, opens))
 
     def _append(self, job: Job) -> Job:
         with self._guard:
@@ -233,7 +236,7 @@ class Desk:
         job.began = time.perf_counter()
         with _notes(job):
             try:
-                studio = self._open(job)
+                studio = self._open(job) if job.opens else self._close()
                 job.state = RUNNING
                 job.outcome = job.task(studio, job.watch())
                 state = CANCELLED if job.is_cancelled else DONE
@@ -252,12 +255,16 @@ class Desk:
         from ldm.workflows.studio import open_studio
 
         if self._studio is None or self._opened != job.model:
-            self._studio, self._opened = None, ""
-            gc.collect()
+            self._close()
             found = self.model(job.model)
             self._studio = open_studio(found.ckpt, device=self._device, precision=self._precision)
             self._opened = found.name
         return self._studio
+
+    def _close(self) -> Any:
+        """Let go of the model in memory."""
+        self._studio, self._opened = None, ""
+        gc.collect()
 
 
 class _Notes(logging.Handler):

@@ -11,8 +11,8 @@ from typing import Any
 def import_gradio() -> None:
     """Import gradio without the type stubs that it writes beside its source, anew at each import.
 
-    For each of its components it parses that source and the stub, to see that nothing has changed. It goes without where
-    a class has no file, and that is what it is told here.
+    For each of its components it parses that source and the stub, to see that nothing has changed. It goes without
+    where a class has no file, and that is what it is told here.
     """
     with _without_files():
         import gradio  # noqa: F401
@@ -28,7 +28,7 @@ def _without_files() -> Iterator[None]:
             raise OSError("not looked for")
         return before(thing)
 
-    inspect.getfile = getfile
+    inspect.getfile = getfile  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -23,11 +23,18 @@ SAMPLER_NAMES = tuple(SAMPLERS)
 
 @dataclass(frozen=True)
 class Listed:
-    """A model that can be opened: ``ckpt`` is a file or a diffusers folder, ``about`` a few words on it."""
+    """A model that can be opened.
+
+    Attributes:
+        ckpt: a file or a diffusers folder.
+        about: a few words on it.
+        films: whether it makes films, not pictures.
+    """
 
     name: str
     ckpt: Path
     about: str
+    films: bool = False
 
 
 def models_at_hand(folder: str | Path = FOLDER) -> list[Listed]:
@@ -84,7 +91,9 @@ def _listed(ckpt: Path, folder: Path) -> Listed | None:
     target = str(OmegaConf.select(document, "model.target") or "")
     if "diffusion" not in target.lower():
         return None
-    return Listed(_name(ckpt, folder), ckpt, _about(ckpt, document))
+    networks = (OmegaConf.select(document, f"model.params.{name}.target") for name in ("unet_config", "network_config"))
+    films = any("video" in str(network).lower() for network in networks)
+    return Listed(_name(ckpt, folder), ckpt, _about(ckpt, document), films)
 
 
 def _name(ckpt: Path, folder: Path) -> str:

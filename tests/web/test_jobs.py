@@ -63,6 +63,13 @@ def test_requests_are_done_in_order_and_each_with_its_model(desk: Desk, opened: 
     assert opened.names == ["small", "large", "small"] and desk.opened == "small"
 
 
+def test_a_request_that_needs_no_model_has_the_memory_for_itself(desk: Desk, opened: Opened) -> None:
+    over(desk.submit(lambda s, w: None))
+    alone = over(desk.submit(lambda s, w: (s, desk.opened), "large", opens=False))
+    assert alone.outcome == (None, "") and over(desk.submit(lambda s, w: s.name)).outcome == "small"
+    assert opened.names == ["small", "small"]
+
+
 def test_whoever_waits_keeps_his_model_when_the_usual_one_is_changed(desk: Desk) -> None:
     hold, seen = threading.Event(), list[str]()
     first = desk.submit(lambda s, w: hold.wait(30) and None)

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from ldm.checkpoint import EmbeddingFile, read_embeddings, write_embedding
+from ldm.pictures.film import read_film
 from ldm.pictures.images import read_parameters
+from ldm.workflows import training_process
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+from tests.helpers import ROOT
 from tests.web.serving import serving, until
+from tests.workflows.small_film import FRAMES, write_small_film_model
 from tests.workflows.small_model import write_small_model
+from tests.workflows.test_personalise import PRETENDED
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytest.importorskip("gradio", reason="the page needs the extra 'web'")
@@ -22,7 +29,9 @@ if CHROMIUM is None:
     pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
 
 from ldm.web.jobs import Desk  # noqa: E402
+from ldm.web.page import personalise_use  # noqa: E402
 from ldm.web.page.build import mount  # noqa: E402
+from ldm.web.page.gallery import pictures_in  # noqa: E402
 from ldm.web.rules import rules_for  # noqa: E402
 from ldm.web.server import make_app  # noqa: E402
 
@@ -37,9 +46,10 @@ def outdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A desk beside a folder models/ with another model in it."""
+    """A desk beside a folder models/ with another model in it, and one of films."""
     folder = tmp_path_factory.mktemp("elsewhere")
     write_small_model(folder / "models" / "other")
+    write_small_film_model(folder / "models" / "films")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield Desk()
@@ -97,9 +107,9 @@ def number(page: Any, field: str, value: float) -> None:
     box.press("Tab")
 
 
-def finished(page: Any, kind: str) -> str:
+def finished(page: Any, kind: str, wait: int = WAIT) -> str:
     """What the line of a tab says at the end, which must be no error."""
-    line = page.wait_for_selector(f"#{kind}-status .done, #{kind}-status .error")
+    line = page.wait_for_selector(f"#{kind}-status .done, #{kind}-status .error", timeout=wait)
     assert "error" not in line.get_attribute("class"), line.inner_text()
     return line.inner_text()
 
@@ -215,6 +225,85 @@ def test_the_gallery_sends_settings_back_and_throws_away(shared: Any, outdir: Pa
     shared.wait_for_function(f"document.querySelectorAll('#gallery-shown .thumbnail-item').length === {before - 1}")
 
 
+def test_a_picture_is_made_again_from_its_own_settings(shared: Any, outdir: Path) -> None:
+    options = Txt2ImgOptions(
+        prompt="a large blue square", seed=11, steps=4, n_samples=1, outdir=str(outdir / "generate"), skip_grid=True,
+        progress=False,
+    )  # fmt: skip
+    (first,) = txt2img(options)
+    path = newest(outdir / "generate")
+    tab(shared, "Generate")
+    tab(shared, "Gallery")
+    there = len(pictures_in(outdir))
+    shared.wait_for_function(f"document.querySelectorAll('#gallery-shown .thumbnail-item').length === {there}")
+    shared.locator("#gallery-shown .thumbnail-item").first.click()
+    shared.wait_for_selector("#gallery-about >> text=large blue square")
+    shared.click("#gallery-again")
+    until(lambda: newest(outdir / "generate") != path, "nothing was made")
+    finished(shared, "generate")
+    with Image.open(newest(outdir / "generate")) as again:
+        assert again.tobytes() == first.tobytes()
+    tab(shared, "Gallery")
+    others = [i for i, path in enumerate(pictures_in(outdir)) if path.is_relative_to(outdir / "restyle")]
+    shared.locator("#gallery-shown .thumbnail-item").nth(others[0]).click()
+    shared.wait_for_selector("#gallery-about >> text=gamma")
+    shared.click("#gallery-again")
+    shared.wait_for_selector("text=More than a prompt made this picture")
+
+
+def test_a_film_begins_with_a_picture(shared: Any, outdir: Path) -> None:
+    assert shared.locator("#ldm-model input").input_value().startswith("tiny")
+    tab(shared, "Film")
+    choose(shared, "#film-sample", "cat")
+    shared.wait_for_selector("#film-first img")
+    shared.click("#film-run")
+    finished(shared, "film")
+    shared.wait_for_selector("#film-shown img")
+    assert shared.locator("#film-frames img").count() >= 1
+    (film,) = (outdir / "film").rglob("*.mp4")
+    assert len(read_film(film).frames) == FRAMES and film.with_suffix(".webp").is_file()
+
+
+def test_a_run_is_watched_stopped_gone_on_with_tried_and_taken_along(
+    shared: Any, outdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What trains is a stand-in here; tests/workflows/test_personalise.py has a real run by the same functions."""
+    write_embedding(tmp_path / "word.safetensors", EmbeddingFile({"*": torch.ones(1, 192)}))
+    monkeypatch.setenv("PRETENDED_WORD", str(tmp_path / "word.safetensors"))
+    monkeypatch.setenv("PRETENDED_PICTURE", str(ROOT / "examples/word/0.png"))
+    monkeypatch.setenv("PRETENDED_SECONDS", "1")
+    monkeypatch.setattr(training_process, "command", lambda: PRETENDED)
+    monkeypatch.setattr(personalise_use, "TRIED", 1)
+    tab(shared, "Personalise")
+    shared.click("#personalise-run")
+    assert "Pictures are missing" in shared.inner_text("#personalise-status .error")
+    shared.click("#learn-sample")
+    shared.wait_for_function("document.querySelectorAll('#learn-squares img').length === 5")
+    assert "a large * on a cyan background" in shared.input_value("#learn-captions textarea")
+    assert "300 steps" in shared.inner_text("#learn-told")
+    shared.fill("#learn-name input", "stripes")
+    shared.click("#personalise-run")
+    shared.wait_for_selector("#personalise-status >> text=Learning: step")
+    shared.wait_for_selector("#personalise-previews img")
+    shared.click("#personalise-cancel")
+    shared.wait_for_selector("#personalise-status >> text=Cancelled")
+    pictures = next((outdir / "personalise" / "inputs").glob("stripes-*")) / "pictures"
+    assert len(list(pictures.glob("*.txt"))) == 5
+    monkeypatch.setenv("PRETENDED_SECONDS", "0.02")
+    shared.wait_for_function("document.querySelector('#learn-run input').value.includes('stripes')")
+    shared.click("#learn-go-on")
+    finished(shared, "personalise")
+    shared.wait_for_function("document.querySelector('#learned-prompt textarea').value === 'a *'")
+    shared.click("#learned-run")
+    finished(shared, "learned", 3 * WAIT)
+    assert shared.locator("#learned-results img").count() == 1
+    shared.wait_for_function("document.querySelector('#learn-format input').value.includes('safetensors')")
+    shared.click("#learn-write")
+    shared.wait_for_selector("#learn-file >> text=stripes")
+    (file,) = (outdir / "personalise" / "files").iterdir()
+    assert next(iter(read_embeddings([str(file)]).values())).width == 192
+
+
 def test_nothing_was_asked_of_other_machines(shared: Any, url: str) -> None:
     foreign = [one for one in shared.asked if not one.startswith((url, "data:", "blob:"))]
     assert len(shared.asked) > 50 and not foreign
@@ -313,10 +402,15 @@ def test_an_upload_of_300_mb_is_refused(browser: Any, url: str, tmp_path: Path) 
 
 
 def test_texts_are_in_the_browsers_language(browser: Any, url: str) -> None:
-    for locale, name, button in (("ko-KR", "생성", "만들기"), ("zh-CN", "生成", "开始生成")):
+    """And so is what is missing on it, if it is the page that says so."""
+    for locale, name, button, missing in (
+        ("ko-KR", "스타일 변환", "만들기", "사진이 없습니다"), ("zh-CN", "风格迁移", "开始生成", "缺少照片"),
+    ):  # fmt: skip
         page = opened(browser, url, locale=locale)
-        page.get_by_role("tab", name=name, exact=True).wait_for()
         assert page.inner_text("#generate-run") == button
+        tab(page, name)
+        page.click("#restyle-run")
+        assert missing in page.inner_text("#restyle-status .error")
         page.context.close()
 
 

@@ -10,16 +10,18 @@ import gradio as gr
 
 from ldm.util import UserError
 from ldm.web.jobs import Desk
-from ldm.web.page import gallery, generate, guide, look, restyle
+from ldm.web.page import film, gallery, generate, guide, look, personalise, restyle
 from ldm.web.page.context import I18N, Page, language_of, text
 from ldm.web.page.following import LOOK, status, status_html
 from ldm.web.page.theme import CSS, THEME
 
 TABS: dict[str, Callable[[Page], None]] = {
     "generate": generate.build,
+    "personalise": personalise.build,
     "restyle": restyle.build,
     "guide": guide.build,
     "look": look.build,
+    "film": film.build,
     "gallery": gallery.build,
 }
 LARGEST_UPLOAD = "64mb"
@@ -38,10 +40,22 @@ def build_page(desk: Desk, outdir: Path) -> gr.Blocks:
             line = gr.HTML(status_html("", ""), elem_id="model-status", elem_classes="ldm-status", scale=4)
         with gr.Tabs(elem_id="ldm-tabs") as page.tabs:
             for name, build in TABS.items():
-                with gr.Tab(text(name), id=name, elem_id=f"tab-{name}") as page.tab:
+                with gr.Tab(text(name), id=name, elem_id=f"tab-{name}", visible=name != "film") as page.tab:
                     build(page)
         _choose_model(page, line)
+        page.load(_films(page), None, page.for_films, api_visibility="private")
     return blocks
+
+
+def _films(page: Page) -> Callable[[], Any]:
+    """Show what makes films where there is a model for it."""
+
+    def films() -> Any:
+        there = any(one.films for one in page.desk.models())
+        shown = [gr.update(visible=there) for _ in page.for_films]
+        return shown if len(shown) != 1 else shown[0]
+
+    return films
 
 
 def mount(app: Any, desk: Desk, outdir: Path) -> Any:
@@ -62,7 +76,7 @@ def _choose_model(page: Page, line: Any) -> None:
     desk = page.desk
 
     def listed(chosen: str | None) -> Any:
-        models = desk.models()
+        models = [one for one in desk.models() if not one.films]
         names = [one.name for one in models]
         value = chosen if chosen in names else desk.model().name if names else None
         return gr.Dropdown([(f"{one.name}  ({one.about})", one.name) for one in models], value=value)

@@ -33,8 +33,9 @@ class Page:
         outdir: a folder for each tab lies in it, and the bin.
         model: the menu of models; None before it is there.
         tabs, tab: what the tabs are in, and the one that is being built.
-        receivers: by name: "settings", "picture", "restyle", "look".
+        receivers: by name, see ``ldm.web.page.gallery.SENT``.
         blocks: the whole page, for what happens when it is opened.
+        for_films: what is only shown where there is a model of films.
     """
 
     desk: Desk
@@ -44,6 +45,7 @@ class Page:
     tabs: Any = None
     tab: Any = None
     receivers: dict[str, Receiver] = field(default_factory=dict)
+    for_films: list[Any] = field(default_factory=list)
 
     def folder(self, tab: str) -> Path:
         """Where the results of a tab go."""

@@ -15,7 +15,7 @@ import gradio as gr
 from ldm.util import UserError
 from ldm.web.jobs import CANCELLED, FAILED, OPENING, RUNNING, WAITING, Desk, Job, Task
 from ldm.web.page.context import Page, language_of, text
-from ldm.web.page.texts import escaped, say
+from ldm.web.page.texts import escaped, say, sentence_of
 
 LOOK = 0.25  # seconds between two looks at a job
 Show = Callable[[Job], list[Any]]
@@ -24,7 +24,12 @@ Ask = Callable[..., tuple[Task, Callable[[Any], Any]]]
 
 @dataclass
 class Following:
-    """The components of a tab's requests."""
+    """The components of a tab's requests.
+
+    Attributes:
+        model: the menu of the model that they are for.
+        opens: whether they need it in memory, see ``ldm.web.jobs.Job``.
+    """
 
     page: Page
     kind: str
@@ -32,15 +37,20 @@ class Following:
     cancel: gr.Button
     line: gr.HTML
     kept: gr.BrowserState
+    model: Any
+    opens: bool = True
 
     @classmethod
-    def build(cls, page: Page, kind: str, label: str = "run") -> Following:
+    def build(
+        cls, page: Page, kind: str, label: str = "run", cancel_label: str = "cancel", opens: bool = True
+    ) -> Following:
         """Put the buttons and the line where the page is being built."""
         with gr.Row():
             run = gr.Button(text(label), variant="primary", elem_id=f"{kind}-run", scale=3)
-            cancel = gr.Button(text("cancel"), elem_id=f"{kind}-cancel", scale=1, min_width=90)
+            cancel = gr.Button(text(cancel_label), elem_id=f"{kind}-cancel", scale=1, min_width=90)
         line = gr.HTML(status_html("", ""), elem_id=f"{kind}-status", elem_classes="ldm-status")
-        return cls(page, kind, run, cancel, line, gr.BrowserState("", storage_key=f"ldm-{kind}"))
+        kept = gr.BrowserState("", storage_key=f"ldm-{kind}")
+        return cls(page, kind, run, cancel, line, kept, page.model, opens)
 
     def connect(self, inputs: Sequence[Any], ask: Ask, outputs: Sequence[Any], show: Show) -> None:
         """Connect the buttons.
@@ -61,7 +71,7 @@ class Following:
     ) -> None:
         """Have an event begin a request, too; with ``replaces`` in the place of the one before, which is ended."""
         begun = event(
-            self._begin(ask, replaces), [self.page.model, self.kept, *inputs], [self.kept, self.line],
+            self._begin(ask, replaces), [self.model, self.kept, *inputs], [self.kept, self.line],
             concurrency_limit=None, show_progress="hidden", api_visibility="private",
         )  # fmt: skip
         begun.then(
@@ -72,14 +82,14 @@ class Following:
     def _begin(self, ask: Ask, replaces: bool) -> Callable[..., tuple[str, str]]:
         desk = self.page.desk
 
-        def begin(model: str | None, before: str, *values: Any) -> tuple[str, str]:
+        def begin(request: gr.Request, model: str | None, before: str, *values: Any) -> tuple[str, str]:
             if replaces:
                 self._cancel(before)
             try:
                 task, keep = ask(*values)
-                job = desk.submit(task, model or None, self.kind, keep)
+                job = desk.submit(task, model or None, self.kind, keep, self.opens)
             except UserError as error:
-                return "", status_html("error", str(error))
+                return "", status_html("error", sentence_of(error, language_of(request)))
             return job.id, status_html("", "…")
 
         return begin

@@ -11,15 +11,19 @@ import gradio as gr
 from ldm.pictures.images import read_parameters
 from ldm.util import UserError
 from ldm.web.page.context import Page, Receiver, language_of, text
-from ldm.web.page.pictures import INPUTS
-from ldm.web.page.settings import settings_of
+from ldm.web.page.pictures import FILES, INPUTS
+from ldm.web.page.settings import is_plain, settings_of
 from ldm.web.page.texts import say
 
 BIN = "bin"
-HIDDEN = {BIN, INPUTS}  # folders
+HIDDEN = {BIN, FILES, INPUTS}  # folders
 MOST = 400  # pictures that are shown
 SUFFIXES = (".png", ".gif", ".mp4")
-SENT = {"settings": "send_generate", "picture": "send_picture", "restyle": "send_restyle", "look": "send_look"}
+SENT = {  # receiver -> what its button says
+    "settings": "send_generate", "picture": "send_picture", "restyle": "send_restyle", "guide": "send_guide",
+    "look": "send_look", "learn": "send_learn", "film": "send_film",
+}  # fmt: skip
+PRESS = "() => document.querySelector('#generate-run').click()"
 
 
 def build(page: Page) -> None:
@@ -36,11 +40,15 @@ def build(page: Page) -> None:
             picture = gr.Image(label=text("picture_shown"), type="filepath", interactive=False, height=320)
             about = gr.JSON(label=text("parameters"), max_height=300, elem_id="gallery-about")
             told = gr.HTML("", elem_id="gallery-told")
+            again = gr.Button(text("again"), variant="primary", size="sm", elem_id="gallery-again")
             with gr.Row():
                 buttons = [
-                    (gr.Button(text(SENT[name]), size="sm", elem_id=f"gallery-{name}"), page.receivers[name])
+                    (gr.Button(text(SENT[name]), size="sm", min_width=110, elem_id=f"gallery-{name}",
+                               visible=name != "film"), page.receivers[name])
                     for name in SENT if name in page.receivers
                 ]  # fmt: skip
+            page.for_films += [button for button, receiver in buttons if receiver.tab == "film"]
+            with gr.Row():
                 delete = gr.Button(text("delete"), variant="stop", size="sm", elem_id="gallery-delete")
             with gr.Accordion(text("compare"), open=False):
                 other = gr.Dropdown([], label=text("compare"))
@@ -62,6 +70,7 @@ def build(page: Page) -> None:
     other.input(lambda one, two: (one and str(one), two), [chosen, other], both, api_visibility="private")
     for button, receiver in buttons:
         _send(page, button, receiver, chosen)
+    _again(page, again, chosen)
 
     def throw(path: Path | None, request: gr.Request) -> list[Any]:
         if path is None:
@@ -85,6 +94,23 @@ def _send(page: Page, button: Any, receiver: Receiver, chosen: Any) -> None:
         return [gr.Tabs(selected=receiver.tab), *receiver.fill(settings if wants_settings else str(path))]
 
     button.click(send, [chosen], [page.tabs, *receiver.outputs], api_visibility="private")
+
+
+def _again(page: Page, button: Any, chosen: Any) -> None:
+    """Make a picture anew: its settings go into the fields, its model into the menu, and the button is pressed."""
+    receiver = page.receivers["settings"]
+
+    def again(path: Path | None, request: gr.Request) -> list[Any]:
+        if path is None:
+            raise gr.Error(say("nothing_chosen", language_of(request)), print_exception=False)
+        settings = settings_of(path)
+        if settings is None or not is_plain(settings):
+            raise gr.Error(say("not_again", language_of(request)), print_exception=False)
+        names = [one.name for one in page.desk.models() if "/".join(one.ckpt.parts[-2:]) == settings.get("model")]
+        return [gr.Tabs(selected=receiver.tab), names[0] if names else gr.skip(), *receiver.fill(settings)]
+
+    filled = button.click(again, [chosen], [page.tabs, page.model, *receiver.outputs], api_visibility="private")
+    filled.success(None, None, None, js=PRESS, api_visibility="private")
 
 
 def _name(page: Page, path: Path) -> str:

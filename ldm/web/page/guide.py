@@ -8,10 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from ldm.util import UserError
 from ldm.web.jobs import Job, Task
-from ldm.web.page.context import Page, text
+from ldm.web.page.context import Page, Receiver, text
 from ldm.web.page.following import Following, notes_html
+from ldm.web.page.texts import PageError
 
 BOXES, EDIT = "guide-box", "guide-edit"
 SLIDERS = 10  # words of a prompt that have one
@@ -56,7 +56,7 @@ def _boxes(page: Page) -> None:
 
     def ask(prompt: str, boxes: str, excite: str, seed: float, steps: float) -> tuple[Task, Callable[[Any], Any]]:
         if not boxes.strip() and not excite.strip():
-            raise UserError("draw a box with its word, or name words that must be in the picture")
+            raise PageError("no_box")
         asked = {"prompt": prompt, "boxes": boxes.strip() or None, "excite": excite.strip() or None}
         return _txt2img(page, BOXES, asked, seed, steps), _kept
 
@@ -108,7 +108,7 @@ def _edits(page: Page) -> None:
             word: weight for word, weight in zip(words_of(second or prompt), weights, strict=False) if weight != 1
         }
         if not second.strip() and not changed:
-            raise UserError("write a second prompt, or move the slider of a word")
+            raise PageError("no_edit")
         asked = {
             "prompt": prompt, "edit": second.strip() or None, "reweight": changed or None,
             "blend": blend.strip() or None, "edit_photo": photo,
@@ -119,6 +119,7 @@ def _edits(page: Page) -> None:
         return [job.results[-1] if job.results else gr.skip(), notes_html(job)]
 
     following.connect([*prompts, blend, photo, *usual, *sliders], ask, [both, notes], shown)
+    page.receivers["guide"] = Receiver("guide", [photo], lambda path: [path])
 
 
 def words_of(prompt: str) -> list[str]:

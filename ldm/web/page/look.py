@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ldm.util import UserError
 from ldm.web.jobs import Job, Task
 from ldm.web.page.context import USUAL, Page, Receiver, text
 from ldm.web.page.following import Following, notes_html
 from ldm.web.page.pictures import paintings, photographs
+from ldm.web.page.texts import PageError
 
 KIND = "look"
 STEPS = 20
@@ -87,11 +87,11 @@ def _ask() -> Callable[..., tuple[Task, Callable[[Any], Any]]]:
         step: float, head: float,
     ) -> tuple[Task, Callable[[Any], Any]]:  # fmt: skip
         if not picture:
-            raise UserError("a picture is missing: drop one, or choose a sample")
+            raise PageError("no_picture")
         if what in ("place", "histogram") and not spot:
-            raise UserError("click on a place of the picture")
+            raise PageError("no_place")
         if what == "histogram" and not style:
-            raise UserError("a style is missing to compare with")
+            raise PageError("no_other_style")
         chosen_head = None if head == EVERY else int(head)
         if what == "histogram":
             return _histogram(picture, str(style), spot, chosen_head), _whole

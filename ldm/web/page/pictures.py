@@ -20,6 +20,7 @@ PAINTINGS = (ROOT / "examples" / "paintings" / "train", ROOT / "examples" / "pai
              ROOT / "examples" / "styleid" / "sty")  # fmt: skip
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 INPUTS = "inputs"  # a folder below the results
+FILES = "files"  # and one of files for other programs
 
 
 def photographs() -> list[Path]:

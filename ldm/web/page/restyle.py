@@ -14,9 +14,10 @@ from ldm.pictures.images import load_image
 from ldm.pictures.paints import COLOURS
 from ldm.util import UserError
 from ldm.web.jobs import Job, Task
-from ldm.web.page.context import Page, Receiver, text
+from ldm.web.page.context import Page, Receiver, language_of, text
 from ldm.web.page.following import Following, notes_html
 from ldm.web.page.pictures import editor_value, file_of, paintings, photographs, picture_and_masks
+from ldm.web.page.texts import PageError, say
 
 KIND = "restyle"
 CACHE = "inversions"
@@ -110,9 +111,9 @@ def _ask(page: Page) -> Callable[..., tuple[Task, Callable[[Any], Any]]]:
     ) -> tuple[Task, Callable[[Any], Any]]:  # fmt: skip
         picture, masks = picture_and_masks(editor)
         if picture is None:
-            raise UserError("a photograph is missing: drop one, or choose a sample")
+            raise PageError("no_photograph")
         if not styles:
-            raise UserError("a style is missing: click on one of the paintings, or bring your own")
+            raise PageError("no_style")
         outdir = page.folder(KIND)
         content = file_of(picture, outdir, "photograph")
         how = {
@@ -165,13 +166,13 @@ def _shown(job: Job) -> list[Any]:
     return [(before.resize(after.size, Image.Resampling.LANCZOS), after), notes_html(job)]
 
 
-def _propose(editor: Mapping[str, Any] | None) -> Any:
+def _propose(editor: Mapping[str, Any] | None, request: gr.Request) -> Any:
     """Each layer's paint grown into what it was painted on."""
     from ldm.pictures.painted import layers_of, proposed
 
     picture, masks = picture_and_masks(editor)
     if picture is None or not masks or editor is None:
-        raise gr.Error("paint over the thing first: a few strokes will do", print_exception=False)
+        raise gr.Error(say("no_paint", language_of(request)), print_exception=False)
     try:
         found = [proposed(picture, mask) for mask in masks]
     except UserError as error:

@@ -22,6 +22,14 @@ FIELDS: dict[str, Any] = {
 }
 
 
+ALSO = {"eta", "model", "precision"}  # what else is written into a picture that a prompt alone has made
+
+
+def is_plain(settings: Mapping[str, Any]) -> bool:
+    """Whether the fields of the page say all that a picture with these settings was made with."""
+    return set(settings) <= FIELDS.keys() | ALSO and not settings.get("eta")
+
+
 def settings_of(path: str | Path | None) -> dict[str, Any] | None:
     """The settings that are written in a picture; None where there are none that this page has fields for."""
     if path is None:

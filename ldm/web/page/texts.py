@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from typing import Any
 
+from ldm.util import UserError
+
 LANGUAGES = ("en", "ko", "zh")
 TABLE: dict[str, tuple[str, str, str]] = {
     # the frame
@@ -145,12 +147,163 @@ TABLE: dict[str, tuple[str, str, str]] = {
         "用逗号分隔；留空为全图",
     ),
     "edit_photo": ("A photograph in place of a new picture", "새 그림 대신 사진", "用照片代替新图"),
+    # personalise
+    "learn_pictures": (
+        "Pictures of what is to be learned",
+        "배울 대상의 그림",
+        "要学习的对象的图片",
+    ),
+    "learn_sample": ("Take the sample pictures", "예시 그림 사용", "使用示例图片"),
+    "crop": ("What is learned of each", "각 그림에서 배울 부분", "每张图片要学的部分"),
+    "crop_middle": ("its middle", "가운데", "中间"),
+    "crop_subject": ("around the thing", "물체 주위", "物体周围"),
+    "crop_whole": ("all of it", "전체", "整张"),
+    "learn_squares": (
+        "As they are learned; in colour: what was taken for the thing",
+        "학습되는 모습. 색칠된 곳: 물체로 본 부분",
+        "学习时的样子；着色处：被当作物体的部分",
+    ),
+    "captions": ("Captions, a line for each picture", "설명, 그림마다 한 줄", "说明，每张图片一行"),
+    "captions_hint": (
+        "* stands for the thing, | parts sentences; empty: the recipe's own sentences",
+        "*: 배울 대상, |: 문장 구분. 비우면 레시피의 문장",
+        "* 代表该对象，| 分隔句子；留空则用配方自带的句子",
+    ),
+    "method": ("How", "방법", "方法"),
+    "learn_word": ("a word", "단어", "词"),
+    "learn_lora": ("LoRA", "LoRA", "LoRA"),
+    "learn_pivotal": ("word, then LoRA", "단어 다음 LoRA", "先词后 LoRA"),
+    "learn_dreambooth": ("DreamBooth", "DreamBooth", "DreamBooth"),
+    "learn_word_about": (
+        "A new word for it, a few kB; the model stays as it is.",
+        "새 단어 하나, 몇 kB. 모델은 그대로입니다.",
+        "一个新词，几 kB；模型不变。",
+    ),
+    "learn_lora_about": (
+        "Small changes of the layers in a file of their own.",
+        "층의 작은 변화를 별도 파일에 담습니다.",
+        "各层的小改动，存为单独的文件。",
+    ),
+    "learn_pivotal_about": (
+        "A word first, then a LoRA around it: two files.",
+        "먼저 단어, 다음에 LoRA: 파일 두 개.",
+        "先学词，再学 LoRA：两个文件。",
+    ),
+    "learn_dreambooth_about": (
+        "The whole model learns, beside pictures of the class that it makes itself.",
+        "모델 전체가 배우며, 같은 종류의 그림을 스스로 만들어 함께 봅니다.",
+        "整个模型一起学习，并自行生成同类图片作对照。",
+    ),
+    "learn_count": ("{steps} steps.", "{steps}단계.", "{steps} 步。"),
+    "learn_minutes": (
+        "{steps} steps, about {minutes} min on two cores.",
+        "{steps}단계, 코어 두 개로 약 {minutes}분.",
+        "{steps} 步，双核约 {minutes} 分钟。",
+    ),
+    "learn_name": ("Name", "이름", "名称"),
+    "learn_called": ("Called in prompts", "프롬프트 속 이름", "提示词中的叫法"),
+    "learn_called_hint": ("empty: * or sks", "비우면 * 또는 sks", "留空：* 或 sks"),
+    "learn_start": ("What it is one of", "무엇의 하나인가", "属于哪一类"),
+    "learn_start_hint": (
+        "a word that the model knows: star, dog",
+        "모델이 아는 영어 단어: star, dog",
+        "模型认识的英文词：star、dog",
+    ),
+    "learn_steps_hint": ("0: as the recipe says", "0: 레시피대로", "0：按配方"),
+    "learn": ("Learn", "배우기", "开始学习"),
+    "stop": ("Stop", "중지", "停止"),
+    "loss": ("Loss", "손실", "损失"),
+    "learn_previews": (
+        "What it draws by now, by the number of steps",
+        "지금 그리는 것 (단계 수)",
+        "目前画出的样子（步数）",
+    ),
+    "training": (
+        "Learning: step {step} of {steps}",
+        "학습: {steps}단계 중 {step}",
+        "学习：第 {step} 步，共 {steps} 步",
+    ),
+    "learn_run": ("What was learned", "배운 것", "已学内容"),
+    "learn_go_on": ("Go on", "이어서", "继续"),
+    "learn_try": ("Try it", "시험하기", "试一试"),
+    "learn_try_run": ("Draw", "그리기", "绘制"),
+    "learn_format": ("As a file for", "파일 형식", "文件格式"),
+    "learn_write": ("Make the file", "파일 만들기", "生成文件"),
+    "learn_file": ("Download", "내려받기", "下载"),
+    # film
+    "film_first": ("Picture that the film begins with", "영상의 첫 그림", "影片的第一张图片"),
+    "film_model": ("Model of films", "영상 모델", "影片模型"),
+    "film_motion": ("Motion", "움직임", "运动"),
+    "film_frames": ("Frames", "프레임 수", "帧数"),
+    "film_fps": ("Frames a second", "초당 프레임", "每秒帧数"),
+    "film_shown": ("Film", "영상", "影片"),
+    "film_coming": ("Frames as they come", "만들어지는 프레임", "生成中的帧"),
+    # what is missing, in the page's own words
+    "learn_none": (
+        "Pictures are missing: drop a few of what is to be learned.",
+        "그림이 없습니다. 배울 대상의 그림을 몇 장 놓으세요.",
+        "缺少图片：请放入几张要学习的对象的图片。",
+    ),
+    "learn_no_run": (
+        "Choose something that was learned first.",
+        "먼저 배운 것을 고르세요.",
+        "请先选择已学内容。",
+    ),
+    "no_photograph": (
+        "A photograph is missing: drop one, or choose a sample.",
+        "사진이 없습니다. 놓거나 예시를 고르세요.",
+        "缺少照片：请放入一张，或选择示例。",
+    ),
+    "no_style": (
+        "A style is missing: click on one of the paintings, or bring your own.",
+        "스타일이 없습니다. 그림을 누르거나 직접 추가하세요.",
+        "缺少风格：请点击一幅画，或添加自己的图片。",
+    ),
+    "no_paint": (
+        "Paint over the thing first: a few strokes will do.",
+        "먼저 물체 위를 조금 칠하세요.",
+        "请先在物体上涂几笔。",
+    ),
+    "no_picture": (
+        "A picture is missing: drop one, or choose a sample.",
+        "그림이 없습니다. 놓거나 예시를 고르세요.",
+        "缺少图片：请放入一张，或选择示例。",
+    ),
+    "no_film_model": (
+        "There is no model of films in 'models'.",
+        "'models'에 영상 모델이 없습니다.",
+        "“models”中没有影片模型。",
+    ),
+    "no_place": ("Click on a place of the picture.", "그림의 한 곳을 누르세요.", "请点击图片上的一处。"),
+    "no_other_style": (
+        "A style is missing to compare with.",
+        "비교할 스타일이 없습니다.",
+        "缺少用来比较的风格。",
+    ),
+    "no_box": (
+        "Draw a box with its word, or name words that must be in the picture.",
+        "단어의 상자를 그리거나 꼭 있어야 할 단어를 쓰세요.",
+        "请画一个带词的框，或写出必须出现的词。",
+    ),
+    "no_edit": (
+        "Write a second prompt, or move the slider of a word.",
+        "두 번째 프롬프트를 쓰거나 단어의 슬라이더를 움직이세요.",
+        "请写第二个提示词，或移动某个词的滑块。",
+    ),
     # gallery
     "refresh": ("Refresh", "새로 고침", "刷新"),
     "parameters": ("Parameters", "매개변수", "参数"),
     "send_generate": ("Settings to Generate", "설정을 생성으로", "设置送到“生成”"),
     "send_picture": ("Picture to Generate", "그림을 생성으로", "图片送到“生成”"),
     "send_restyle": ("To Restyle", "스타일 변환으로", "送到“风格迁移”"),
+    "send_guide": ("To Guide", "유도로", "送到“引导”"),
+    "send_learn": ("To Personalise", "개인화로", "送到“个性化”"),
+    "send_film": ("To Film", "영상으로", "送到“影片”"),
+    "not_again": (
+        "More than a prompt made this picture; its settings can be sent to Generate.",
+        "이 그림은 프롬프트만으로 만든 것이 아닙니다. 설정을 생성으로 보낼 수 있습니다.",
+        "这张图片不只由提示词生成；可以把设置送到“生成”。",
+    ),
     "send_look": ("To Look inside", "들여다보기로", "送到“内部观察”"),
     "again": ("Make again", "다시 만들기", "重新生成"),
     "compare": ("Compare with", "비교 대상", "与之比较"),
@@ -175,6 +328,19 @@ def languages_of(accepted: str) -> str:
 def say(key: str, language: str = "en", **values: Any) -> str:
     """A text in a language, with its blanks filled."""
     return TABLE[key][LANGUAGES.index(language)].format(**values)
+
+
+class PageError(UserError):
+    """What is missing on the page itself: a sentence of the table, in the language of whoever asks."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(say(key))
+        self.key = key
+
+
+def sentence_of(error: UserError, language: str) -> str:
+    """What went wrong, in a language where it is the page's own; the commands' sentences are in English."""
+    return say(error.key, language) if isinstance(error, PageError) else str(error)
 
 
 def escaped(text: Any) -> str:
