@@ -16,7 +16,7 @@ from ldm.web.page.following import Following, notes_html
 from ldm.web.page.pictures import FILES
 from ldm.web.page.texts import PageError, say
 
-KIND = "learned"
+KIND, FOLDER = "learned", "personalise"
 TRIED = 2  # pictures
 
 
@@ -78,7 +78,7 @@ def _ask(page: Page) -> Callable[..., tuple[Task, Callable[[Any], Any]]]:
     def ask(run: str | None, prompt: str, seed: float | None) -> tuple[Task, Callable[[Any], Any]]:
         if not run:
             raise PageError("learn_no_run")
-        outdir = str(page.folder(KIND))
+        outdir = str(page.folder(FOLDER))
 
         def task(studio: Any, watch: Any) -> None:
             from ldm.workflows.learned_files import options_of
@@ -113,7 +113,7 @@ def _download(page: Page, runs: Any) -> Any:
         if not run or not name:
             raise gr.Error(say("learn_no_run", language_of(request)), print_exception=False)
         try:
-            return str(write_for_others(Path(run), name, page.folder(KIND) / FILES).resolve())
+            return str(write_for_others(Path(run), name, page.folder(FOLDER) / FILES).resolve())
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
