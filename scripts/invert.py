@@ -23,6 +23,7 @@ from ldm.pictures.sizing import Picture, look_at
 from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
 from ldm.workflows.inversion.cache import InversionCache, Needs, clean_latent
+from ldm.workflows.inversion.empty_prompt import context_for
 from ldm.workflows.inversion.old_features import read_old_features
 from ldm.workflows.memory import peak_memory
 from ldm.workflows.options import old_spellings
@@ -128,7 +129,7 @@ def import_old(cache: InversionCache, picture: Picture, old: str) -> Any:
         UserError: see ``read_old_features``; or the file has other steps than were asked for.
     """
     clean = clean_latent(cache.model, picture.tensor())
-    inversion = read_old_features(old, cache.model, cache.context, clean, cache.capture.dtype)
+    inversion = read_old_features(old, cache.model, context_for(cache.context, clean), clean, cache.capture.dtype)
     if len(inversion.visited) != cache.steps:
         raise UserError(f"'{old}' has {len(inversion.visited)} steps: add --ddim_inv_steps {len(inversion.visited)}")
     cache.adopt(picture, inversion)

@@ -83,9 +83,15 @@ def by_resolution(
 
 
 def late_decoder(unet: Any) -> str:
-    """The pattern of the later half of the decoder: blocks 6 to 11 of Stable Diffusion, 2 and 3 of four."""
-    count = len(uncompiled(unet).output_blocks)
-    return f"output_blocks.{{{count // 2}..{count - 1}}}"
+    """The pattern of the later half of the decoder: blocks 6 to 11 of Stable Diffusion, 2 and 3 of four.
+
+    A resolution that the half would cut through belongs to it, unless there is no other: blocks 3 to 8 of the nine of
+    Stable Diffusion XL, whose cells are two and one of the latent's wide, as those of Stable Diffusion's half.
+    """
+    factors = [factor for name, factor in _factors(uncompiled(unet)).items() if name.startswith("output_blocks.")]
+    count = len(factors)
+    half = count // 2
+    return f"output_blocks.{{{factors.index(factors[half]) or half}..{count - 1}}}"
 
 
 def uncompiled(module: nn.Module) -> Any:

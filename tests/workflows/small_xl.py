@@ -15,6 +15,7 @@ from tests.modules.encoders.vocabularies import bpe_size, write_bpe
 
 ENCODERS, LEVELS = "ldm.modules.encoders.modules", "ldm.modules.diffusionmodules"
 CLIP_L, CLIP_G, POOLED, NUMBER = 24, 32, 16, 8
+LEVELS_OF_XL = {"channel_mult": [1, 2, 2], "attention_resolutions": [4, 2], "transformer_depth": [1, 1, 2]}
 TABLE = {"target": f"{LEVELS}.discretizer.LegacyDDPMDiscretization"}
 
 
@@ -102,9 +103,14 @@ def small_config(vocabulary: Path, refiner: bool = False) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_small_xl(folder: Path, refiner: bool = False) -> Path:
-    """Write model.safetensors, config.yaml and a vocabulary; returns the path of the weights."""
+def write_small_xl(folder: Path, refiner: bool = False, **network: Any) -> Path:
+    """Write model.safetensors, config.yaml and a vocabulary; returns the path of the weights.
+
+    Args:
+        network: parameters of the UNet that are others.
+    """
     config = small_config(write_bpe(folder / "vocabulary"), refiner)
+    config["model"]["params"]["network_config"]["params"] |= network
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     torch.manual_seed(int(refiner))
     model = instantiate_from_config(without_lightning(config["model"]))

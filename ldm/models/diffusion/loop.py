@@ -176,12 +176,16 @@ def run(
     return state.x
 
 
-def beginning(noise: Tensor, level: Level) -> Tensor:
+def beginning(noise: Tensor, level: Level, of: Level | None = None) -> Tensor:
     """Standard normal noise [B, C, h, w] as a latent at the noisiest level, with the deviation of latents there.
 
     That is the noise itself where signal^2 + noise^2 = 1, and sqrt(1 + sigma^2) times it where the signal is 1.
+
+    Args:
+        of: the level that the latent has come from, where it is no noise of deviation 1 but a latent there.
     """
     deviation = math.hypot(level.signal, level.noise)
+    deviation /= 1 if of is None else math.hypot(of.signal, of.noise)
     return noise if math.isclose(deviation, 1) else deviation * noise
 
 

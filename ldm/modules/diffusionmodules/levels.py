@@ -34,7 +34,7 @@ class Level:
         index: the place in the whole walk, 0 the noisiest. Walking up, or along a part, keeps it; so it says which
             level is meant where two tell the network the same. A level outside of a walk has its timestep here.
         via: another level at which a step from here asks, where its rule wants one: between this and the next, or a
-            noisier one.
+            noisier one. A level without noise is asked as this one.
     """
 
     told: float
@@ -75,6 +75,8 @@ class Schedule(Protocol):
 
     def upwards(self, steps: int) -> list[Level]:
         """The levels of ``levels(steps)`` at which the network is asked, upwards, and where the last step arrives.
+
+        Where the lowest of them is far from clean, a level without noise is in front of them.
 
         Raises:
             UserError: there is no such walk.

@@ -28,6 +28,7 @@ from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.pictures.masks import short_name
 from ldm.pictures.sizing import Picture
 from ldm.util import UserError
+from ldm.workflows.inversion.empty_prompt import context_for
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class InversionCache:
     """Inversions by picture.
 
     Attributes:
-        context: the empty prompt [1, N, D].
+        context: the empty prompt: a condition [1, N, D], or an ``EmptyPrompt`` of each picture's size.
         steps: of the inversion.
         about: what inversions depend on besides the picture, as text fields (model, precision).
         folder: where latents (and, with ``disk``, features) are kept; None: nowhere.
@@ -194,7 +195,7 @@ class InversionCache:
         z = torch.cat([clean_latent(self.model, picture.tensor()) for picture in group])
         features = self.strategy != "replay"
         whole = invert_with_features(
-            self.model, z, self.context, steps=self.steps, rounds=self.rounds,
+            self.model, z, context_for(self.context, z), steps=self.steps, rounds=self.rounds,
             timesteps=self.capture.timesteps, dtype=self.capture.dtype,
             sites=self.capture.sites if features and needs.attention else None, what=needs.attention,
             detail=self.capture.detail if features and needs.residual else None,
@@ -249,8 +250,9 @@ class InversionCache:
         levels = [level for level in reversed(visits) if level.told in self.capture.timesteps]
         steps = tqdm(levels, desc="features", disable=not self.progress, leave=False)
         with attention_mode(unet_of(self.model), self.capture.modes(store, needs)):
+            context = expand_condition(context_for(self.context, inversion.noise), 1)
             for level in steps:
-                ask(self.model, inversion.seen(level).to(device), level, expand_condition(self.context, 1))
+                ask(self.model, inversion.seen(level).to(device), level, context)
         return store
 
     def _keep_features(self, picture: Picture, store: FeatureStore) -> FeatureStore:

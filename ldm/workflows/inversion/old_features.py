@@ -41,6 +41,8 @@ def read_old_features(
     """
     entries = _entries(path)
     levels = model.schedule.upwards(len(entries))[:-1]
+    if len(levels) != len(entries):
+        raise UserError(f"'{path}' is of a model with a table of betas, as the original StyleID knows; this is another")
     after = [_latent(entry, index, path, clean) for index, entry in enumerate(entries)]
     seen = [*after[1:], clean.float().cpu()]
     store = FeatureStore(dtype)

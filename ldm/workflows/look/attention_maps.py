@@ -16,12 +16,13 @@ from torch import Tensor
 from ldm.control import FeatureStore, Save, SaveResidual, Sites, attention_mode
 from ldm.control.seam import Mode
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.loop import Level, Snapshot, ask
+from ldm.models.diffusion.loop import Level, Snapshot, ask, beginning
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
 from ldm.pictures.images import check_size
 from ldm.pictures.sizing import Picture
 from ldm.workflows.inversion.cache import clean_latent
+from ldm.workflows.inversion.empty_prompt import EmptyPrompt
 from ldm.workflows.inversion.invert import invert_with_features, unet_of
 from ldm.workflows.look.inspection import Size, Spot, cells, grid_of
 from ldm.workflows.pictures import pictures_of
@@ -59,10 +60,11 @@ def course_of_picture(model: Any, picture: Picture, prompt: str, steps: int, pro
     studio = Studio.of(model, "full")
     model = studio.model
     with studio.lock:
-        context = model.condition([prompt])
         z = clean_latent(model, picture.tensor())
+        size = (z.shape[-2], z.shape[-1])
+        context = model.condition([prompt], size=size) if prompt else EmptyPrompt(model).at(size)
         inversion = invert_with_features(model, z, context, steps=steps, progress=progress)
-    levels = {level.told: level for level in model.schedule.upwards(steps)[:-1]}
+    levels = {level.told: level for level in model.schedule.upwards(steps)[:-1] if level.noise}
     visited = {timestep: inversion.seen(level) for timestep, level in levels.items()}
     return Course(picture.image(), visited, levels, context)
 
@@ -80,21 +82,23 @@ def course_of_prompt(
     model = studio.model
     factor = int(model.first_stage_model.factor)
     check_size(size[1], size[0], factor)
-    start = ImageNoise([seed]).draw((model.channels, size[0] // factor, size[1] // factor)).to(model.device)
+    shape = (model.channels, size[0] // factor, size[1] // factor)
+    noise = ImageNoise([seed]).draw(shape).to(model.device)
     after: dict[Level, Tensor] = {}
 
     def keep(step: Snapshot) -> None:
         after[step.level] = step.x
 
     with studio.lock:
-        context = model.condition([prompt])
+        context = model.condition([prompt], size=shape[1:])
         uncond = model.unconditional(context) if guidance_scale != 1 else None
         z = sample(
-            model, start, context, steps=steps, guidance_scale=guidance_scale, uncond=uncond, callback=keep,
+            model, noise, context, steps=steps, guidance_scale=guidance_scale, uncond=uncond, callback=keep,
             progress=progress,
         )  # fmt: skip
         (image,) = pictures_of(studio, z)
     levels = {level.told: level for level in after}
+    start = beginning(noise, next(iter(after)))
     visited = {next(iter(levels)): start} | {later.told: after[here] for here, later in itertools.pairwise(after)}
     return Course(image, visited, levels, context)
 

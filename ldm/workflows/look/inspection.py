@@ -139,11 +139,14 @@ def choose_timesteps(text: str | None, available: Sequence[float], count: int) -
     if text is None:
         places = np.linspace(0, len(known) - 1, min(count, len(known)))
         return [known[round(place)] for place in places]
-    wanted = _numbers(text, "timesteps", "981,501,1")
+    try:
+        wanted = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--timesteps takes numbers like 981,501,1, got '{text}'") from error
     for timestep in wanted:
         if timestep not in known:
             near = min(known, key=lambda t: abs(t - timestep))
-            raise UserError(f"timestep {timestep} is not visited in {len(known)} steps; the nearest is {near}")
+            raise UserError(f"timestep {timestep:g} is not visited in {len(known)} steps; the nearest is {near:g}")
     return sorted(set(wanted), reverse=True)
 
 

@@ -70,7 +70,7 @@ def plot_histograms(
                 _histogram(axes, one, column)
             else:
                 axes.set_axis_off()
-        row[0].set_ylabel(f"{short_layer(one.layer)}, t = {one.timestep}\nshare of a source's keys", fontsize=8)
+        row[0].set_ylabel(f"{short_layer(one.layer)}, t = {one.timestep:g}\nshare of a source's keys", fontsize=8)
     for axes in grid[-1][: len(looks[-1].heads)]:
         axes.set_xlabel("logit", fontsize=8)
     handles, labels = grid[0][0].get_legend_handles_labels()
@@ -133,7 +133,7 @@ def sheet(
         row[0].text(-0.04, 0.5, short_layer(layer), transform=row[0].transAxes, rotation=90, fontsize=8,
                     ha="right", va="center")  # fmt: skip
         for axes, t in zip(row[1:], timesteps, strict=False):
-            show(axes, cells[layer, t], f"t = {t}" if number == 0 else "", spots)
+            show(axes, cells[layer, t], f"t = {t:g}" if number == 0 else "", spots)
         if last is not None:
             show(row[-1], last[layer], "mean" if number == 0 else "", spots)
     return figure

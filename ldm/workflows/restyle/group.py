@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.control import MixReport
-from ldm.models.diffusion.loop import Level
+from ldm.models.diffusion.loop import Level, Schedule, beginning
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.pictures.colour import keep_colour
 from ldm.util import UserError
@@ -75,13 +75,18 @@ def finished(image: Image.Image, job: Job) -> Image.Image:
     return image
 
 
-def noise_at(inversion: Inversion, recipe: Recipe, first: Sequence[Level]) -> Tensor:
+def noise_at(inversion: Inversion, schedule: Schedule, recipe: Recipe, first: Sequence[Level]) -> Tensor:
     """Where sampling begins, of an inversion [B, C, h, w].
 
     The reference's is the end of the inversion, a stride or two beyond the first level that is sampled, as if it were
     there: it has too little signal, so that the mean of a picture shrinks. A refined one begins with its own latent.
+    Where latents grow with their noise (levels of sigma), that end is scaled to what latents are at the first level.
     """
-    return inversion.seen(first[0]) if ROUNDS[recipe.inversion] and first else inversion.noise
+    if not first:
+        return inversion.noise
+    if ROUNDS[recipe.inversion]:
+        return inversion.seen(first[0])
+    return beginning(inversion.noise, first[0], of=schedule.upwards(recipe.ddim_inv_steps)[-1])
 
 
 @torch.no_grad()
@@ -101,7 +106,7 @@ def restyled_latents(
     if masks is not None and recipe.outside == KEEP:
         masks = grown(masks, GROWTH * int(model.first_stage_model.factor))
     first = executed_levels(model.schedule, recipe.save_feat_steps, recipe.start_step)[:1]
-    start, *others = (noise_at(inversion, recipe, first) for inversion in (content, *styles))
+    start, *others = (noise_at(one, model.schedule, recipe, first) for one in (content, *styles))
     if not recipe.without_init_adain:
         start = start_noise(start, others, masks)
     fresh = ImageNoise([recipe.seed or 0] * len(group))

@@ -42,8 +42,9 @@ class Recipe:
         FEATHER, f"pixels over which a result passes into the content outside its masks ({FEATHER:g})", type=float,
         metavar="PIXELS",
     )  # fmt: skip
-    attn_layer: str | tuple[int, ...] | None = option(
-        None, "decoder blocks (the later half: 6,7,8,9,10,11 in Stable Diffusion)", metavar="LIST"
+    attn_layer: str | tuple[int | str, ...] | None = option(
+        None, "decoder blocks, or patterns of layers (the later half: 6,7,8,9,10,11 in Stable Diffusion)",
+        metavar="LIST",
     )
     ddim_inv_steps: int = option(50, "steps of the inversion (50)", type=int, metavar="N")
     inversion: str = option(

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ldm.control import Sites
 from ldm.pictures.sizing import USUAL_SIDE, Sizing, sizing_for
-from ldm.workflows.restyle.layers import changed_layers
+from ldm.workflows.inversion.empty_prompt import EmptyPrompt
+from ldm.workflows.refiner import check_not_refiner
+from ldm.workflows.restyle.layers import Blocks, changed_layers
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.steps import sampled_timesteps
 from ldm.workflows.studio import Studio
@@ -22,21 +22,21 @@ class Setting:
 
     Attributes:
         fingerprint: of the weights.
-        sites, blocks: the attention that a recipe changes, and the decoder blocks that it is in.
+        sites, blocks: the attention that a recipe changes, and what it is named by in records.
         detail: the residual blocks that it changes.
         timesteps: what the network is told in sampling, the noisiest first.
-        context: the empty prompt, of one row.
+        context: the empty prompt.
         loras: what is on the model, as records name it.
     """
 
     studio: Studio
     fingerprint: str
     sites: Sites
-    blocks: tuple[int, ...]
+    blocks: Blocks
     detail: Sites
     timesteps: tuple[float, ...]
     sizing: Sizing
-    context: Any
+    context: EmptyPrompt
     loras: tuple[str, ...] = ()
 
     @property
@@ -46,6 +46,7 @@ class Setting:
     def about(self) -> dict[str, str]:
         """What everything that the model computes depends on."""
         about = {"model": self.fingerprint, "precision": self.studio.effective_precision}
+        about |= {"condition": "nothing at the picture's size"} if self.context.is_sized else {}
         return about | ({"loras": ", ".join(self.loras)} if self.loras else {})
 
 
@@ -55,9 +56,8 @@ def make_setting(options: StyleIDOptions, studio: Studio, loras: Sequence[str] =
     Raises:
         UserError: an option does not fit it.
     """
+    check_not_refiner(studio)
     model = studio.model
-    with torch.no_grad():
-        context = model.condition([""])
     layers = changed_layers(model, options.attn_layer)
     return Setting(
         studio=studio,
@@ -67,7 +67,7 @@ def make_setting(options: StyleIDOptions, studio: Studio, loras: Sequence[str] =
         detail=layers.residual,
         timesteps=tuple(sampled_timesteps(options, model.schedule)),
         sizing=sizing_for(model, options.H, options.W, options.crop, options.longest or usual_side(studio.inference)),
-        context=context,
+        context=EmptyPrompt(model),
         loras=tuple(loras),
     )
 

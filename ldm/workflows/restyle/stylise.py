@@ -28,6 +28,7 @@ from ldm.models.diffusion.loop import Draw, Schedule, Snapshot
 from ldm.models.diffusion.sampling import sample
 from ldm.modules.diffusionmodules.levels import current_level
 from ldm.util import UserError
+from ldm.workflows.inversion.empty_prompt import context_for
 from ldm.workflows.inversion.invert import Inversion, unet_of
 from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.outside import held, hold, open_cells
@@ -46,7 +47,7 @@ class Beside:
         modes: what happens at which sites, on the rows that were given.
         beside: inversions whose latents of the level run in the same batch.
         before: inversions whose latents, of another size, run in a call of their own first; their stores are filled.
-        context: the one context [1, N, D] of all rows.
+        context: of all rows: a condition [1, N, D], or an ``EmptyPrompt``.
     """
 
     model: Any
@@ -86,8 +87,9 @@ class Beside:
 
     def _run(self, latents: list[Tensor], t: Tensor, modes: dict[Sites, Mode]) -> Tensor:
         batch = torch.cat([latent.to(t.device) for latent in latents])
+        context = expand_condition(context_for(self.context, batch), len(batch))
         with attention_mode(unet_of(self.model), modes):
-            return self.model.predict(batch, t[:1].expand(len(batch)), expand_condition(self.context, len(batch)))
+            return self.model.predict(batch, t[:1].expand(len(batch)), context)
 
 
 @torch.no_grad()
@@ -116,7 +118,7 @@ def stylise(
         start: ``start_noise(...)``, or the content's noise.
         content: of B pictures, or of one for all rows. Stores need q (q, k and v to mix; residuals for detail).
         styles: of one picture each; stores need k and v. Latents may have another size than the content's.
-        context: of the empty prompt [1, N, D]; there is no guidance.
+        context: of the empty prompt [1, N, D], or an ``EmptyPrompt``; there is no guidance.
         recipe: how; None: as is usual, which is StyleID's for one style, and adds detail where styles are mixed.
         masks: [styles, H, W], or [B, styles, H, W] in [0, 1], of any size.
         sites: the attention that changes, in place of the recipe's layers.
@@ -147,7 +149,7 @@ def stylise(
     cells = open_cells(masks, start) if masks is not None and how.outside == KEEP else None
     denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
     made = sample(
-        denoiser, start, context, steps=how.save_feat_steps, start=len(levels), eta=how.ddim_eta, noise=noise,
+        denoiser, start, context_for(context, start), steps=how.save_feat_steps, start=len(levels), eta=how.ddim_eta, noise=noise,
         before=[] if cells is None else [hold(content, cells)], callback=callback, progress=progress,
     )  # fmt: skip
     return made if cells is None else held(made, content.clean, cells)
