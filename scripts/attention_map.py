@@ -181,7 +181,8 @@ def main() -> None:
     name = path.stem
     save_figure(sheet(course.image, cells, title, spots, means), path)
     for (site, t), image in cells.items():
-        save_image(image, given.outdir / name / f"{short_layer(site).replace(' ', '')}_t{t:03.{0 if t == round(t) else 4}f}.png")
+        told = f"{t:03.0f}" if t == round(t) else f"{t:.4f}"
+        save_image(image, given.outdir / name / f"{short_layer(site).replace(' ', '')}_t{told}.png")
     if given.save is not None:
         if kind == "residual":
             raise UserError("--save writes q, k and sim of attention, which a residual block does not have")

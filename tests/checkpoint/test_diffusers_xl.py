@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ldm.additions.base import applied
 from ldm.additions.lora.trained import TrainedLora
+from ldm.additions.paired_words import PairedEmbeddingManager
+from ldm.additions.reading import read_additions
 from ldm.checkpoint import diffusers_config, load_model
 from ldm.models.diffusion.sampling import sample
 from ldm.util import UserError
+from tests.modules.encoders.vocabularies import bpe_size, write_bpe
 
 WIDTHS, POOLED, NUMBER = (24, 32), 20, 8
 UNET: dict[str, Any] = {
@@ -28,15 +33,15 @@ UNET: dict[str, Any] = {
 BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def text_config(width: int, act: str) -> CLIPTextConfig:
+def text_config(width: int, act: str, entries: int = 96) -> CLIPTextConfig:
     return CLIPTextConfig(
-        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=3, num_attention_heads=4, vocab_size=96,
-        max_position_embeddings=77, hidden_act=act, projection_dim=POOLED, bos_token_id=94, eos_token_id=95,
-        pad_token_id=0,
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=3, num_attention_heads=4, vocab_size=entries,
+        max_position_embeddings=77, hidden_act=act, projection_dim=POOLED, bos_token_id=entries - 2,
+        eos_token_id=entries - 1, pad_token_id=0,
     )  # fmt: skip
 
 
-def parts(refiner: bool = False) -> dict[str, Any]:
+def parts(refiner: bool = False, entries: int = 96) -> dict[str, Any]:
     """The networks of a random pipeline: unet, vae and one or two text encoders, in eval mode."""
     torch.manual_seed(0)
     context = WIDTHS[1] if refiner else sum(WIDTHS)
@@ -49,15 +54,15 @@ def parts(refiner: bool = False) -> dict[str, Any]:
             down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
             block_out_channels=(32, 64), layers_per_block=1, sample_size=16, scaling_factor=0.13025,
         ),
-        "text_encoder": None if refiner else CLIPTextModel(text_config(WIDTHS[0], "quick_gelu")),
-        "text_encoder_2": CLIPTextModelWithProjection(text_config(WIDTHS[1], "gelu")),
+        "text_encoder": None if refiner else CLIPTextModel(text_config(WIDTHS[0], "quick_gelu", entries)),
+        "text_encoder_2": CLIPTextModelWithProjection(text_config(WIDTHS[1], "gelu", entries)),
     }  # fmt: skip
     return {name: part if part is None else part.eval() for name, part in made.items()}
 
 
-def saved(folder: Path, refiner: bool = False, **index: Any) -> tuple[Path, dict[str, Any]]:
+def saved(folder: Path, refiner: bool = False, entries: int = 96, **index: Any) -> tuple[Path, dict[str, Any]]:
     """The folder as ``StableDiffusionXLPipeline.save_pretrained`` lays it out, and its networks."""
-    made = parts(refiner)
+    made = parts(refiner, entries)
     for name, part in made.items():
         if part is not None:
             part.save_pretrained(folder / name)
@@ -207,6 +212,38 @@ def test_a_lora_is_read_by_diffusers_with_the_same_result(spelling: str, tmp_pat
         vector = torch.cat([pooled, torch.cat([model.conditioner.embedders[2](n) for n in numbers()], dim=1)], dim=1)
         ours = model.apply_model(x, t, {"c_crossattn": [context], "c_adm": vector})
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_word_is_read_by_diffusers_with_the_same_result(tmp_path: Path) -> None:
+    """The file of a word of two vectors, ``clip_l`` and ``clip_g``, as its users load it into a pipeline."""
+    vocabulary = write_bpe(tmp_path / "base" / "tokenizer")
+    shutil.copytree(vocabulary, tmp_path / "base" / "tokenizer_2")
+    folder, made = saved(tmp_path / "base", entries=bpe_size(vocabulary))
+    model: Any = load_model(None, folder)
+    word = PairedEmbeddingManager(model.conditioner, ["*"], ["cat"], num_vectors_per_token=2)
+    torch.manual_seed(6)
+    for parameter in word.learned():
+        parameter.add_(torch.randn(parameter.shape))
+    word.save(tmp_path / "word.safetensors")
+    tokenizers = {name: CLIPTokenizer(vocab=str(vocabulary / "vocab.json"), merges=str(vocabulary / "merges.txt"),
+                                      model_max_length=77, **padding)
+                  for name, padding in (("tokenizer", {}), ("tokenizer_2", {"pad_token": "!"}))}  # fmt: skip
+    pipe: Any = StableDiffusionXLPipeline(**made, **tokenizers, scheduler=EulerDiscreteScheduler(**BETAS))
+    plain = pipe.encode_prompt("a red dog", do_classifier_free_guidance=False, device="cpu")
+    vectors = load_file(tmp_path / "word.safetensors")
+    for name, number in (("clip_l", ""), ("clip_g", "_2")):
+        pipe.load_textual_inversion(
+            vectors[name], token="<new>", text_encoder=getattr(pipe, f"text_encoder{number}"),
+            tokenizer=getattr(pipe, f"tokenizer{number}"),
+        )  # fmt: skip
+    context, _, pooled, _ = pipe.encode_prompt("a red <new>", do_classifier_free_guidance=False, device="cpu")
+    (read,) = read_additions(model, [f"{tmp_path / 'word.safetensors'}=<new>"])
+    with applied(model, [read]):
+        ours = model.condition(["a red <new>"], size=(8, 6))
+    torch.testing.assert_close(ours["c_crossattn"][0], context, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours["c_adm"][:, :POOLED], pooled, rtol=1e-3, atol=1e-4)
+    assert (context - plain[0]).abs().max() > 0.1
 
 
 def numbers() -> list[Tensor]:

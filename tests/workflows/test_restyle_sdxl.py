@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
 from ldm.commands import styleid as command
-from ldm.control import sites
+from ldm.control import by_resolution, late_decoder, sites
 from ldm.models.diffusion.loop import estimator
 from ldm.models.diffusion.loop import run as walk
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.samplers.fixed_point import FixedPoint
 from ldm.models.diffusion.sampling import sample
-from ldm.util import UserError
+from ldm.util import UserError, instantiate_from_config
 from ldm.workflows.inversion.empty_prompt import EmptyPrompt
 from ldm.workflows.inversion.invert import Inversion, unet_of
 from ldm.workflows.look.attention_maps import course_of_prompt
@@ -33,6 +34,7 @@ from ldm.workflows.restyle.steps import executed_levels
 from ldm.workflows.restyle.styleid import styleid
 from ldm.workflows.studio import Studio, open_studio
 from scripts import attention_histogram, attention_map, invert
+from tests.helpers import ROOT
 from tests.workflows.restyling import CLOSE, difference, made, only, picture
 from tests.workflows.small_xl import LEVELS_OF_XL, POOLED, write_small_xl
 
@@ -152,6 +154,19 @@ def test_the_way_up_from_the_clean_latent_is_the_way_down(studio: Studio) -> Non
     assert (again - latent).abs().max() < 0.01 < (x - latent).abs().max()
 
 
+def test_features_of_a_pair_of_1024_pixels_are_counted_in_the_docs() -> None:
+    """q of the content, k and v of the style, in half precision, at the 49 levels of 50 that are sampled."""
+    node = OmegaConf.to_container(OmegaConf.load(ROOT / "configs/sdxl/sd_xl_base.yaml").model.params.network_config)
+    with torch.device("meta"):
+        unet = instantiate_from_config(node)
+    tokens, text = {4: 32**2, 2: 64**2}, (ROOT / "docs/sdxl.md").read_text()
+    for pattern, layers, told in ((late_decoder(unet), 6, "4.62 GB"), ("output_blocks", 36, "16.18 GB")):
+        parts = by_resolution(unet, pattern, "self")
+        width = {name: unet.get_submodule(name).to_q.out_features for part in parts.values() for name in part}
+        total = 49 * 3 * 2 * sum(tokens[factor] * width[name] for factor, part in parts.items() for name in part)
+        assert len(width) == layers and f"{total / 1e9:.2f} GB" == told and told in text
+
+
 def test_a_refiner_is_refused(options: StyleIDOptions, tmp_path: Path) -> None:
     weights = write_small_xl(tmp_path / "refiner", refiner=True)
     with pytest.raises(UserError, match=r"is a refiner, which finishes the pictures of another model"):
@@ -186,8 +201,8 @@ def test_what_is_looked_at_is_the_walk_of_the_picture(studio: Studio) -> None:
 
 
 def test_logits_before_and_after(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run(monkeypatch, attention_histogram, place, "--cnt", place / "photo.png", "--sty", place / "art.png", "--xy", "9,14",
-        "--steps", STEPS, "--outdir", tmp_path, "--layers", "output_blocks.1.1.transformer_blocks.1",
+    run(monkeypatch, attention_histogram, place, "--cnt", place / "photo.png", "--sty", place / "art.png",
+        "--xy", "9,14", "--steps", STEPS, "--outdir", tmp_path, "--layers", "output_blocks.1.1.transformer_blocks.1",
         "--attn_layer", "1")  # fmt: skip
     (histogram,) = tmp_path.glob("*_histogram.png")
     rows = (tmp_path / "photo_stylized_art_numbers.csv").read_text().splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 CLIP_MARKERS = Markers(start=START, end=END, pad=END, unknown=END)
 OPEN_CLIP_MARKERS = Markers(start=START, end=END, pad=0, unknown=END)
 CLIP_VOCABULARY = "openai/clip-vit-large-patch14"
+_QUOTES = {**dict.fromkeys((0x2BC, *range(0x2018, 0x201C)), "'"), **dict.fromkeys(range(0x201C, 0x2020), '"')}
+_FORMS = (*range(0xFB00, 0xFB07), 0x3000, *range(0xFF01, 0xFF5F))  # ligatures of Latin letters; full-width signs
+_STRAIGHT = {**_QUOTES, **{code: unicodedata.normalize("NFKC", chr(code)) for code in _FORMS}}
 ADVICE = (
     "download its tokenizer.json, or vocab.json and merges.txt, and give their folder as 'tokenizer:' "
     "in the configuration of the text encoder"
@@ -47,9 +51,17 @@ def load_bpe(source: str) -> Tokenizer:
     )
 
 
+def straightened(text: str) -> str:
+    """Text with straight quotation marks, single letters for ligatures and plain forms for full-width ones.
+
+    So both of the released tokenizers read it, by a library that mends text before it is taken apart (ftfy).
+    """
+    return text.translate(_STRAIGHT)
+
+
 def unescape(text: str) -> str:
-    """Text without HTML entities, also where they were escaped twice, as OpenCLIP reads it."""
-    return html.unescape(html.unescape(text))
+    """Text without HTML entities, also where they were escaped twice, and straightened, as OpenCLIP reads it."""
+    return straightened(html.unescape(html.unescape(text)))
 
 
 def _from_merges(folder: Path) -> Tokenizer:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.modules.encoders.base import EmbeddingChange, TextEncoder, check_length
-from ldm.modules.encoders.bpe import CLIP_MARKERS, load_bpe
+from ldm.modules.encoders.bpe import CLIP_MARKERS, load_bpe, straightened
 from ldm.modules.encoders.hub import hub_folder
 from ldm.modules.encoders.subword import SubwordTokenizer
 from ldm.util import ConfigError, UserError
@@ -90,8 +90,9 @@ class FrozenCLIPEmbedder(TextEncoder):
         self.layer, self.layer_idx = layer, layer_idx
         self.returns_pooled = always_return_pooled
         self.tokenizer = SubwordTokenizer(
-            tokenizer or version, load_bpe, CLIP_MARKERS, max_length=max_length, vocab_size=sizes.vocab_size
-        )
+            tokenizer or version, load_bpe, CLIP_MARKERS, max_length=max_length, vocab_size=sizes.vocab_size,
+            clean=straightened,
+        )  # fmt: skip
         if freeze:
             self.freeze()
 

@@ -137,7 +137,7 @@ def numbers(looks: Looks) -> Iterator[dict[str, Any]]:
                     own = values[row, column][values[row, column].isfinite()]
                     present = len(own) > 0  # a source that gets nothing has no logits
                     yield {
-                        "layer": looks.layer, "timestep": looks.timestep, "head": head,
+                        "layer": looks.layer, "timestep": f"{looks.timestep:g}", "head": head,
                         "query_row": position // width, "query_column": position % width,
                         "when": when, "source": source, "keys": values.shape[-1],
                         "logit_mean": _text(own.mean()) if present else "",
@@ -158,7 +158,7 @@ def histograms(looks: Looks) -> Iterator[dict[str, Any]]:
                 counts = np.histogram(finite(values[row]), bins=edges)[0]
                 for left, right, count in zip(edges[:-1], edges[1:], counts, strict=True):
                     yield {
-                        "layer": looks.layer, "timestep": looks.timestep, "head": head, "when": when, "source": source,
+                        "layer": looks.layer, "timestep": f"{looks.timestep:g}", "head": head, "when": when, "source": source,
                         "from": f"{left:.5g}", "to": f"{right:.5g}", "count": int(count),
                     }  # fmt: skip
 

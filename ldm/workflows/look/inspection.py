@@ -147,7 +147,7 @@ def choose_timesteps(text: str | None, available: Sequence[float], count: int) -
         if timestep not in known:
             near = min(known, key=lambda t: abs(t - timestep))
             raise UserError(f"timestep {timestep:g} is not visited in {len(known)} steps; the nearest is {near:g}")
-    return sorted(set(wanted), reverse=True)
+    return [timestep for timestep in known if timestep in wanted]
 
 
 def choose_heads(text: str | None, model: Any, layers: Sites) -> list[int] | None:

@@ -149,8 +149,8 @@ def stylise(
     cells = open_cells(masks, start) if masks is not None and how.outside == KEEP else None
     denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
     made = sample(
-        denoiser, start, context_for(context, start), steps=how.save_feat_steps, start=len(levels), eta=how.ddim_eta, noise=noise,
-        before=[] if cells is None else [hold(content, cells)], callback=callback, progress=progress,
+        denoiser, start, context_for(context, start), steps=how.save_feat_steps, start=len(levels), eta=how.ddim_eta,
+        noise=noise, before=[] if cells is None else [hold(content, cells)], callback=callback, progress=progress,
     )  # fmt: skip
     return made if cells is None else held(made, content.clean, cells)
 
