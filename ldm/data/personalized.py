@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
+from ldm.data.buckets import Size, bucket_sizes, cover, fitted, nearest_bucket
 from ldm.data.templates import KINDS, PER_IMAGE_WORDS, read_templates
 from ldm.draws import uniform
 from ldm.pictures.crops import check_crops, random_crop
@@ -72,6 +73,8 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         reg: these are class pictures of DreamBooth, and ``placeholder_token`` is the class: "photo of a dog".
         sizes: say what Stable Diffusion XL is told of a picture as well: ``original_size_as_tuple`` (height, width) of
             the file, ``crop_coords_top_left`` of the item in the picture made so large, ``target_size_as_tuple``.
+        bucket_step: items are no squares, but of about that area and nearly of each picture's own aspect, in multiples
+            of so many pixels (64 for Stable Diffusion XL); a batch is of one size. 0: squares.
 
     Raises:
         UserError: no folder, no picture that can be read, a sentence without a placeholder, too few words for the
@@ -100,6 +103,7 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         seed: int = 0,
         reg: bool = False,
         sizes: bool = False,
+        bucket_step: int = 0,
     ) -> None:
         if interpolation not in INTERPOLATIONS:
             raise UserError(f"there is no interpolation '{interpolation}'; there are: {', '.join(INTERPOLATIONS)}")
@@ -112,7 +116,10 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
             raise UserError(f"captions is true, false or 'auto', not '{captions}'")
         if sizes and (crops or size is None):
             raise UserError("sizes of personal pictures go together with a 'size' and without random 'crops'")
+        if bucket_step and (crops or size is None or not 0 < bucket_step <= size):
+            raise UserError("bucket_step is a number of pixels up to 'size', which it needs, without random 'crops'")
         self.sizes = sizes
+        self.bucket_sizes = bucket_sizes(size or 0, bucket_step) if bucket_step else []
         self.scales = check_crops(size or 1, scales)
         self.size, self.interpolation, self.flip_p = size, interpolation, flip_p
         self.center_crop, self.crops, self.seed = center_crop, crops, seed
@@ -137,17 +144,32 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         """The words that sentences have for what is to be learned."""
         return tuple(dict.fromkeys(example.placeholder for example in self.examples))
 
+    @property
+    def buckets(self) -> list[int] | None:
+        """Which of ``bucket_sizes`` each item has; None for squares."""
+        if not self.bucket_sizes:
+            return None
+        places = [nearest_bucket(image_size(example.path)[::-1], self.bucket_sizes) for example in self.examples]
+        return places * self.repeats
+
+    def _size(self, picture: int) -> Size:
+        """(height, width) of a picture's items."""
+        assert self.size is not None
+        if not self.bucket_sizes:
+            return self.size, self.size
+        return self.bucket_sizes[nearest_bucket(image_size(self.examples[picture].path)[::-1], self.bucket_sizes)]
+
     def picture(self, index: int) -> Array:
-        """The picture of an item, [size, size, 3] in [-1, 1]; the same at each visit."""
+        """The picture of an item, [size, size, 3] (or its bucket's size) in [-1, 1]; the same at each visit."""
         number = self._number(index)
         picture, repeat = number % len(self.examples), number // len(self.examples)
         mirrored = float(uniform(self.seed, number, "mirror")[0]) < self.flip_p
         crop = repeat % self.crops if self.crops else None
-        square = _resized(
-            self.examples[picture].path, self.size, self.interpolation, self.center_crop, crop, self.scales,
-            self.seed + picture,
+        path = self.examples[picture].path
+        made = _bucketed(path, self._size(picture), self.interpolation) if self.bucket_sizes else _resized(
+            path, self.size, self.interpolation, self.center_crop, crop, self.scales, self.seed + picture
         )  # fmt: skip
-        return image_to_array(ImageOps.mirror(square) if mirrored else square)
+        return image_to_array(ImageOps.mirror(made) if mirrored else made)
 
     def labels(self, index: int) -> dict[str, Any]:
         """A sentence for an item, drawn from Python's generator, and the sizes of its picture if those are wanted."""
@@ -156,12 +178,15 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
 
     def _sizes(self, picture: int) -> dict[str, Any]:
         """What Stable Diffusion XL is told of a picture; a mirrored one keeps its numbers, as its left is its right."""
-        assert self.size is not None
         width, height = image_size(self.examples[picture].path)
-        scale = self.size / min(width, height)
-        crop = [round((side - min(width, height)) / 2 * scale) if self.center_crop else 0 for side in (height, width)]
+        size = self._size(picture)
+        if self.bucket_sizes:
+            crop = list(cover((height, width), size)[1])
+        else:
+            short = min(width, height)
+            crop = [round((side - short) / 2 * size[0] / short) if self.center_crop else 0 for side in (height, width)]
         numbers = {"original_size_as_tuple": [height, width], "crop_coords_top_left": crop,
-                   "target_size_as_tuple": [self.size, self.size]}  # fmt: skip
+                   "target_size_as_tuple": list(size)}  # fmt: skip
         return {name: np.asarray(value, np.float32) for name, value in numbers.items()}
 
     def _sentence(self, picture: int) -> dict[str, Any]:
@@ -246,6 +271,12 @@ def words_for_images(wish: bool | Sequence[str], count: int) -> tuple[str, ...]:
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of a picture, upright."""
     return load_image(path).size
+
+
+@lru_cache(maxsize=KEPT)
+def _bucketed(path: Path, size: Size, interpolation: str) -> Image.Image:
+    """The middle of a picture that covers (height, width)."""
+    return fitted(load_image(path), size, INTERPOLATIONS[interpolation])
 
 
 @lru_cache(maxsize=KEPT)

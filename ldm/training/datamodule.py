@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ldm.building.kinds import DATA
+from ldm.data.buckets import Bucketed
 from ldm.data.mixture import Mixture
 from ldm.data.prior import WithPrior
 from ldm.training.latents import CachedItems, LatentFile, Unfinished, cache_latents, latent_file
-from ldm.training.sampling import Position, ResumableSampler, SeededItems, begin_worker
+from ldm.training.sampling import BucketSampler, Position, ResumableSampler, SeededItems, begin_worker
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class DataModuleFromConfig(pl.LightningDataModule):
         train = self.datasets.get("train")
         if train is not None and not isinstance(train, IterableDataset) and len(train) == 0:
             raise UserError(f"the training data set '{self.dataset_configs['train']['target']}' is empty")
+        if buckets_of(train) is not None and ("reg" in self.datasets or self.cache_file is not None):
+            raise ConfigError("pictures of several sizes (bucket_step) go without data.params.reg and cache_file")
         if "reg" in self.datasets:
             self.datasets["train"] = WithPrior(train, self.datasets["reg"])
 
@@ -165,7 +168,10 @@ class DataModuleFromConfig(pl.LightningDataModule):
             return DataLoader(data, **options)
         shuffle = self.shuffled.get(name, False) and not self._overfits
         rank, world_size = self._rank_and_world_size
-        sampler = ResumableSampler(data, position, self.batch_size, shuffle=shuffle, rank=rank, world_size=world_size)
+        buckets, dealt = buckets_of(data), {"shuffle": shuffle, "rank": rank, "world_size": world_size}
+        sampler = ResumableSampler(data, position, self.batch_size, **dealt) if buckets is None else BucketSampler(
+            data, position, self.batch_size, buckets=buckets, **dealt
+        )  # fmt: skip
         limit = batches_per_epoch(sampler.batches_per_epoch)
         sampler.batches_per_epoch = min(sampler.batches_per_epoch, limit or sampler.batches_per_epoch)
         if isinstance(data, CachedItems):
@@ -187,6 +193,12 @@ class DataModuleFromConfig(pl.LightningDataModule):
         if limit is None:
             return None
         return int(full * limit) if isinstance(limit, float) else limit
+
+
+def buckets_of(data: Any) -> Sequence[int] | None:
+    """Which size each item of a data set has, where there are several."""
+    data = data.data if isinstance(data, CachedItems) else data
+    return data.buckets if isinstance(data, Bucketed) else None
 
 
 def only(items: Sequence[Any]) -> Any:

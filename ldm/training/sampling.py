@@ -83,6 +83,47 @@ class ResumableSampler(DistributedSampler):
         return self.num_samples
 
 
+class BucketSampler(ResumableSampler):
+    """The same, of a data set whose items have several sizes: the batches of a step are of one size in all processes.
+
+    Each size's items are filled up to whole steps with some of them again; the steps of an epoch come in random order.
+
+    Args:
+        buckets: a number for the size of each item.
+    """
+
+    def __init__(
+        self,
+        data: Sized,
+        position: Position,
+        batch_size: int,
+        *,
+        buckets: Sequence[int],
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(data, position, batch_size, shuffle=shuffle, rank=rank, world_size=world_size)
+        self.buckets = np.asarray(buckets)
+        step = batch_size * world_size
+        self.batches_per_epoch = sum(-(-int(count) // step) for count in np.unique_counts(self.buckets).counts)
+        self.num_samples = self.batches_per_epoch * batch_size
+        self.total_size = self.num_samples * world_size
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The items of this process in the given epoch, as indices [num_samples]."""
+        generator = np.random.default_rng([self.position.seed, epoch])
+        size, step = len(self.buckets), self.batch_size * self.num_replicas
+        indices = generator.permutation(size) if self.shuffle else np.arange(size)
+        steps = []
+        for bucket in np.unique(self.buckets):
+            own = indices[self.buckets[indices] == bucket]
+            steps.append(np.resize(own, (-(-len(own) // step), self.num_replicas, self.batch_size)))
+        dealt = np.concatenate(steps)
+        dealt = generator.permutation(dealt) if self.shuffle else dealt
+        return dealt[:, self.rank].reshape(-1)
+
+
 class SeededItems(Dataset):
     """A data set read by ``(index, epoch)``: random choices inside an item depend on (seed, epoch, index) alone.
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ldm.data import personalized_style
+from ldm.data.buckets import bucket_sizes, nearest_bucket
 from ldm.data.personalized import PersonalizedBase, has_word
 from ldm.data.templates import KINDS
 from ldm.util import UserError
@@ -171,3 +172,25 @@ def test_empty_folder_and_nothing_but_corrupt_pictures(tmp_path: Path) -> None:
     (tmp_path / "empty" / "bad.png").write_bytes(b"not a picture")
     with pytest.raises(UserError, match="none of the 1 pictures"):
         PersonalizedBase(str(tmp_path / "empty"))
+
+
+def test_buckets_have_one_area_and_the_aspects_of_the_paper() -> None:
+    sizes = bucket_sizes(1024, 64)
+    assert sizes[0] == (512, 2048) and sizes[-1] == (2048, 512)
+    assert {(1024, 1024), (832, 1216), (704, 1472)} <= set(sizes)
+    assert all(h % 64 == w % 64 == 0 and 0.87 * 1024**2 < h * w <= 1024**2 for h, w in sizes)
+    assert sizes[nearest_bucket((2000, 3000), sizes)] == (832, 1216)
+
+
+def test_a_bucket_holds_the_middle_of_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "wide").mkdir()
+    values = np.zeros((20, 100, 3), np.uint8)
+    values[:, 45:55] = 255  # a white stripe in the middle
+    Image.fromarray(values).save(tmp_path / "wide" / "a.png")
+    data = PersonalizedBase(str(tmp_path / "wide"), size=32, bucket_step=8, flip_p=0, interpolation="nearest")
+    item = data[0]["image"]
+    assert item.shape == (16, 64, 3)
+    bright = np.flatnonzero(item[8, :, 0] > 0)
+    assert bright.mean() == pytest.approx(31.5, abs=1) and len(bright) == pytest.approx(8, abs=1)
+    with pytest.raises(UserError, match="bucket_step is a number of pixels up to 'size'"):
+        PersonalizedBase(str(tmp_path / "wide"), size=32, bucket_step=64)

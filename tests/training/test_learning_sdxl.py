@@ -50,6 +50,8 @@ def configuration(folder: Path, name: str, **model: Any) -> None:
             "train": {"target": "ldm.data.personalized.PersonalizedBase", "params": data},
         },
     }  # fmt: skip
+    if name == "lora":
+        data["bucket_step"] = 8
     if "reg_weight" in model:
         document["data"]["params"]["reg"] = {
             "target": "ldm.data.personalized.PersonalizedBase",
@@ -71,7 +73,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(0)
     for i in range(2):
-        Image.fromarray(rng.integers(0, 255, (40, 56, 3), np.uint8)).save(folder / "pictures" / f"{i}.png")
+        shape = ((40, 56, 3), (56, 40, 3))[i]
+        Image.fromarray(rng.integers(0, 255, shape, np.uint8)).save(folder / "pictures" / f"{i}.png")
     configuration(folder, "word", personalization_config=WORD)
     configuration(folder, "lora", lora_config=LORA)
     configuration(folder, "pivotal", lora_config=LORA, personalization_config=WORD)
@@ -204,5 +207,10 @@ def test_sizes_of_training_pictures(place: Path) -> None:
     assert numbers == {
         "original_size_as_tuple": [40, 56], "crop_coords_top_left": [0, 6], "target_size_as_tuple": [32, 32]
     }  # fmt: skip
+    data = PersonalizedBase(str(place / "pictures"), size=32, sizes=True, bucket_step=8)
+    assert data.buckets == [data.bucket_sizes.index((24, 40)), data.bucket_sizes.index((40, 24))] * 100
+    assert [data[i]["image"].shape for i in (0, 1)] == [(24, 40, 3), (40, 24, 3)]
+    assert [data[i]["target_size_as_tuple"].tolist() for i in (0, 1)] == [[24, 40], [40, 24]]
+    assert [data[i]["crop_coords_top_left"].tolist() for i in (0, 1)] == [[2, 0], [0, 2]]  # of 29x40 and 40x29
     with pytest.raises(UserError, match="without random 'crops'"):
         PersonalizedBase(str(place / "pictures"), size=32, crops=2, sizes=True)

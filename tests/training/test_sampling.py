@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ldm.training.datamodule import DataModuleFromConfig
-from ldm.training.sampling import Position, ResumableSampler, SeededItems
+from ldm.training.sampling import BucketSampler, Position, ResumableSampler, SeededItems
 from ldm.util import UserError
 
 TOY = {"target": "tests.training.toy.ToyPictures"}
@@ -44,6 +44,25 @@ def test_an_epoch_cut_short_is_counted_as_the_trainer_counts() -> None:
     assert indices(sampler) == indices(ResumableSampler(range(10), Position(1, 5), 2))
     longer = ResumableSampler(range(10), Position(1, 6), 2, batches_per_epoch=99)  # more than there are
     assert indices(longer) == indices(ResumableSampler(range(10), Position(1, 6), 2))
+
+
+def test_the_batches_of_a_step_are_of_one_size_in_all_processes() -> None:
+    buckets = [0, 1, 0, 2, 0, 1, 0, 0, 1, 0, 0]  # seven, three and one
+
+    def dealt(batches: int, rank: int) -> list[list[int]]:
+        sampler = BucketSampler(
+            range(11), Position(1, batches), 2, buckets=buckets, rank=rank, world_size=2
+        )
+        assert sampler.batches_per_epoch == 2 + 1 + 1 and len(sampler) == 8
+        flat = [index for index, _ in sampler]
+        return [flat[start : start + 2] for start in range(0, len(flat), 2)]
+
+    both = [dealt(0, rank) for rank in range(2)]
+    for step in zip(*both, strict=True):
+        assert len({buckets[index] for batch in step for index in batch}) == 1, step
+    assert {index for batches in both for batch in batches for index in batch} == set(range(11))
+    assert dealt(2, 1) == both[1][2:], "a resumed run goes on in the middle"
+    assert dealt(4, 0) != both[0] and sorted(map(sorted, dealt(4, 0))) != sorted(map(sorted, both[0]))
 
 
 def test_without_shuffling_the_order_stays() -> None:

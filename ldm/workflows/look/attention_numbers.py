@@ -158,8 +158,8 @@ def histograms(looks: Looks) -> Iterator[dict[str, Any]]:
                 counts = np.histogram(finite(values[row]), bins=edges)[0]
                 for left, right, count in zip(edges[:-1], edges[1:], counts, strict=True):
                     yield {
-                        "layer": looks.layer, "timestep": f"{looks.timestep:g}", "head": head, "when": when, "source": source,
-                        "from": f"{left:.5g}", "to": f"{right:.5g}", "count": int(count),
+                        "layer": looks.layer, "timestep": f"{looks.timestep:g}", "head": head, "when": when,
+                        "source": source, "from": f"{left:.5g}", "to": f"{right:.5g}", "count": int(count),
                     }  # fmt: skip
 
 
