@@ -308,12 +308,13 @@ def picture(run: Run, side: str) -> float:
     ours, theirs = build_unets(run.shape, run.dtype)
     unet, steps = (ours, our_steps) if side == "ours" else (theirs, their_steps)
     del ours, theirs
-    ready(*((unet, None) if side == "ours" else (None, unet)), run.device)
+    is_ours = side == "ours"
+    ready(unet if is_ours else None, None if is_ours else unet, run.device)
     latent = steps(unet, run, 1)()
     mine, other = build_autoencoders(run.shape, run.shape.autoencoder or run.dtype)
-    vae = mine if side == "ours" else other
+    vae = mine if is_ours else other
     del mine, other
-    ready(*((vae, None) if side == "ours" else (None, vae)), run.device)
+    ready(vae if is_ours else None, None if is_ours else vae, run.device)
     vae.decode(latent.to(run.shape.autoencoder or run.dtype))
     if run.device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9

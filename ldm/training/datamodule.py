@@ -168,7 +168,8 @@ class DataModuleFromConfig(pl.LightningDataModule):
             return DataLoader(data, **options)
         shuffle = self.shuffled.get(name, False) and not self._overfits
         rank, world_size = self._rank_and_world_size
-        buckets, dealt = buckets_of(data), {"shuffle": shuffle, "rank": rank, "world_size": world_size}
+        buckets = buckets_of(data)
+        dealt: dict[str, Any] = {"shuffle": shuffle, "rank": rank, "world_size": world_size}
         sampler = ResumableSampler(data, position, self.batch_size, **dealt) if buckets is None else BucketSampler(
             data, position, self.batch_size, buckets=buckets, **dealt
         )  # fmt: skip

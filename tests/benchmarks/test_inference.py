@@ -19,7 +19,7 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ldm.util import UserError
 
 
-def small_unets(shape: inference.Shape, dtype: torch.dtype) -> tuple[Any, Any]:
+def small_unets(_: inference.Shape, dtype: torch.dtype) -> tuple[Any, Any]:
     theirs: Any = UNet2DConditionModel(
         sample_size=8, cross_attention_dim=768, attention_head_dim=2, block_out_channels=(32, 64), layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -34,7 +34,7 @@ def small_unets(shape: inference.Shape, dtype: torch.dtype) -> tuple[Any, Any]:
     return ours.eval(), theirs.eval()
 
 
-def small_autoencoders(shape: inference.Shape, dtype: torch.dtype) -> tuple[Any, Any]:
+def small_autoencoders(_: inference.Shape, dtype: torch.dtype) -> tuple[Any, Any]:
     theirs: Any = AutoencoderKL(
         block_out_channels=(32, 32, 32, 32), layers_per_block=2, latent_channels=4,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,

@@ -15,7 +15,9 @@ from tests.modules.encoders.vocabularies import bpe_size, write_bpe
 
 ENCODERS, LEVELS = "ldm.modules.encoders.modules", "ldm.modules.diffusionmodules"
 CLIP_L, CLIP_G, POOLED, NUMBER = 24, 32, 16, 8
-LEVELS_OF_XL = {"channel_mult": [1, 2, 2], "attention_resolutions": [4, 2], "transformer_depth": [1, 1, 2]}
+LEVELS_OF_XL: dict[str, Any] = {
+    "channel_mult": [1, 2, 2], "attention_resolutions": [4, 2], "transformer_depth": [1, 1, 2]
+}  # fmt: skip
 TABLE = {"target": f"{LEVELS}.discretizer.LegacyDDPMDiscretization"}
 
 
