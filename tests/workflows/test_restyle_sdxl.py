@@ -156,7 +156,8 @@ def test_the_way_up_from_the_clean_latent_is_the_way_down(studio: Studio) -> Non
 
 def test_features_of_a_pair_of_1024_pixels_are_counted_in_the_docs() -> None:
     """q of the content, k and v of the style, in half precision, at the 49 levels of 50 that are sampled."""
-    node = OmegaConf.to_container(OmegaConf.load(ROOT / "configs/sdxl/sd_xl_base.yaml").model.params.network_config)
+    params = OmegaConf.load(ROOT / "configs/sdxl/sd_xl_base.yaml").model.params
+    node: Any = OmegaConf.to_container(params.network_config)
     with torch.device("meta"):
         unet = instantiate_from_config(node)
     tokens, text = {4: 32**2, 2: 64**2}, (ROOT / "docs/sdxl.md").read_text()
