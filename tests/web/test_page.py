@@ -284,7 +284,7 @@ def test_a_run_is_watched_stopped_gone_on_with_tried_and_taken_along(
     shared.fill("#learn-name input", "stripes")
     shared.click("#personalise-run")
     shared.wait_for_selector("#personalise-status >> text=Learning: step")
-    shared.wait_for_selector("#personalise-previews img")
+    shared.wait_for_selector("#personalise-preview img")
     shared.click("#personalise-cancel")
     shared.wait_for_selector("#personalise-status >> text=Cancelled")
     pictures = next((outdir / "personalise" / "inputs").glob("stripes-*")) / "pictures"

@@ -31,7 +31,8 @@ page = build_page(Desk(), Path(sys.argv[1]))
 slow = [name for name in ("torch", "pytorch_lightning", "transformers", "matplotlib", "skimage") if name in sys.modules]
 import gradio
 
-print(json.dumps([stubs, slow, inspect.getfile(gradio.Textbox), hasattr(gradio.Textbox, "submit"), len(page.blocks)]))
+shared = str(page.get_config_file()).count("'share'")
+print(json.dumps([stubs, slow, inspect.getfile(gradio.Textbox), hasattr(gradio.Textbox, "submit"), shared]))
 """
 
 
@@ -44,6 +45,7 @@ def test_the_page_is_built_without_torch_and_without_gradios_type_stubs(tmp_path
         timeout=300,
         check=True,
     )
-    stubs, slow, file, has_events, blocks = json.loads(done.stdout.splitlines()[-1])
+    stubs, slow, file, has_events, shared = json.loads(done.stdout.splitlines()[-1])
     assert not stubs and not slow
-    assert file.endswith("textbox.py") and has_events and blocks > 100  # and gradio is what it always is
+    assert file.endswith("textbox.py") and has_events  # gradio is what it always is
+    assert not shared  # but for the buttons that would send pictures elsewhere

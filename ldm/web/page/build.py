@@ -44,7 +44,16 @@ def build_page(desk: Desk, outdir: Path) -> gr.Blocks:
                     build(page)
         _choose_model(page, line)
         page.load(_films(page), None, page.for_films, api_visibility="private")
+    _share_nothing(blocks)
     return blocks
+
+
+def _share_nothing(blocks: gr.Blocks) -> None:
+    """Take away the button by which gradio's components would send a picture to a site elsewhere."""
+    for block in blocks.blocks.values():
+        buttons = getattr(block, "buttons", None)
+        if buttons:
+            block.buttons = [button for button in buttons if button != "share"]  # type: ignore[attr-defined]
 
 
 def _films(page: Page) -> Callable[[], Any]:

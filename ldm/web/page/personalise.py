@@ -54,13 +54,13 @@ def build(page: Page) -> None:
             following = Following.build(page, KIND, "learn", "stop", opens=False)
         with gr.Column(scale=6, min_width=360):
             loss = gr.LinePlot(x="step", y="loss", label=text("loss"), height=200, elem_id="personalise-loss")
-            previews = gr.Gallery(
-                label=text("learn_previews"), columns=2, object_fit="contain", height=300, interactive=False,
-                elem_id="personalise-previews", format="png",
+            preview = gr.Image(
+                label=text("learn_previews"), type="filepath", height=260, interactive=False,
+                elem_id="personalise-preview",
             )  # fmt: skip
             notes = gr.HTML("", elem_id="personalise-notes")
             use = Use.build(page)
-    outputs = [loss, previews, notes, use.runs, use.prompt, use.formats]
+    outputs = [loss, preview, notes, use.runs, use.prompt, use.formats]
     following.connect([page.model, *fields.inputs], _ask(page), outputs, _shown)
     page.receivers["learn"] = Receiver(KIND, [fields.pictures], lambda path: [[path]])
     following.start_on(use.go_on.click, [use.runs, fields.steps], _go_on, outputs, _shown)
@@ -180,19 +180,18 @@ def _go_on(run: str | None, steps: float) -> tuple[Task, Callable[[Any], Any]]:
 
 
 def _shown(job: Job) -> list[Any]:
-    """The course of the loss, the newest pictures; at the end the run is the one to try."""
+    """The course of the loss, the newest picture; at the end the run is the one to try."""
     if not job.results:
         return [gr.skip(), gr.skip(), notes_html(job), *[gr.skip()] * 3]
     from ldm.workflows.learned_files import prompt_of
     from ldm.workflows.training_process import previews_of
 
     run = Path(job.results[-1])
-    pictures = [(str(path), path.stem.split("_e-")[0].rsplit("-", 1)[-1].lstrip("0") or "0") for path in
-                previews_of(run)]  # fmt: skip
+    pictures = previews_of(run)
     over = job.is_over and run.is_dir()
     return [
-        losses(run), pictures, notes_html(job), Use.menu(str(run)) if over else gr.skip(),
-        prompt_of(run) if over else gr.skip(), Use.formats_of(str(run)) if over else gr.skip(),
+        losses(run), str(pictures[0]) if pictures else gr.skip(), notes_html(job),
+        *([Use.menu(str(run)), prompt_of(run), Use.formats_of(str(run))] if over else [gr.skip()] * 3),
     ]  # fmt: skip
 
 

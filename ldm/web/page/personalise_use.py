@@ -32,7 +32,7 @@ class Use:
     @classmethod
     def build(cls, page: Page) -> Use:
         """Put it where the page is being built."""
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="ldm-low"):
             runs = gr.Dropdown([], label=text("learn_run"), scale=3, min_width=200, elem_id="learn-run")
             go_on = gr.Button(text("learn_go_on"), scale=1, min_width=110, elem_id="learn-go-on")
         with gr.Row():
@@ -101,11 +101,10 @@ def _shown(job: Job) -> list[Any]:
 
 def _download(page: Page, runs: Any) -> Any:
     """A menu of the formats that a run's files can be had in, and the file; gives the menu."""
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_classes="ldm-low"):
         kind = gr.Dropdown([], label=text("learn_format"), scale=2, min_width=180, elem_id="learn-format")
         write = gr.Button(text("learn_write"), scale=1, min_width=110, elem_id="learn-write")
-        file = gr.File(label=text("learn_file"), interactive=False, scale=2, min_width=180, height=90,
-                       elem_id="learn-file")  # fmt: skip
+    file = gr.File(label=text("learn_file"), interactive=False, height=90, elem_id="learn-file")
 
     def written(run: str | None, name: str | None, request: gr.Request) -> str:
         from ldm.workflows.learned_files import write_for_others

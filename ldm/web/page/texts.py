@@ -213,11 +213,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "learn": ("Learn", "배우기", "开始学习"),
     "stop": ("Stop", "중지", "停止"),
     "loss": ("Loss", "손실", "损失"),
-    "learn_previews": (
-        "What it draws by now, by the number of steps",
-        "지금 그리는 것 (단계 수)",
-        "目前画出的样子（步数）",
-    ),
+    "learn_previews": ("What it draws by now", "지금 그리는 것", "目前画出的样子"),
     "training": (
         "Learning: step {step} of {steps}",
         "학습: {steps}단계 중 {step}",

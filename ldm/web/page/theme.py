@@ -33,7 +33,7 @@ THEME = gr.themes.Base(
 CSS = """
 .gradio-container { max-width: 1680px !important; width: 100% !important; margin: 0 auto !important; }
 .gradio-container main { max-width: none !important; width: 100% !important; }
-.ldm-top { align-items: end; }
+.ldm-top, .ldm-low { align-items: end; }
 .ldm-name h1 { font-size: 1.35rem; font-weight: 650; letter-spacing: -0.01em; margin: 0; padding: .4rem 0; }
 .ldm-status { min-height: 2.2rem; }
 .ldm-line { padding: .2rem .1rem; font-variant-numeric: tabular-nums; color: var(--body-text-color-subdued); }
@@ -51,6 +51,6 @@ CSS = """
   padding: .35rem .6rem; background: var(--input-background-fill); color: var(--body-text-color); }
 #look-seen img { object-fit: contain !important; width: 100% !important; height: 100% !important; }
 :focus-visible { outline: 2px solid var(--primary-500) !important; outline-offset: 2px; }
-@media (max-width: 900px) { .ldm-wide { flex-direction: column; } }
+@media (max-width: 900px) { .ldm-wide { flex-direction: column; } .ldm-wide > .column { width: 100% !important; } }
 footer { display: none !important; }
 """
