@@ -53,7 +53,7 @@ def _share_nothing(blocks: gr.Blocks) -> None:
     for block in blocks.blocks.values():
         buttons = getattr(block, "buttons", None)
         if buttons:
-            block.buttons = [button for button in buttons if button != "share"]  # type: ignore[attr-defined]
+            block.buttons = [button for button in buttons if button != "share"]
 
 
 def _films(page: Page) -> Callable[[], Any]:
