@@ -16,6 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -109,7 +110,8 @@ def seed_of(seed: int) -> int:
     Raises:
         UserError: no generator takes it, or processes that were started apart could not draw the same one.
     """
-    started_apart = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    count = os.environ.get("SLURM_NTASKS" if SLURMEnvironment.detect() else "WORLD_SIZE", "1")
+    started_apart = int(count) > 1
     if seed == DRAW and "LOCAL_RANK" in os.environ and "PL_GLOBAL_SEED" in os.environ:
         return int(os.environ["PL_GLOBAL_SEED"])  # the first process has drawn, and started this one
     if seed == DRAW and started_apart:
@@ -188,7 +190,9 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
     if lightning.get("strategy") is not None:  # as the code of Stable Diffusion XL has it
         asked = {"strategy": plain(lightning.strategy), **asked}
     settings = affordable(legacy.translate_trainer(asked))
-    if lightning.get("find_unused_parameters") and settings.get("strategy", "ddp") == "ddp":
+    # a LoRA also lies on those layers of a text encoder that are above the one that is read
+    may_be_unused = lightning.get("find_unused_parameters") or OmegaConf.select(config, "model.params.lora_config")
+    if may_be_unused and settings.get("strategy", "ddp" if lightning.get("find_unused_parameters") else "") == "ddp":
         settings["strategy"] = "ddp_find_unused_parameters_true"
     settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO(run.path)],
                 "enable_model_summary": False, **settings}  # fmt: skip

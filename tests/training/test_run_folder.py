@@ -153,6 +153,11 @@ def test_minus_one_draws_a_seed_and_says_it(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="give one as a number"):
         seed_of(-1)
+    monkeypatch.delenv("WORLD_SIZE")
+    for name, value in {"NTASKS": "2", "JOB_NAME": "train", "PROCID": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(UserError, match="give one as a number"):
+        seed_of(-1)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("PL_GLOBAL_SEED", "12")
     assert seed_of(-1) == 12, "the first process has drawn it"

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -26,7 +27,9 @@ from ldm.modules.encoders.modules import FrozenCLIPEmbedder, FrozenOpenCLIPEmbed
 from ldm.training import launch
 from ldm.util import instantiate_from_config
 from tests.helpers import ROOT
+from tests.modules.encoders.vocabularies import write_bpe
 from tests.training.small_yamls import YAMLS, name, small_config, write_inputs
+from tests.training.test_learning_sdxl import LORA, configuration
 
 KINDS = (  # one of each that trains: what differs besides is in the numbers
     "tiny/ldm.yaml",  # a text encoder with the network
@@ -37,6 +40,7 @@ KINDS = (  # one of each that trains: what differs besides is in the numbers
     "aligner/tiny.yaml",  # a multilingual encoder
     "tiny/lora.yaml",  # small matrices beside frozen ones
 )
+XL = "sdxl/lora.yaml"  # Stable Diffusion XL with two text encoders and pictures of two sizes, a batch of one
 CLIP = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 64}
 OPEN_CLIP = {"embed_dim": 8, "width": 16, "heads": 2, "layers": 3, "vocab_size": 64}
 
@@ -78,12 +82,30 @@ def write_config(path: Path, inputs: Path) -> Path:
     return config
 
 
-def train_as(rank: int, port: int, folder: Path) -> None:
-    """What one of two processes does, as torchrun would start it: train each kind; what came of it goes to a file."""
-    os.environ |= {
+def torchrun(rank: int) -> dict[str, str]:
+    """What torchrun says to each of two processes."""
+    return {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test",
     }  # fmt: skip
+
+
+def srun(rank: int) -> dict[str, str]:
+    """What Slurm says to each of two tasks of a job on one machine."""
+    return {
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
+    }  # fmt: skip
+
+
+STARTED: tuple[tuple[Callable[[int], dict[str, str]], tuple[str, ...]], ...] = (
+    (torchrun, KINDS[:-1]), (srun, (KINDS[-1], XL))
+)  # fmt: skip
+
+
+def train_as(rank: int, port: int, folder: Path, start: Callable[[int], dict[str, str]], kinds: Sequence[str]) -> None:
+    """What one of two processes does: train each kind; what came of it goes to a file."""
+    os.environ |= {"MASTER_PORT": str(port), **start(rank)}
     found: dict[str, Any] = {}
     fit = launch.fit
 
@@ -93,15 +115,16 @@ def train_as(rank: int, port: int, folder: Path) -> None:
         found[kind] = {"steps": trainer.global_step, "learned": learned}
 
     vars(launch)["fit"] = told
-    for kind in KINDS:
+    for kind in kinds:
         config = folder / kind.replace("/", "-")
         arguments = ["-b", str(config), "-t", "-l", str(folder / "logs"), "-n", config.stem, "--scale_lr", "false"]
+        arguments += ["--data_root", str(folder / "two-sizes")] if kind == XL else []
         try:
             launch.main([*arguments, "--devices", "2", "--strategy", "ddp"])
         except BaseException:
             found[kind] = {"error": traceback.format_exc()}
             break  # the other process waits for this one now
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+    (folder / f"{start.__name__}-{rank}.json").write_text(json.dumps(found))
     os._exit("error" in found[kind])  # what pytest does at its end is not this process's
 
 
@@ -110,11 +133,26 @@ def results(inputs: Path) -> list[dict[str, Any]]:
     """What the two processes say of each kind."""
     for kind in KINDS:
         write_config(ROOT / "configs" / kind, inputs)
+    write_bpe(inputs / "vocabulary")
+    configuration(inputs, "lora", lora_config=LORA)
+    (inputs / "lora.yaml").rename(inputs / XL.replace("/", "-"))
+    (inputs / "two-sizes").mkdir()
+    for i, size in enumerate(((56, 40), (40, 56))):
+        Image.new("RGB", size, "red").save(inputs / "two-sizes" / f"{i}.png")
+    found: list[dict[str, Any]] = [{}, {}]
+    for start, kinds in STARTED:
+        for rank, result in enumerate(both(inputs, start, kinds)):
+            found[rank] |= result
+    return found
+
+
+def both(inputs: Path, start: Callable[[int], dict[str, str]], kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """What two processes that are started in one way say of some kinds."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=train_as, args=(rank, port, inputs)) for rank in range(2)]
+    processes = [context.Process(target=train_as, args=(rank, port, inputs, start, kinds)) for rank in range(2)]
     for process in processes:
         process.start()
     running = list(processes)
@@ -124,11 +162,11 @@ def results(inputs: Path) -> list[dict[str, Any]]:
         if any(process.exitcode for process in processes):
             for process in running:
                 process.kill()
-    files = [inputs / f"{rank}.json" for rank in range(2)]
+    files = [inputs / f"{start.__name__}-{rank}.json" for rank in range(2)]
     return [json.loads(file.read_text()) if file.is_file() else {} for file in files]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, XL])
 def test_two_processes_learn_the_same(kind: str, results: list[dict[str, Any]]) -> None:
     errors = [found["error"] for result in results for found in result.values() if "error" in found]
     first, second = (result.get(kind, {}) for result in results)
