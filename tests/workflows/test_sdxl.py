@@ -188,6 +188,15 @@ def test_the_autoencoder_keeps_full_precision(base: Path) -> None:
 
 
 @torch.no_grad()
+def test_an_autoencoder_that_overflows_in_half_precision_is_one_sentence(base: Path) -> None:
+    model = open_studio(base, device="cpu", precision="full").model
+    autoencoder: Any = model.first_stage_model.half()
+    autoencoder.post_quant_conv.weight.fill_(6e4)
+    with pytest.raises(UserError, match=r"^the model came to values beyond what its precision can hold: --prec"):
+        made(model)
+
+
+@torch.no_grad()
 def test_tiles_of_a_local_decoder_are_the_whole() -> None:
     torch.manual_seed(0)
     decode = nn.Sequential(nn.Conv2d(4, 3, 3, padding=1), nn.Upsample(scale_factor=2))
