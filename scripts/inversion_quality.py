@@ -18,12 +18,14 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from ldm.models.diffusion.samplers.fixed_point import invert
-from ldm.models.diffusion.sampling import sample
 from ldm.pictures.images import centre_crop, image_to_tensor, load_folder
 from ldm.util import run_command
+from ldm.workflows.inversion.invert import invert_with_features
+from ldm.workflows.inversion.ways import WAYS
 from ldm.workflows.models import open_model
-from ldm.workflows.restyle.recipe import ROUNDS
+from ldm.workflows.restyle.recipe import INVERSIONS, Recipe
+from ldm.workflows.restyle.start import beginning
+from ldm.workflows.restyle.stylise import stylise
 from ldm.world.photos import load_photo, photos
 
 
@@ -33,17 +35,17 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def there_and_back(model: Any, picture: Tensor, steps: int, rounds: int = 0) -> tuple[float, float]:
+def there_and_back(model: Any, picture: Tensor, steps: int, inversion: str = "ddim") -> tuple[float, float]:
     """PSNR of the sampled-back picture against the autoencoder's, and of the autoencoder's against the picture."""
     z = model.encode_first_stage(picture).mode() * model.scale_factor
     reconstruction = model.decode_first_stage(z)
     context = model.condition([""], size=(z.shape[-2], z.shape[-1]))
-    seen: dict[int, Tensor] = {}
-    noise = invert(model, z, context, steps=steps, rounds=rounds,
-                   callback=lambda step: seen.update({step.level.index: step.x}))  # fmt: skip
-    if rounds:  # at the noisiest level that is sampled; DDIM's last move goes beyond it
-        noise = seen[1]
-    again = sample(model, noise, context, steps=steps)
+    found = invert_with_features(model, z, context, steps=steps, way=WAYS[inversion]())
+    recipe = Recipe(
+        ddim_inv_steps=steps, save_feat_steps=steps, start_step=steps, inversion=inversion,
+        without_init_adain=True, without_attn_injection=True,
+    )  # fmt: skip
+    again = stylise(model, beginning(model.schedule, found, [], recipe), found, [], context, recipe)
     return psnr(model.decode_first_stage(again), reconstruction), psnr(reconstruction, picture)
 
 
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="pictures; none: bundled photographs held out of training")
     parser.add_argument("--size", type=int, default=256, help="side of the square that is cut out of the middle")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps in either direction")
-    parser.add_argument("--inversion", choices=[*ROUNDS], default="ddim", help="fixed_point: sampling undoes its steps")
+    parser.add_argument("--inversion", choices=INVERSIONS, default="ddim", help="how noise is found; ddim")
     parser.add_argument("--ckpt", help="weights; none: the small model")
     parser.add_argument("--config", help="their YAML")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -66,7 +68,7 @@ def main() -> None:
     rows = []
     for name, image in pictures:
         square = image_to_tensor(centre_crop(image, options.size, options.size))[None].to(model.device)
-        rows.append(there_and_back(model, square, options.steps, ROUNDS[options.inversion]))
+        rows.append(there_and_back(model, square, options.steps, options.inversion))
         print(f"{name:20} {rows[-1][0]:15.1f} dB {rows[-1][1]:9.1f} dB")
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     print(f"{'mean':20} {means[0]:15.1f} dB {means[1]:9.1f} dB")

@@ -12,6 +12,7 @@ EXAMPLES = """examples:
     python run_styleid.py                                                # the small model on the bundled samples
     python run_styleid.py --cnt photos --sty paintings --batch 4         # folders: every content with every style
     python run_styleid.py --pairs examples/styleid/pairs.txt --gamma 0.3         # chosen pairs, with masks
+    python run_styleid.py --cnt_prompt "a penguin in the snow" --sty paintings   # the content is generated
 """
 
 
@@ -33,6 +34,9 @@ def what_to_restyle(group: argparse._ArgumentGroup) -> None:
     """The options that say which pictures are restyled, after which, and how they are cut."""
     add = group.add_argument
     add("--cnt", metavar="PATH", help="content: a picture or a folder (bundled samples)")
+    add("--cnt_prompt", nargs="+", metavar="PROMPT", help="contents to generate, by this model, instead of --cnt")
+    add("--cnt_prompts", metavar="PATH", help="a file with such a prompt a line, or a folder of such .txt files")
+    add("--scale", type=float, help="guidance of generated contents (the model's)")
     add("--sty", metavar="PATH", help="style: a picture or a folder (bundled samples)")
     add("--pairs", metavar="FILE", help="a line each: content, style, style, ...")
     add("--mask", "--masks", dest="masks", nargs="*", metavar="FILE",

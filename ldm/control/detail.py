@@ -62,11 +62,15 @@ class Detail:
 class SaveResidual:
     """Keep what residual blocks add to their skip, as "residual"; nothing changes."""
 
-    def __init__(self, store: FeatureStore, timesteps: Collection[float] | None = None) -> None:
-        self.store = store
+    def __init__(
+        self, store: FeatureStore, timesteps: Collection[float] | None = None, rows: Rows | None = None
+    ) -> None:
+        """``timesteps``, ``rows``: only at these, and of the batch only these."""
+        self.store, self.rows = store, rows
         self.timesteps = None if timesteps is None else frozenset(timesteps)
 
     def __call__(self, h: Tensor, *, call: Call) -> Tensor:
         if self.timesteps is None or call.timestep in self.timesteps:
-            self.store.put(call.site, call.index, "residual", h, call.timestep)
+            kept = h if self.rows is None else self.rows.read(call, "residual", h)
+            self.store.put(call.site, call.index, "residual", kept, call.timestep)
         return call.inner(h)

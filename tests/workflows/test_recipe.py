@@ -22,9 +22,14 @@ OTHER: dict[str, Any] = {  # a value of each that is not the usual one, and how 
     "outside": ("free", "free"), "feather": (1.5, "1.5"),
     "attn_layer": ("2", "2"), "inversion": ("fixed_point", "fixed_point"),
     "ddim_inv_steps": (20, "20"), "save_feat_steps": (10, "10"), "start_step": (7, "7"),
+    "fast": (True, None), "adaptive": (0.5, "0.5"), "share": (0.5, "0.5"), "low_frequencies": (0.5, "0.5"),
+    "distill": (1, "1"), "negative": ("a dog", "a dog"), "negative_scale": (2.0, "2"),
     "ddim_eta": (0.5, "0.5"), "seed": (3, "3"), "without_init_adain": (True, None),
     "without_attn_injection": (True, None), "keep_color": (True, None),
 }  # fmt: skip
+
+
+NEEDED: dict[str, Any] = {"seed": {"ddim_eta": 1.0}, "negative_scale": {"negative": "a dog"}}  # without, it is nothing
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
@@ -33,7 +38,7 @@ def test_every_field_is_an_option_a_flag_and_in_the_record(name: str, monkeypatc
     monkeypatch.setattr(sys, "argv", ["run_styleid.py", f"--{name}", *([] if typed is None else [typed])])
     parsed = vars(command.parse())
     assert parsed == {name: value}  # and nothing else, so that defaults stand in one place
-    usual = StyleIDOptions(ddim_eta=1.0) if name == "seed" else StyleIDOptions()  # otherwise nothing is drawn
+    usual = StyleIDOptions(**NEEDED.get(name, {}))
     options = checked(replace(usual, **parsed))
     recipe = Recipe.of(options)
     assert getattr(recipe, name) == value

@@ -26,11 +26,10 @@ from ldm.util import UserError, instantiate_from_config
 from ldm.workflows.inversion.empty_prompt import EmptyPrompt
 from ldm.workflows.inversion.invert import Inversion, unet_of
 from ldm.workflows.look.attention_maps import course_of_prompt
-from ldm.workflows.restyle.group import noise_at
 from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import Recipe
-from ldm.workflows.restyle.steps import executed_levels
+from ldm.workflows.restyle.steps import executed_levels, way_of
 from ldm.workflows.restyle.styleid import styleid
 from ldm.workflows.studio import Studio, open_studio
 from scripts import attention_histogram, attention_map, invert
@@ -114,7 +113,7 @@ def test_where_sampling_begins(studio: Studio) -> None:
     end, first = schedule.upwards(10)[-1], executed_levels(schedule, 10)[0]
     noise = ImageNoise([0]).draw((4, 8, 8))
     inversion = Inversion({}, {}, (1 + end.noise**2) ** 0.5 * noise)
-    start = noise_at(inversion, schedule, recipe, [first])
+    start = way_of(schedule, recipe).start(inversion, first, end)
     assert first.noise < 0.8 * end.noise
     torch.testing.assert_close(start, (1 + first.noise**2) ** 0.5 * noise)
 

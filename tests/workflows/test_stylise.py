@@ -15,9 +15,10 @@ from ldm.control import CacheError, FeatureStore, Inject, attention_mode, sites
 from ldm.pictures.images import tensor_to_image
 from ldm.util import UserError, instantiate_from_config
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
+from ldm.workflows.restyle.gamma import gamma_by_level
 from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.start import adain, start_noise
-from ldm.workflows.restyle.steps import executed_levels, executed_timesteps, gamma_by_level
+from ldm.workflows.restyle.steps import executed_levels, executed_timesteps
 from ldm.workflows.restyle.stylise import stylise
 from tests.helpers import GoldenCase, golden_case
 

@@ -179,15 +179,21 @@ def sample(
     rule = step_rule(sampler, eta)
     denoiser, cond = guided(denoiser, guidance_scale, uncond), expand_condition(cond, x_T.shape[0])
     levels = first_levels(last_levels(rule.levels(denoiser.schedule, steps), start), stop)
-
-    def draw() -> Tensor:
-        fresh = torch.randn(x_T.shape, device="cpu") if noise is None else noise()
-        return fresh.to(x_T.device)
-
+    draw = drawing(x_T, noise)
     changes = [*before, *in_painting(mask, x0, draw, x_T.device)]
     denoise = estimator(denoiser, cond)
     x = x_T if start is not None else beginning(x_T, levels[0])
     return run(rule, levels, x, denoise, draw, before=changes, callback=callback, progress=progress)
+
+
+def drawing(like: Tensor, noise: Draw | None = None) -> Draw:
+    """Fresh noise where a latent is and of its shape: what ``noise`` gives, or torch's global CPU generator."""
+
+    def draw() -> Tensor:
+        fresh = torch.randn(like.shape, device="cpu") if noise is None else noise()
+        return fresh.to(like.device)
+
+    return draw
 
 
 def noised(

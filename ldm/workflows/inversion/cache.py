@@ -30,6 +30,7 @@ from ldm.pictures.sizing import Picture
 from ldm.util import UserError
 from ldm.workflows.inversion.empty_prompt import context_for
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
+from ldm.workflows.inversion.ways import Way
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,9 @@ class InversionCache:
     folder: Path | None = None
     room: int = 0
     batch: int = 1
-    rounds: int = 0  # see invert_with_features
+    way: Way = field(default_factory=Way)
+    away: Any = None  # a context that inversions are guided away from, and how strongly
+    scale: float = 1.0
     progress: bool = False
     callback: Callable[[Snapshot], None] | None = None  # gets each step of an inversion
     uses: Counter[str] = field(default_factory=Counter)  # by sha256
@@ -195,7 +198,8 @@ class InversionCache:
         z = torch.cat([clean_latent(self.model, picture.tensor()) for picture in group])
         features = self.strategy != "replay"
         whole = invert_with_features(
-            self.model, z, context_for(self.context, z), steps=self.steps, rounds=self.rounds,
+            self.model, z, context_for(self.context, z), steps=self.steps, way=self.way, away=self.away,
+            scale=self.scale,
             timesteps=self.capture.timesteps, dtype=self.capture.dtype,
             sites=self.capture.sites if features and needs.attention else None, what=needs.attention,
             detail=self.capture.detail if features and needs.residual else None,
@@ -205,7 +209,8 @@ class InversionCache:
         for index, picture in enumerate(group):
             one = whole.picture(index)
             visited = {index: x.to(CPU, copy=True) for index, x in one.visited.items()}
-            inversion = Inversion(visited, one.told, one.noise.to(CPU))
+            partners = {index: y.to(CPU, copy=True) for index, y in one.partners.items()}
+            inversion = Inversion(visited, one.told, one.noise.to(CPU), partners=partners)
             path = self._path(picture, "latents")
             if path is not None:
                 inversion.save(path, self._fields(picture))
@@ -244,6 +249,8 @@ class InversionCache:
     def _replay(self, picture: Picture, needs: Needs) -> FeatureStore:
         """Features of the latents that the inversion visited, without inverting again."""
         store = FeatureStore(self.capture.dtype)
+        if not needs.names:
+            return store
         inversion = self._latents[picture.sha256]
         device = self.model.device
         visits = self.model.schedule.upwards(self.steps)[:-1]
@@ -279,8 +286,7 @@ class InversionCache:
     def _path(self, picture: Picture, what: str) -> Path | None:
         if self.folder is None:
             return None
-        refined = f"_{self.rounds}_rounds" if self.rounds else ""
-        return self.folder / f"{short_name(picture.path)}_{picture.sha256[:10]}_{what}{refined}.safetensors"
+        return self.folder / f"{short_name(picture.path)}_{picture.sha256[:10]}_{what}{self.way.label}.safetensors"
 
     def _fields(self, picture: Picture) -> dict[str, str]:
         """What a file in the cache must say of itself."""

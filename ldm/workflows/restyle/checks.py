@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ldm.control.adaptive import check_adaptive
 from ldm.control.inject import check_gamma, check_temperature
 from ldm.control.mix import WAYS
+from ldm.control.shared import check_weight
 from ldm.seeds import settled_seed
 from ldm.util import UserError, writable_folder
 from ldm.workflows.inversion.cache import STRATEGIES
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.recipe import FREE, GAMMA, KEEP, ROUNDS, T_ONE
+from ldm.workflows.restyle.recipe import EXACT, FREE, GAMMA, INVERSIONS, KEEP, T_ONE
 
 
 def checked(options: StyleIDOptions) -> StyleIDOptions:
@@ -35,8 +37,9 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
         raise UserError(f"--pi, the styles' share inside their masks, must lie between 0 and 1, got {options.pi}")
     if options.detail is not None and not 0 <= options.detail < float("inf"):
         raise UserError(f"--detail must be a radius above 0, or 0 for none, got {options.detail}")
-    if options.inversion not in ROUNDS:
-        raise UserError(f"--inversion must be {' or '.join(ROUNDS)}, got '{options.inversion}'")
+    if options.inversion not in INVERSIONS:
+        raise UserError(f"--inversion must be {' or '.join(INVERSIONS)}, got '{options.inversion}'")
+    check_variations(options)
     if options.outside not in (KEEP, FREE):
         raise UserError(f"--outside must be {KEEP} or {FREE}, got '{options.outside}'")
     if not 0 <= options.feather < float("inf"):
@@ -51,4 +54,52 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
         raise UserError(f"--longest must be a number of pixels, got {options.longest}")
     if options.feature_gb < 0:
         raise UserError(f"--feature_gb must not be negative, got {options.feature_gb}")
+    if options.prompted:
+        options = checked_prompts(options)
     return replace(options, seed=settled_seed(options.seed or 0)) if options.ddim_eta else options
+
+
+def check_variations(options: StyleIDOptions) -> None:
+    """Refuse what the ways beyond StyleID do not take, alone or together.
+
+    Raises:
+        UserError: see there.
+    """
+    check_adaptive(options.adaptive)
+    check_weight(options.share)
+    if not 0 <= options.low_frequencies < float("inf"):
+        raise UserError(f"--low_frequencies must be a factor from 0, got {options.low_frequencies}")
+    if options.distill < 0:
+        raise UserError(f"--distill must be a number of times, got {options.distill}")
+    if not 0 < options.negative_scale < float("inf"):
+        raise UserError(f"--negative_scale must be a number above 0, got {options.negative_scale}")
+    if options.share and options.adaptive:
+        raise UserError("--share and --adaptive change the same attention in two ways: leave one of them out")
+    if options.inversion in EXACT and (options.distill or options.ddim_eta):
+        raise UserError(
+            f"--inversion {options.inversion} is exact where nothing else moves the latent: "
+            "leave out --distill and --ddim_eta, or take ddim or fixed_point"
+        )
+    if options.fast and options.inversion != "ddim":
+        raise UserError(f"--fast is a way of --inversion ddim; leave out --inversion {options.inversion}")
+
+
+def checked_prompts(options: StyleIDOptions) -> StyleIDOptions:
+    """Options for generated contents, whose whole walk is sampled again: all steps, unless told otherwise.
+
+    Raises:
+        UserError: an option that needs a picture for a content, or features that are computed beside it.
+    """
+    others = {"--cnt": options.cnt, "--pairs": options.pairs, "--masks": options.masks, "--pi": options.pi,
+              "--mix": options.mix}  # fmt: skip
+    wrong = [flag for flag, value in others.items() if value is not None]
+    if wrong:
+        raise UserError(f"{wrong[0]} is for contents that are pictures; --cnt_prompt makes its own")
+    if options.inversion in EXACT or options.features == "replay":
+        flag = f"--inversion {options.inversion}" if options.inversion in EXACT else "--features replay"
+        raise UserError(f"{flag} is for contents that are inverted; those of --cnt_prompt are not")
+    if options.start_step is not None and options.start_step < options.save_feat_steps:
+        raise UserError("--start_step leaves no step out of contents that --cnt_prompt makes")
+    if options.scale is not None and not 0 <= options.scale < float("inf"):
+        raise UserError(f"--scale must be a number from 0, got {options.scale}")
+    return replace(options, start_step=options.save_feat_steps, seed=settled_seed(options.seed or 0))

@@ -12,8 +12,8 @@ import torch
 from ldm.workflows.inversion.cache import Capture, InversionCache, Needs
 from ldm.workflows.restyle.jobs import Job
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.recipe import ROUNDS
 from ldm.workflows.restyle.setting import Setting
+from ldm.workflows.restyle.steps import way_of
 from ldm.workflows.watch import Watch
 
 HALF = torch.float16  # of features; enough for a picture's 8 bits
@@ -29,7 +29,8 @@ def make_cache(
         own = Needs(("qkv" if job.mixed else "q") if injects else "", bool(job.recipe.detail))
         needs[job.content.sha256] = needs.get(job.content.sha256, Needs()) | own
         for style in job.styles:
-            needs[style.sha256] = needs.get(style.sha256, Needs()) | Needs("kv" if injects else "")
+            its = Needs(("qkv" if job.recipe.share else "kv") if injects else "")
+            needs[style.sha256] = needs.get(style.sha256, Needs()) | its
     uses = Counter(picture.sha256 for job in jobs for picture in job.pictures)
     return cache_for(options, setting, needs, uses, watch)
 
@@ -46,6 +47,9 @@ def cache_for(
     Raises:
         UserError: features on the disk without a folder.
     """
+    about = setting.about()
+    if options.negative is not None:
+        about |= {"negative": options.negative, "negative_scale": f"{options.negative_scale:g}"}
     dtype = HALF if setting.studio.precision == "autocast" else None
     return InversionCache(
         setting.model,
@@ -53,12 +57,14 @@ def cache_for(
         options.ddim_inv_steps,
         Capture(setting.sites, setting.detail, setting.timesteps, dtype),
         needs,
-        setting.about(),
+        about,
         options.features,
         Path(options.precomputed) if options.precomputed else None,
         room=int(options.feature_gb * 2**30),
         batch=options.batch,
-        rounds=ROUNDS[options.inversion],
+        way=way_of(setting.model.schedule, options),
+        away=setting.away,
+        scale=options.negative_scale,
         progress=options.progress,
         callback=(watch or Watch()).steps(setting.model, "inversion"),
         uses=uses or Counter(),

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.control import MixReport
-from ldm.models.diffusion.loop import Level, Schedule, beginning
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.pictures.colour import keep_colour
 from ldm.util import UserError
@@ -19,10 +18,9 @@ from ldm.workflows.inversion.invert import Inversion
 from ldm.workflows.pictures import pictures_of
 from ldm.workflows.restyle.jobs import Job
 from ldm.workflows.restyle.outside import GROWTH, grown, joined
-from ldm.workflows.restyle.recipe import KEEP, ROUNDS, Recipe
+from ldm.workflows.restyle.recipe import KEEP
 from ldm.workflows.restyle.setting import Setting
-from ldm.workflows.restyle.start import start_noise
-from ldm.workflows.restyle.steps import executed_levels
+from ldm.workflows.restyle.start import beginning
 from ldm.workflows.restyle.stylise import stylise
 from ldm.workflows.watch import Watch
 
@@ -75,20 +73,6 @@ def finished(image: Image.Image, job: Job) -> Image.Image:
     return image
 
 
-def noise_at(inversion: Inversion, schedule: Schedule, recipe: Recipe, first: Sequence[Level]) -> Tensor:
-    """Where sampling begins, of an inversion [B, C, h, w].
-
-    The reference's is the end of the inversion, a stride or two beyond the first level that is sampled, as if it were
-    there: it has too little signal, so that the mean of a picture shrinks. A refined one begins with its own latent.
-    Where latents grow with their noise (levels of sigma), that end is scaled to what latents are at the first level.
-    """
-    if not first:
-        return inversion.noise
-    if ROUNDS[recipe.inversion]:
-        return inversion.seen(first[0])
-    return beginning(inversion.noise, first[0], of=schedule.upwards(recipe.ddim_inv_steps)[-1])
-
-
 @torch.no_grad()
 def restyled_latents(
     setting: Setting,
@@ -105,15 +89,12 @@ def restyled_latents(
     masks = None if group[0].masks is None else torch.stack([job.masks for job in group if job.masks is not None])
     if masks is not None and recipe.outside == KEEP:
         masks = grown(masks, GROWTH * int(model.first_stage_model.factor))
-    first = executed_levels(model.schedule, recipe.save_feat_steps, recipe.start_step)[:1]
-    start, *others = (noise_at(one, model.schedule, recipe, first) for one in (content, *styles))
-    if not recipe.without_init_adain:
-        start = start_noise(start, others, masks)
+    start = beginning(model.schedule, content, styles, recipe, masks)
     fresh = ImageNoise([recipe.seed or 0] * len(group))
     with setting.studio.mixed():
         return stylise(
             model, start.to(setting.studio.device), content, styles, setting.context, recipe,
             masks=masks, sites=setting.sites, residuals=setting.detail,
-            noise=lambda: fresh.draw(start.shape[1:]), report=report,
+            noise=lambda: fresh.draw(content.noise.shape[1:]), report=report,
             callback=(watch or Watch()).steps(model, "sampling"), progress=progress,
         )  # fmt: skip

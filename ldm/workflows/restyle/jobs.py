@@ -101,7 +101,7 @@ def make_job(
     """A job with its recipe settled, and all that its result depends on for its record."""
     mixed = masks is not None or len(styles) > 1
     recipe = Recipe.of(options).settled(mixed)
-    recipe = replace(recipe, attn_layer=setting.blocks, start_step=len(setting.timesteps))
+    recipe = replace(recipe, attn_layer=setting.blocks, start_step=setting.steps)
     about_masks = {"outside", "feather"} if masks is None else set()
     parameters = {
         **{name: value for name, value in recipe.parameters().items() if name not in about_masks},

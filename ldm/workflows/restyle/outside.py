@@ -15,7 +15,8 @@ from torch import Tensor
 from ldm.control.shares import check_masks, normalised, resized
 from ldm.models.diffusion.loop import Before, Level
 from ldm.pictures.images import image_to_tensor, tensor_to_image
-from ldm.workflows.inversion.invert import Inversion
+from ldm.workflows.inversion.inverted import Inversion
+from ldm.workflows.inversion.ways import Way
 
 GROWTH = 2  # latent cells that a style goes on beyond its mask, where nobody sees it: the decoder looks that far
 
@@ -42,11 +43,12 @@ def held(x: Tensor, content: Tensor, cells: Tensor) -> Tensor:
     return torch.where(cells.to(x.device) > 0, x, content.to(x))
 
 
-def hold(content: Inversion, cells: Tensor) -> Before:
-    """Before each step, cells that are not open get what the content's own inversion saw at that level."""
+def hold(content: Inversion, cells: Tensor, way: Way | None = None) -> Before:
+    """Before each step, cells that are not open get what the content's own inversion had at that level."""
+    way = way or Way()
 
     def change(x: Tensor, level: Level) -> Tensor:
-        return held(x, content.seen(level), cells)
+        return held(x, way.state(content, level), cells)
 
     return change
 

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ldm.pictures.images import list_images
 from ldm.pictures.masks import find_masks, is_mask_of_another, short_name
 from ldm.shipped import here_or_shipped
 from ldm.util import UserError
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,8 @@ def picture_names(paths: Iterable[Path]) -> dict[Path, str]:
     return names
 
 
-def shard(pairs: Sequence[Pair], environment: Mapping[str, str]) -> list[Pair]:
-    """The part of one of several processes: of WORLD_SIZE, number RANK takes every WORLD_SIZE-th pair (torchrun).
+def shard(pairs: Sequence[Item], environment: Mapping[str, str]) -> list[Item]:
+    """The part of one of several processes: of WORLD_SIZE, number RANK takes every WORLD_SIZE-th item (torchrun).
 
     Raises:
         UserError: the two variables are no numbers that fit.

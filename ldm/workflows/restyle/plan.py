@@ -34,6 +34,9 @@ class StyleIDOptions(Recipe):
     precision: str = "autocast"  # autocast (mixed on a GPU, but for the inversion), full, bf16, fp16
     output_path: str = "outputs/styleid"
 
+    cnt_prompt: str | Sequence[str] | None = None  # contents to generate, in the place of pictures; see prompted.py
+    cnt_prompts: str | None = None  # a file with a prompt a line, or a folder of such files
+    scale: float | None = None  # guidance of generated contents; None: the model's
     pairs: str | None = None  # a file: content, style, style, ... a line
     device: str | None = None  # None: a GPU if there is one
     features: str = "memory"  # memory, disk or replay
@@ -44,6 +47,11 @@ class StyleIDOptions(Recipe):
     masks: Sequence[str] | None = None  # of the contents; None: those beside each; ["none"]: none
     no_sheet: bool = False  # no contact sheet
     progress: bool = True
+
+    @property
+    def prompted(self) -> bool:
+        """Whether contents are generated."""
+        return self.cnt_prompt is not None or self.cnt_prompts is not None
 
 
 def find_pairs(options: StyleIDOptions, environment: Mapping[str, str] | None = None) -> tuple[list[Pair], list[Pair]]:

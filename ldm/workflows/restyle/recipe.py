@@ -11,13 +11,21 @@ from typing import Any
 
 from ldm.util import UserError
 from ldm.workflows.options import option
+from ldm.workflows.restyle.gamma import read_schedule
 
 GAMMA, T_ONE = 0.75, 1.5  # one style without a mask: those of StyleID
 GAMMA_MASKED, T_MASKED, DETAIL_MASKED = 0.2, 2.0, 0.3
 PI, MIX = 0.9, "mass"
 KEEP, FREE = "keep", "free"  # what lies outside all masks; see ldm.workflows.restyle.outside
 FEATHER = 2.0
-ROUNDS = {"ddim": 0, "fixed_point": 3}  # of refinement in each step of an inversion
+EXACT = ("edict", "bdia")
+INVERSIONS = ("ddim", "fixed_point", *EXACT)  # see ldm.workflows.inversion.ways
+# what is not written down where it changes nothing
+PLAIN = {
+    "inversion": "ddim", "fast": False, "adaptive": 0.0, "share": 0.0, "low_frequencies": 1.0, "distill": 0,
+    "negative": None,
+}  # fmt: skip
+FAST = 3  # of so many levels of a walk --fast asks the network at one
 
 
 @dataclass
@@ -27,8 +35,26 @@ class Recipe:
     gamma: float | None = option(None, "the content's share of the query, 0 to 1 (0.75; with masks 0.2)", type=float)
     T: float | None = option(None, "factor on the attention's logits (1.5; with masks 2)", type=float)
     gamma_schedule: str | tuple[float, ...] | None = option(
-        None, "gammas from the first step to the last, such as 0.9,0.5", metavar="LIST"
+        None, "gammas from the first step to the last, such as 0.9,0.5 or cosine:0.75,0.375", metavar="LIST"
     )
+    adaptive: float = option(
+        0.0, "how far T goes to where injected logits spread as much as the layer's own, 0 to 1 (0)", type=float,
+        metavar="SHARE",
+    )  # fmt: skip
+    share: float = option(
+        0.0, "weight of the picture's own keys beside the style's: 0 none, 1 equal (0)", type=float, metavar="WEIGHT"
+    )
+    low_frequencies: float = option(
+        1.0, "factor on the low frequencies of the content's noise; below 1 keeps more of its layout (1)", type=float,
+        metavar="FACTOR",
+    )  # fmt: skip
+    distill: int = option(
+        0, "times a step that the latent is moved towards the style's own attention (0)", type=int, metavar="N"
+    )
+    negative: str | None = option(
+        None, "what inversions are guided away from, such as what the style shows", metavar="PROMPT"
+    )
+    negative_scale: float = option(1.5, "of that guidance; 1 is none (1.5)", type=float, metavar="SCALE")
     pi: float | None = option(None, "the styles' share inside the masks (0.9)", type=float)
     mix: str | None = option(None, "how content and styles share attention (mass)", choices=["mass", "competition"])
     sharpen: bool = option(False, "sharpen mixed attention, for each head")
@@ -48,8 +74,10 @@ class Recipe:
     )
     ddim_inv_steps: int = option(50, "steps of the inversion (50)", type=int, metavar="N")
     inversion: str = option(
-        "ddim", "how noise is found: ddim (default), or fixed_point, in steps that sampling undoes", choices=[*ROUNDS]
-    )
+        "ddim", "how noise is found: ddim (default); nearly (fixed_point) or exactly (edict, bdia) undone by sampling",
+        choices=INVERSIONS,
+    )  # fmt: skip
+    fast: bool = option(False, "ask the network at one level of three, and carry its noise on in between")
     save_feat_steps: int = option(50, "steps of the sampling, for which features are kept (50)", type=int, metavar="N")
     start_step: int | None = option(
         None, "run only the last N sampling steps (all but the first: 49)", type=int, metavar="N"
@@ -72,19 +100,20 @@ class Recipe:
         Raises:
             UserError: they are no numbers.
         """
-        if not isinstance(self.gamma_schedule, str):
-            return self.gamma_schedule
-        try:
-            return tuple(float(value) for value in self.gamma_schedule.split(","))
-        except ValueError as error:
-            raise UserError(f"--gamma_schedule takes numbers like 0.9,0.5, got '{self.gamma_schedule}'") from error
+        return read_schedule(self.gamma_schedule) if isinstance(self.gamma_schedule, str) else self.gamma_schedule
 
     def settled(self, mixed: bool) -> Settled:
         """The recipe with nothing left open but layers and steps, which depend on the model.
 
         Args:
             mixed: whether attention is shared between content and styles; otherwise it is StyleID's injection.
+
+        Raises:
+            UserError: it is shared, and a variation of the injection is asked for.
         """
+        wrong = [name for name in ("adaptive", "share", "distill") if mixed and getattr(self, name)]
+        if wrong:
+            raise UserError(f"--{wrong[0]} is for one style without masks: leave it out, or give --no_masks")
         usual: dict[str, Any] = {
             "gamma": GAMMA_MASKED if mixed else GAMMA,
             "T": T_MASKED if mixed else T_ONE,
@@ -105,8 +134,11 @@ class Recipe:
         # as it was before there was a choice
         if self.outside == FREE:
             del said["outside"], said["feather"]
-        if not ROUNDS[self.inversion]:
-            del said["inversion"]
+        for name, plain in PLAIN.items():
+            if said[name] == plain:
+                del said[name]
+        if self.negative is None:
+            del said["negative_scale"]
         return said | {"detail": self.detail or None}
 
 

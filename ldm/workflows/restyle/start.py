@@ -7,8 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ldm.control.detail import high_pass
 from ldm.control.shares import check_masks, normalised, resized
+from ldm.models.diffusion.loop import Schedule
 from ldm.util import UserError
+from ldm.workflows.inversion.inverted import Inversion
+from ldm.workflows.restyle.recipe import Recipe
+from ldm.workflows.restyle.steps import walk, way_of
+
+LOW = 0.3  # the radius below which frequencies are low, where 1 is the highest of an axis
 
 
 def adain(content: Tensor, style: Tensor) -> Tensor:
@@ -39,3 +46,31 @@ def start_noise(content: Tensor, styles: Sequence[Tensor], masks: Tensor | None 
     raw = resized(check_masks(masks, len(styles)), (height, width)).to(content.device)
     w, coverage = normalised(raw)
     return (w[:, :, None] * moved).sum(dim=1) * coverage[:, None] + content * (1 - coverage[:, None])
+
+
+def damped(noise: Tensor, factor: float) -> Tensor:
+    """Noise [B, C, h, w] with its low frequencies multiplied by ``factor``; their mean, the tone, stays.
+
+    StyleSSP (Xu et al. 2025, arXiv 2501.11319, section 3.2): what is left of a content's layout in its noise counts
+    more where the low frequencies are weaker.
+    """
+    if factor == 1:
+        return noise
+    mean = noise.mean(dim=(2, 3), keepdim=True)
+    high = high_pass(noise - mean, LOW)
+    return mean + high + factor * (noise - mean - high)
+
+
+def beginning(
+    schedule: Schedule, content: Inversion, styles: Sequence[Inversion], recipe: Recipe, masks: Tensor | None = None
+) -> Tensor:
+    """Where the sampling of a recipe starts, [B, C, h, w]; [B, 2C, h, w] where its steps need two latents.
+
+    Raises:
+        UserError: AdaIN without a style, or masks that do not fit.
+    """
+    way, levels = way_of(schedule, recipe), walk(schedule, recipe)
+    end = schedule.upwards(recipe.ddim_inv_steps)[-1]
+    own, *others = (way.start(inversion, levels[0], end) for inversion in (content, *styles))
+    own = damped(own, recipe.low_frequencies)
+    return own if recipe.without_init_adain else start_noise(own, others, masks)

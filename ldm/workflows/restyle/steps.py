@@ -1,15 +1,14 @@
-"""Which steps of DDIM a restyling runs, and what gamma is at each."""
+"""Which steps a restyling runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from ldm.control.inject import Gamma
 from ldm.models.diffusion.loop import Level, Schedule, last_levels
+from ldm.models.diffusion.samplers.sparse import evenly_among
 from ldm.util import UserError
-from ldm.workflows.restyle.recipe import Recipe, Settled
+from ldm.workflows.inversion.ways import WAYS, Sparse, Way
+from ldm.workflows.restyle.recipe import FAST, Recipe
 
 
 def executed_levels(schedule: Schedule, steps: int = 50, start_step: int | None = None) -> list[Level]:
@@ -28,35 +27,58 @@ def executed_timesteps(schedule: Schedule, steps: int = 50, start_step: int | No
     return [level.told for level in executed_levels(schedule, steps, start_step)]
 
 
-def gamma_by_level(values: Sequence[float], levels: Sequence[Level]) -> dict[int, float]:
-    """A gamma for each level's index: the values spread evenly in the order of sampling, straight in between.
+def way_of(schedule: Schedule, recipe: Recipe) -> Way:
+    """How pictures are inverted, and sampling undoes it.
 
     Raises:
-        UserError: no value at all.
+        UserError: numbers of steps that the schedule does not have.
     """
-    if not values:
-        raise UserError("a schedule of gamma needs at least one value, such as 0.9,0.5")
-    places = np.linspace(0, len(values) - 1, len(levels))
-    gammas = np.interp(places, np.arange(len(values)), np.asarray(values, dtype=np.float64))
-    return {level.index: float(gamma) for level, gamma in zip(levels, gammas, strict=True)}
+    if not recipe.fast:
+        return WAYS[recipe.inversion]()
+    levels = executed_levels(schedule, recipe.save_feat_steps, recipe.start_step)
+    return Sparse(evenly_among(levels[0].index, levels[-1].index, len(levels) // FAST)) if levels else Way()
 
 
-def gamma_at(recipe: Settled, levels: Sequence[Level]) -> Gamma:
-    """The gamma of a recipe: one, or one for each level's index."""
-    return recipe.gamma if recipe.gamma_schedule is None else gamma_by_level(recipe.gamma_schedule, levels)
+def walk(schedule: Schedule, recipe: Recipe) -> list[Level]:
+    """The levels that sampling goes along, the last one where it arrives.
+
+    What is exactly undone (see ``Way``) arrives at the level where the inversion took the clean latent to be.
+
+    Raises:
+        UserError: numbers of steps that the schedule does not have.
+    """
+    levels = executed_levels(schedule, recipe.save_feat_steps, recipe.start_step)
+    arrival = schedule.levels(recipe.save_feat_steps, "leading")[-1:]
+    begun = schedule.upwards(recipe.save_feat_steps)[0].index  # the level of the clean latent
+    there = bool(levels) and levels[-1].index == begun and way_of(schedule, recipe).exact
+    return levels if there else [*levels, *arrival]
+
+
+def sampled_steps(recipe: Recipe, schedule: Schedule) -> int:
+    """How many steps sampling runs; ``start_step``, but not more than there are.
+
+    Raises:
+        UserError: numbers of steps that the schedule does not have.
+    """
+    most = len(executed_levels(schedule, recipe.save_feat_steps)) + 1
+    start = None if recipe.start_step is None else min(recipe.start_step, most)
+    return len(executed_levels(schedule, recipe.save_feat_steps, start))
 
 
 def sampled_timesteps(recipe: Recipe, schedule: Schedule) -> list[float]:
-    """The timesteps at which sampling asks the network, the noisiest first.
+    """The timesteps at which sampling asks the network on its whole walk, the noisiest first.
 
     Raises:
         UserError: numbers of steps that the schedule does not have, or that do not fit each other.
     """
-    start = recipe.start_step
-    if start is not None:
-        start = min(start, len(executed_timesteps(schedule, recipe.save_feat_steps)) + 1)
-    timesteps = executed_timesteps(schedule, recipe.save_feat_steps, start)
+    recipe = replace(recipe, start_step=sampled_steps(recipe, schedule))
+    levels = walk(schedule, recipe)[:-1]
+    timesteps = [level.told for level in way_of(schedule, recipe).asks(levels)]
     visited = {level.told for level in schedule.upwards(recipe.ddim_inv_steps)[:-1]}
+    alike = recipe.ddim_inv_steps == recipe.save_feat_steps
+    if not alike and (recipe.fast or way_of(schedule, recipe).exact):
+        what = "--fast" if recipe.fast else f"--inversion {recipe.inversion}"
+        raise UserError(f"{what} needs equal numbers of steps: --save_feat_steps as many as --ddim_inv_steps")
     if not visited.issuperset(timesteps):
         raise UserError(
             f"--save_feat_steps {recipe.save_feat_steps} does not fit --ddim_inv_steps {recipe.ddim_inv_steps}: "

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ldm.util import UserError, check_there
+from ldm.workflows.inversion.cache import InversionCache
 from ldm.workflows.loras import wearing
 from ldm.workflows.memory import peak_memory
 from ldm.workflows.restyle.checks import checked
@@ -22,6 +23,7 @@ from ldm.workflows.restyle.group import groups, restyle
 from ldm.workflows.restyle.jobs import Job, in_short, make_jobs
 from ldm.workflows.restyle.pairs import Pair
 from ldm.workflows.restyle.plan import StyleIDOptions, find_pairs, say_masks
+from ldm.workflows.restyle.prompted import restyle_prompts
 from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.results import Result, finished, save_result
 from ldm.workflows.restyle.setting import Setting, make_setting
@@ -55,7 +57,8 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
     started = time.perf_counter()
     watch = watch or Watch()
     options = checked(options)
-    everything, pairs = find_pairs(options, os.environ)
+    everything, pairs = ([], []) if options.prompted else find_pairs(options, os.environ)
+    problems: list[str] = []
     say_masks(options, everything)
     studio = Studio.of(model, options.precision) if model is not None else open_studio(
         options.ckpt, options.model_config, device=options.device, precision=options.precision
@@ -63,21 +66,12 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
     quiet = not options.progress or os.environ.get("RANK", "0") != "0"
     with studio.lock, wearing(options, studio) as loras:
         setting = make_setting(options, studio, loras)
-        jobs, problems = make_jobs(options, setting, pairs)
-        results = finished(options, jobs)
-        todo = [job for job in jobs if job.pair not in results]
-        cache = make_cache(options, setting, todo, watch)
-        with until_cancelled(), tqdm(total=len(todo), desc="pairs", disable=quiet, dynamic_ncols=True) as bar:
-            for group in groups(todo, options.batch):
-                watch.check()
-                bar.set_postfix_str(group[0].pair.name, refresh=True)
-                began = time.perf_counter()
-                images = restyle(setting, cache, group, watch=watch, progress=not quiet)
-                seconds = (time.perf_counter() - began) / len(group)
-                for job, image in zip(group, images, strict=True):
-                    results[job.pair] = save_result(options, setting, job, image, seconds)
-                    watch.result(results[job.pair])
-                bar.update(len(group))
+        if options.prompted:
+            jobs, results, cache = restyle_prompts(options, setting, watch)
+            everything = [job.pair for job in jobs]
+        else:
+            jobs, problems = make_jobs(options, setting, pairs)
+            results, cache = restyle_pictures(options, setting, jobs, watch, quiet)
     if not options.no_sheet:
         save_sheet(options, setting, everything, jobs, results)
     skipped = sum(result.skipped for result in results.values())
@@ -89,6 +83,31 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
         raise UserError(in_short(problems))
     check_there(result.path for result in results.values())
     return [results[job.pair] for job in jobs if job.pair in results]
+
+
+def restyle_pictures(
+    options: StyleIDOptions, setting: Setting, jobs: Sequence[Job], watch: Watch[Result], quiet: bool
+) -> tuple[dict[Pair, Result], InversionCache]:
+    """The results of jobs, those that were there among them; as many as the watch wants.
+
+    Raises:
+        UserError: a picture has gone, memory is not enough, or the model gave no picture.
+    """
+    results = finished(options, jobs)
+    todo = [job for job in jobs if job.pair not in results]
+    cache = make_cache(options, setting, todo, watch)
+    with until_cancelled(), tqdm(total=len(todo), desc="pairs", disable=quiet, dynamic_ncols=True) as bar:
+        for group in groups(todo, options.batch):
+            watch.check()
+            bar.set_postfix_str(group[0].pair.name, refresh=True)
+            began = time.perf_counter()
+            images = restyle(setting, cache, group, watch=watch, progress=not quiet)
+            seconds = (time.perf_counter() - began) / len(group)
+            for job, image in zip(group, images, strict=True):
+                results[job.pair] = save_result(options, setting, job, image, seconds)
+                watch.result(results[job.pair])
+            bar.update(len(group))
+    return results, cache
 
 
 def save_sheet(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from ldm.control import (
     Detail,
     FeatureSource,
     FeatureStore,
-    Inject,
     Mix,
     MixReport,
     Rows,
@@ -22,19 +22,24 @@ from ldm.control import (
     Sites,
     attention_mode,
 )
+from ldm.control.distil import StyleLoss
 from ldm.control.seam import Mode
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.loop import Draw, Schedule, Snapshot
-from ldm.models.diffusion.sampling import sample
+from ldm.models.diffusion.loop import Before, Draw, Schedule, Snapshot, estimator, run
+from ldm.models.diffusion.sampling import drawing
 from ldm.modules.diffusionmodules.levels import current_level
 from ldm.util import UserError
 from ldm.workflows.inversion.empty_prompt import context_for
 from ldm.workflows.inversion.invert import Inversion, unet_of
+from ldm.workflows.inversion.ways import above
+from ldm.workflows.restyle.distil import KEEP_CONTENT, distillation
+from ldm.workflows.restyle.gamma import gamma_by_level
+from ldm.workflows.restyle.injection import injection
 from ldm.workflows.restyle.layers import changed_layers
 from ldm.workflows.restyle.outside import held, hold, open_cells
 from ldm.workflows.restyle.recipe import KEEP, Recipe
 from ldm.workflows.restyle.start import start_noise
-from ldm.workflows.restyle.steps import executed_levels, executed_timesteps, gamma_at
+from ldm.workflows.restyle.steps import executed_timesteps, walk, way_of
 
 __all__ = ["Beside", "executed_timesteps", "start_noise", "stylise"]
 
@@ -123,46 +128,43 @@ def stylise(
         masks: [styles, H, W], or [B, styles, H, W] in [0, 1], of any size.
         sites: the attention that changes, in place of the recipe's layers.
         residuals: where detail is added; None: the last residual block of each block of the decoder's later half.
-        noise: where the fresh noise [B, C, h, w] of DDIM with an eta comes from.
-        report: see ``ldm.control.Mix``.
+        noise, report: where DDIM's fresh noise [B, C, h, w] comes from, with an eta; see ``ldm.control.Mix``.
 
     Raises:
         UserError: values, sites or masks that do not fit, or features that were not kept.
     """
-    mixed = masks is not None or len(styles) > 1
-    how = (recipe or Recipe()).settled(mixed)
+    how = (recipe or Recipe()).settled(mixed := masks is not None or len(styles) > 1)
     if not styles and not how.without_attn_injection:
         raise UserError("a style is needed to take keys and values from")
-    beside, before = list[Inversion](), list[tuple[Inversion, FeatureStore]]()
-    source, *others = _sources(start, [content, *styles], beside, before)
+    (source, *others), beside, before = _sources(start, [content, *styles])
     rows = Rows(0, start.shape[0]) if beside else None
-    levels = executed_levels(model.schedule, how.save_feat_steps, how.start_step)
+    way, levels = way_of(model.schedule, how), walk(model.schedule, how)
+    where = None if how.without_attn_injection else sites or changed_layers(model, how.attn_layer).attention
     modes: dict[Sites, Mode] = {}
-    if not how.without_attn_injection:
-        gammas = gamma_at(how, levels)
-        modes[sites or changed_layers(model, how.attn_layer).attention] = (
-            Mix(source, others, masks, how.pi, how.mix, gammas, how.T, how.sharpen, rows=rows, report=report)
-            if mixed else Inject(source, others[0], gammas, how.T, rows=rows)
-        )  # fmt: skip
+    if where is not None:
+        gammas = how.gamma if how.gamma_schedule is None else gamma_by_level(how.gamma_schedule, levels[:-1])
+        mix = partial(Mix, source, others, masks, how.pi, how.mix, gammas, how.T, how.sharpen, report=report)
+        modes[where] = mix(rows=rows) if mixed else injection(how, source, others[0], gammas, rows)
     if how.detail:
         modes[residuals or changed_layers(model).residual] = Detail(source, how.detail, rows=rows)
-    cells = open_cells(masks, start) if masks is not None and how.outside == KEEP else None
     denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
-    made = sample(
-        denoiser, start, context_for(context, start), steps=how.save_feat_steps, start=len(levels), eta=how.ddim_eta,
-        noise=noise, before=[] if cells is None else [hold(content, cells)], callback=callback, progress=progress,
-    )  # fmt: skip
+    cells = open_cells(masks, start) if masks is not None and how.outside == KEEP else None
+    changes: list[Before] = [] if cells is None else [hold(content, cells, way)]
+    if how.distill and where is not None:
+        loss = StyleLoss(source, others[0], where, KEEP_CONTENT, rows)
+        changes.append(distillation(replace(denoiser, modes={where: loss}), loss, how.distill, way.asks(levels[:-1])))
+    rule = way.down(above(model.schedule, how.save_feat_steps, levels[0]), how.ddim_eta)
+    denoise, draw = estimator(denoiser, context_for(context, start)), drawing(start, noise)
+    state = run(rule, levels, start, denoise, draw, before=changes, callback=callback, progress=progress)
+    made = state[:, : content.noise.shape[1]]
     return made if cells is None else held(made, content.clean, cells)
 
 
 def _sources(
-    start: Tensor,
-    inversions: Sequence[Inversion],
-    beside: list[Inversion],
-    before: list[tuple[Inversion, FeatureStore]],
-) -> list[FeatureSource]:
-    """A source for each inversion; those without a store are added to ``beside``, or ``before`` for another size."""
-    sources: list[FeatureSource] = []
+    start: Tensor, inversions: Sequence[Inversion]
+) -> tuple[list[FeatureSource], list[Inversion], list[tuple[Inversion, FeatureStore]]]:
+    """A source for each inversion; then those without a store, which run beside it, or, in another size, before."""
+    sources, beside, before = list[FeatureSource](), list[Inversion](), list[tuple[Inversion, FeatureStore]]()
     row = start.shape[0]
     for inversion in inversions:
         if inversion.store is not None:
@@ -175,4 +177,4 @@ def _sources(
             store = FeatureStore(dtype=None)
             before.append((inversion, store))
             sources.append(store)
-    return sources
+    return sources, beside, before

@@ -11,7 +11,7 @@ import torch
 from ldm.models.diffusion.loop import Snapshot, estimator, run
 from ldm.models.diffusion.samplers import ddim
 from ldm.models.diffusion.samplers.ddim import DDIM
-from ldm.models.diffusion.samplers.fixed_point import FixedPoint, invert
+from ldm.models.diffusion.samplers.fixed_point import FixedPoint
 from tests.models.diffusion.gaussian_world import GaussianDenoiser
 
 
@@ -48,8 +48,9 @@ def test_every_step_is_undone(parameterization: str) -> None:
 
 def test_no_rounds_are_ddims_inversion_and_each_costs_a_call() -> None:
     world, counted = GaussianDenoiser(), GaussianDenoiser()
-    assert torch.equal(invert(world, start(), None, steps=10), ddim.invert(world, start(), None, steps=10))
-    seen: list[Snapshot] = []
-    found = invert(counted, start(), None, steps=10, rounds=2, callback=seen.append)
-    assert not torch.allclose(found, ddim.invert(world, start(), None, steps=10), atol=1e-3)
+    levels, seen = world.schedule.upwards(10), list[Snapshot]()
+    plain = ddim.invert(world, start(), None, steps=10)
+    assert torch.equal(run(FixedPoint(0), levels, start(), estimator(world, None), start), plain)
+    found = run(FixedPoint(2), levels, start(), estimator(counted, None), start, callback=seen.append)
+    assert not torch.allclose(found, plain, atol=1e-3)
     assert [step.t for step in seen] == list(range(1, 1000, 100)) and len(counted.calls) == 10 + 2 * 9

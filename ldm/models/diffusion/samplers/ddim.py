@@ -81,10 +81,15 @@ def invert(
     """
     levels = denoiser.schedule.upwards(steps)
     denoise = estimator(denoiser, expand_condition(cond, latent.shape[0]))
-    return run(DDIM(), levels, latent, denoise, _no_noise, callback=callback, progress=progress, label="inverting")
+    return run(DDIM(), levels, latent, denoise, no_noise, callback=callback, progress=progress, label="inverting")
 
 
-def _no_noise() -> Tensor:
+def no_noise() -> Tensor:
+    """The noise of a walk that draws none.
+
+    Raises:
+        UserError: whenever it is asked.
+    """
     raise UserError("a deterministic step asked for noise")
 
 
@@ -158,7 +163,7 @@ class DDIMSampler(ClassicSampler):
             if callback is not None:
                 callback(step.index)
 
-        x = run(DDIM(), levels, x0, denoise, _no_noise, callback=report, progress=True, label="encoding")
+        x = run(DDIM(), levels, x0, denoise, no_noise, callback=report, progress=True, label="encoding")
         out: dict[str, Any] = {"x_encoded": x, "intermediate_steps": list(kept)}
         return x, ({**out, "intermediates": list(kept.values())} if return_intermediates else out)
 
