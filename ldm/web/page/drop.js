@@ -13,4 +13,10 @@
     input.files = one.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
   });
+  // A picture that can be opened is a button without a name for screen readers: it gets that of its frame.
+  const named = () => document.querySelectorAll("button:has(> .image-frame):not([aria-label])").forEach((button) => {
+    const label = button.closest(".block")?.querySelector("[data-testid=block-label]")?.textContent.trim();
+    if (label) button.setAttribute("aria-label", label);
+  });
+  new MutationObserver(named).observe(document.body, { childList: true, subtree: true });
 }
