@@ -78,7 +78,7 @@ def show_restyling(out: Path) -> Path:
     pairs.parent.mkdir(parents=True, exist_ok=True)
     content = SAMPLES / "cnt" / "cat.jpg"
     pairs.write_text("".join(f"{content}, {style}\n" for style in styles), encoding="utf-8")
-    styleid(StyleIDOptions(pairs=str(pairs), output_path=str(folder), precomputed=""))
+    styleid(StyleIDOptions(pairs=str(pairs), output_path=str(folder), precomputed="", fast=True))
     return folder / SHEET
 
 

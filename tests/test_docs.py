@@ -30,7 +30,7 @@ from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "models/ldm/tiny/README.md",
-         ROOT / "examples/word/README.md"]  # fmt: skip
+         ROOT / "examples/word/README.md", ROOT / "examples/flower/README.md"]  # fmt: skip
 PROGRAMS = {"txt2img.py": "ldm.commands.txt2img", "run_styleid.py": "ldm.commands.styleid",
             "app.py": "ldm.commands.app"}  # fmt: skip
 
