@@ -212,7 +212,7 @@ def write_sheet(folder: Path, concept: str, methods: Sequence[str], seed: int, c
     row = make_grid(truth, SHEET)
     rows = [row]
     for name in methods:
-        with Image.open(folder / name / f"seed{seed}" / DRAWN) as drawn:
+        with Image.open(folder / name / f"seed{seed}" / DRAWN, formats=["PNG"]) as drawn:
             rows.append(drawn.crop((0, 0, *row.size)))
     save_image(make_grid(rows, 1, [f"{concept}, as it is", *methods]), folder / "sheet.png")
 

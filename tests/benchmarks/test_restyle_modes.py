@@ -12,7 +12,7 @@ from ldm.shipped import SAMPLES
 
 
 def test_ways_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["--cnt", str(SAMPLES / "cnt" / "cat.jpg"), "--sty", str(SAMPLES / "sty"), "--size", "32", "--steps", "8",
+    common = ["--cnt", str(SAMPLES / "cnt" / "cat.jpg"), "--sty", str(SAMPLES / "sty"), "--size", "64", "--steps", "8",
               "--out", str(tmp_path)]  # fmt: skip
     restyle_modes.main([*common, "--ways", "content", "style", "fast"])
     restyle_modes.main([*common, "--ways", "style", "StyleID"])

@@ -41,7 +41,7 @@ def test_nodes_of_a_yaml() -> None:
 @pytest.mark.parametrize(
     ("node", "what"),
     [
-        ({"mode": "injekt"}, "unknown attention mode 'injekt'; known: detail, inject, mix, observe, plain, save"),
+        ({"mode": "injekt"}, "unknown attention mode 'injekt'; known: adaptive_inject, detail, inject, mix, observe"),
         ({"mode": "inject", "params": {"gama": 1}}, "no parameter 'gama'"),
         ({"mode": "inject", "params": {"gamma": 2}}, "gamma"),
         ({"mode": "inject", "sites": "output_blocks.99"}, "no self-attention matches"),

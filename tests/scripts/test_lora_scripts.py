@@ -125,7 +125,7 @@ def test_convert(
     """The same changes under other names; what PEFT has no name for is refused."""
     source, out = GOLDEN / f"lora_{name}.lora.safetensors", tmp_path / "new.safetensors"
     networks = golden_networks()
-    monkeypatch.setattr(convert_lora, "model_for", lambda file, config: networks)
+    monkeypatch.setattr(lora_spelling, "model_for", lambda file, config: networks)
     if name == "lokr" and spelling == "peft":
         with pytest.raises(UserError, match="for which PEFT has no name"):
             run(monkeypatch, convert_lora, source, "--output", out, "--format", spelling)

@@ -62,6 +62,7 @@ def small_config(path: Path, folder: Path) -> dict[str, Any]:
     config["lightning"]["trainer"] |= {"max_steps": 2, "log_every_n_steps": 1, "accelerator": "cpu",
                                        "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
     config["lightning"]["trainer"].pop("limit_val_batches", None)
+    config["lightning"].pop("compile", None)  # a minute for each process
     config["data"]["params"].pop("validation", None)
     config["lightning"].setdefault("callbacks", {})["image_logger"] = {"params": {"disabled": True}}
     return config

@@ -135,7 +135,7 @@ def test_stages_keep_their_shares(small: Listed, tmp_path: Path) -> None:
     config = read(command_of(Lesson(PIVOTAL, "mine", steps=100), small, tmp_path))
     assert [stage.steps for stage in config.stages] == [50, 50] and config.lightning.trainer.max_steps == 100
     config = read(command_of(Lesson(LORA, "mine"), small, tmp_path))
-    assert config.data.params.train.params.placeholder_token == "sks" and config.lightning.trainer.max_steps == 300
+    assert config.data.params.train.params.placeholder_token == "sks" and config.lightning.trainer.max_steps == 150
 
 
 def test_dreambooth_of_the_small_model_learns_all_of_it_beside_its_class(small: Listed, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ldm.models.diffusion.loop import Level, Schedule, StepRule, beginning
+from ldm.models.diffusion.loop import Level, StepRule, beginning
 from ldm.models.diffusion.samplers.bdia import Bdia, BdiaInversion
 from ldm.models.diffusion.samplers.ddim import DDIM
 from ldm.models.diffusion.samplers.edict import Edict, EdictInversion, doubled
@@ -38,8 +38,8 @@ class Way:
         """The state [B, C or 2C, h, w] from which latents [B, C, h, w] are inverted."""
         return latents.float()
 
-    def down(self, above: Level, eta: float) -> StepRule:
-        """The steps of sampling; ``above`` is the level before the first."""
+    def down(self, first: Level, upwards: Sequence[Level], eta: float) -> StepRule:
+        """The steps of sampling from ``first`` on, after an inversion that went along ``upwards``."""
         return DDIM(eta)
 
     def asks(self, levels: Sequence[Level]) -> list[Level]:
@@ -87,7 +87,7 @@ class Coupled(Way):
     def begin(self, latents: Tensor) -> Tensor:
         return doubled(latents.float())
 
-    def down(self, above: Level, eta: float) -> StepRule:
+    def down(self, first: Level, upwards: Sequence[Level], eta: float) -> StepRule:
         return Edict()
 
     def state(self, inversion: Inversion, level: Level) -> Tensor:
@@ -107,8 +107,8 @@ class Bidirectional(Way):
     def up(self) -> StepRule:
         return BdiaInversion()
 
-    def down(self, above: Level, eta: float) -> StepRule:
-        return Bdia(above)
+    def down(self, first: Level, upwards: Sequence[Level], eta: float) -> StepRule:
+        return Bdia(upwards[[level.index for level in upwards].index(first.index) + 1])
 
     def state(self, inversion: Inversion, level: Level) -> Tensor:
         return torch.cat([inversion.seen(level), inversion.after(level)], dim=1)
@@ -130,7 +130,7 @@ class Sparse(Way):
     def up(self) -> StepRule:
         return SparseDDIM(asked=self.asked)
 
-    def down(self, above: Level, eta: float) -> StepRule:
+    def down(self, first: Level, upwards: Sequence[Level], eta: float) -> StepRule:
         return SparseDDIM(eta, self.asked)
 
     def asks(self, levels: Sequence[Level]) -> list[Level]:
@@ -138,9 +138,3 @@ class Sparse(Way):
 
 
 WAYS: Mapping[str, type[Way]] = {"ddim": Way, "fixed_point": Refined, "edict": Coupled, "bdia": Bidirectional}
-
-
-def above(schedule: Schedule, steps: int, first: Level) -> Level:
-    """The level before ``first`` in sampling, on the walk of an inversion in so many steps."""
-    upwards = schedule.upwards(steps)
-    return upwards[[level.index for level in upwards].index(first.index) + 1]

@@ -17,7 +17,6 @@ from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.samplers.ddim import no_noise
 from ldm.workflows.inversion.cache import Capture, Needs
 from ldm.workflows.inversion.invert import Inversion, unet_of
-from ldm.workflows.inversion.ways import above
 from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.steps import walk, way_of
 
@@ -83,7 +82,7 @@ def generated(
         if callback is not None:
             callback(step)
 
-    rule = way.down(above(asked.schedule, recipe.save_feat_steps, levels[0]), 0.0)
+    rule = way.down(levels[0], asked.schedule.upwards(recipe.save_feat_steps), 0.0)
     with attention_mode(unet_of(asked), capture.modes(store, needs)):
         latent = run(rule, levels, noise, estimator(asked, asked.cond), no_noise, callback=keep, progress=progress)
     upwards = levels[-2::-1]

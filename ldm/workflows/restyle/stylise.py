@@ -31,7 +31,6 @@ from ldm.modules.diffusionmodules.levels import current_level
 from ldm.util import UserError
 from ldm.workflows.inversion.empty_prompt import context_for
 from ldm.workflows.inversion.invert import Inversion, unet_of
-from ldm.workflows.inversion.ways import above
 from ldm.workflows.restyle.distil import KEEP_CONTENT, distillation
 from ldm.workflows.restyle.gamma import gamma_by_level
 from ldm.workflows.restyle.injection import injection
@@ -153,7 +152,7 @@ def stylise(
     if how.distill and where is not None:
         loss = StyleLoss(source, others[0], where, KEEP_CONTENT, rows)
         changes.append(distillation(replace(denoiser, modes={where: loss}), loss, how.distill, way.asks(levels[:-1])))
-    rule = way.down(above(model.schedule, how.save_feat_steps, levels[0]), how.ddim_eta)
+    rule = way.down(levels[0], model.schedule.upwards(how.save_feat_steps), how.ddim_eta)
     denoise, draw = estimator(denoiser, context_for(context, start)), drawing(start, noise)
     state = run(rule, levels, start, denoise, draw, before=changes, callback=callback, progress=progress)
     made = state[:, : content.noise.shape[1]]

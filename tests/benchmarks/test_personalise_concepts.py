@@ -144,7 +144,7 @@ def test_what_the_judges_saw_is_counted(
 ) -> None:
     asked = wishes("disc", 4)
     nearly = Shown("striped disc", asked[2].ground, asked[2].size)
-    drawn = [picture_of(one, 64) for one in (asked[0], asked[1], nearly, asked[0])]
+    drawn = [picture_of(one) for one in (asked[0], asked[1], nearly, asked[0])]
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in drawn]
     monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed: pictures)
     monkeypatch.setattr(personalise, "read_additions", lambda *_, **__: [])
