@@ -9,7 +9,9 @@ from torch import Tensor
 from ldm.control.acting import ActingRows
 from ldm.control.inject import Inject, blended, gamma_at
 from ldm.control.registry import register
-from ldm.util import UserError
+from ldm.control.shares import check_share
+
+WHAT = "--adaptive, how far T is measured,"
 
 
 def spread(q: Tensor, k: Tensor) -> Tensor:
@@ -34,7 +36,7 @@ class AdaptiveInject(Inject):
     def __init__(self, *given: Any, adaptive: float = 1.0, **named: Any) -> None:
         """Raises UserError as ``Inject``, and for an ``adaptive`` outside [0, 1]."""
         super().__init__(*given, **named)
-        self.adaptive = check_adaptive(adaptive)
+        self.adaptive = check_share(WHAT, adaptive)
 
     def attend(self, batch: ActingRows) -> Tensor:
         query = blended(batch.own("q"), batch.of(self.q, "q"), gamma_at(self.gamma, batch.call))
@@ -42,14 +44,3 @@ class AdaptiveInject(Inject):
         ratio = spread(batch.own("q"), batch.own("k")) / spread(query, keys).clamp_min(1e-6)
         T = self.T ** (1 - self.adaptive) * ratio**self.adaptive
         return batch.call.inner(query * T[:, :, None, None].to(query), keys, values, scale=batch.scale)
-
-
-def check_adaptive(adaptive: float) -> float:
-    """``adaptive`` itself.
-
-    Raises:
-        UserError: it does not lie between 0 and 1.
-    """
-    if not 0 <= adaptive <= 1:
-        raise UserError(f"--adaptive, how far T is measured, must lie between 0 and 1, got {adaptive}")
-    return adaptive

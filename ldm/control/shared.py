@@ -10,8 +10,10 @@ from torch import Tensor
 from ldm.control.acting import ActingRows
 from ldm.control.inject import Inject, blended, gamma_at
 from ldm.control.registry import register
+from ldm.control.shares import check_share
 from ldm.control.softmax import peak_and_log_sum
-from ldm.util import UserError
+
+WHAT = "--share, the weight of a picture's own keys,"
 
 
 def aligned(own: Tensor, style: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ class SharedInject(Inject):
     def __init__(self, *given: Any, weight: float = 1.0, **named: Any) -> None:
         """Raises UserError as ``Inject``, and for a ``weight`` outside [0, 1]."""
         super().__init__(*given, **named)
-        self.weight = check_weight(weight)
+        self.weight = check_share(WHAT, weight)
 
     def attend(self, batch: ActingRows) -> Tensor:
         style_q, style_k, style_v = (batch.of(self.kv, name) for name in "qkv")
@@ -47,14 +49,3 @@ class SharedInject(Inject):
             for keys, values in ((own_k, batch.own("v")), (style_k, style_v))
         )
         return share * own + (1 - share) * style
-
-
-def check_weight(weight: float) -> float:
-    """``weight`` itself.
-
-    Raises:
-        UserError: it does not lie between 0 and 1.
-    """
-    if not 0 <= weight <= 1:
-        raise UserError(f"--share, the weight of a picture's own keys, must lie between 0 and 1, got {weight}")
-    return weight

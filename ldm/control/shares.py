@@ -11,6 +11,17 @@ from ldm.util import UserError
 Grid = tuple[int, int]
 
 
+def check_share(what: str, value: float) -> float:
+    """``value`` itself.
+
+    Raises:
+        UserError: it does not lie between 0 and 1; ``what`` says what it is.
+    """
+    if not 0 <= value <= 1:
+        raise UserError(f"{what} must lie between 0 and 1, got {value}")
+    return value
+
+
 def check_masks(masks: Tensor, styles: int) -> Tensor:
     """Masks [styles, H, W] or [rows, styles, H, W] as [rows or 1, styles, H, W] float32.
 
@@ -49,9 +60,7 @@ class ShareMap:
         """
         if styles < 1:
             raise UserError("attention needs at least one style to mix with the content")
-        if not 0 <= pi <= 1:
-            raise UserError(f"pi, the styles' share inside their masks, must lie between 0 and 1, got {pi}")
-        self.pi = pi
+        self.pi = check_share("pi, the styles' share inside their masks,", pi)
         self.masks = torch.full((1, styles, 1, 1), 1 / styles) if masks is None else check_masks(masks, styles)
         self._kept: dict[tuple[str, Grid, torch.device], Tensor] = {}
 

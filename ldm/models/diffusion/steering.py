@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ldm.control.energy import AllSeen, Energy, ObserveUntil
 from ldm.control.observe import AttentionMaps
 from ldm.control.seam import attention_mode
+from ldm.control.shares import check_share
 from ldm.models.diffusion.guidance import expand_condition, take_rows
 from ldm.models.diffusion.loop import Denoiser, Level, ask
 from ldm.util import UserError
@@ -101,7 +102,7 @@ class LayoutSettings:
     def __post_init__(self) -> None:
         """Raises UserError for a value that means nothing."""
         _check_positive("the scale of layout guidance", self.scale)
-        _check_share("the share of the steps that layout guidance takes", self.until)
+        check_share("the share of the steps that layout guidance takes", self.until)
         if self.iterations < 1 or not self.threshold >= 0:
             raise UserError(
                 f"layout guidance takes 1 iteration a step or more and a threshold from 0, got {self.iterations} and "
@@ -166,8 +167,8 @@ class ExciteSettings:
         """Raises UserError for a value that means nothing."""
         _check_positive("the scale of Attend-and-Excite", self.scale)
         for share, threshold in ((self.until, 0.0), *self.thresholds.items()):
-            _check_share("the share of the steps that Attend-and-Excite takes", share)
-            _check_share("a threshold of Attend-and-Excite", threshold)
+            check_share("the share of the steps that Attend-and-Excite takes", share)
+            check_share("a threshold of Attend-and-Excite", threshold)
 
     def step_size(self, index: int, steps: int) -> float:
         """scale sqrt(linspace(1, fall, steps)[index])."""
@@ -236,8 +237,3 @@ def _count(share: float, steps: int) -> int:
 def _check_positive(what: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise UserError(f"{what} must be a number above 0, got {value}")
-
-
-def _check_share(what: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise UserError(f"{what} must lie between 0 and 1, got {value}")

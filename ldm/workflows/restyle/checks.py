@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ldm.control.adaptive import check_adaptive
+from ldm.control import adaptive, shared
 from ldm.control.inject import check_gamma, check_temperature
 from ldm.control.mix import WAYS
-from ldm.control.shared import check_weight
+from ldm.control.shares import check_share
 from ldm.seeds import settled_seed
 from ldm.util import UserError, writable_folder
 from ldm.workflows.inversion.cache import STRATEGIES
@@ -65,8 +65,8 @@ def check_variations(options: StyleIDOptions) -> None:
     Raises:
         UserError: see there.
     """
-    check_adaptive(options.adaptive)
-    check_weight(options.share)
+    check_share(adaptive.WHAT, options.adaptive)
+    check_share(shared.WHAT, options.share)
     if not 0 <= options.low_frequencies < float("inf"):
         raise UserError(f"--low_frequencies must be a factor from 0, got {options.low_frequencies}")
     if options.distill < 0:
