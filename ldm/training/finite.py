@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ldm.finite import broken_weight
 from ldm.training.resume import ExactResume
@@ -98,7 +99,8 @@ def scales_gradients(trainer: pl.Trainer) -> bool:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all values of all tensors (of floats, on any devices) are numbers; asked of a device once."""
-    floats = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
+    own = (t.to_local() if isinstance(t, DTensor) else t.detach() for t in tensors)  # of weights in parts, this share
+    floats = [t for t in own if t.is_floating_point() and t.numel()]
     return not floats or bool(torch.nn.utils.get_total_norm(floats, norm_type=float("inf")).isfinite())
 
 

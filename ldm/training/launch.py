@@ -33,11 +33,13 @@ from ldm.training.config import PERSONALIZATION, apply_personalization, check_pl
 from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.ending import Ending
 from ldm.training.finite import FiniteGuard
+from ldm.training.image_logger import ImageLogger
 from ldm.training.options import parse
 from ldm.training.precision import affordable
 from ldm.training.progress import ProgressLine
 from ldm.training.resume import ExactResume
 from ldm.training.run_folder import RunFolder, choose_run_folder, claimed, saved_configurations
+from ldm.training.sharding import NAMES, ShardedStrategy, check_sharding
 from ldm.training.stages import apply_stages
 from ldm.util import ConfigError, MissingPartError, UserError, instantiate_from_config
 
@@ -96,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         rate = learning_rate(options, config, trainer)
         setattr(model, "learning_rate", rate)  # noqa: B010  (a plain float, no submodule)
         train_by_hand(trainer, model)
+        check_sharding(trainer, model)
         change_memory(model, lightning)
         convert_frozen(model, lightning)
         if options.train:
@@ -197,6 +200,9 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
     settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO(run.path)],
                 "enable_model_summary": False, **settings}  # fmt: skip
     callbacks = make_callbacks(options, run, config, lightning)
+    if settings.get("strategy") in NAMES:
+        settings["strategy"] = ShardedStrategy()
+        callbacks = [one for one in callbacks if not isinstance(one, ImageLogger)]  # one process alone draws nothing
     own_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     if settings.get("enable_progress_bar", True) and not own_bar:
         callbacks.append(ProgressLine())

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from ldm.models.diffusion import engine, noised_variants, variants, video
 from ldm.models.diffusion.lightning import DiffusionHooks, LatentHooks
 from ldm.models.diffusion.network import DiffusionWrapper
+from ldm.models.diffusion.parting import part
 from ldm.models.diffusion.preview import film_previews
 
 __all__ = [
@@ -33,6 +34,11 @@ __all__ = [
 
 class DDPM(DiffusionHooks, pl.LightningModule):
     """Denoising diffusion on images or latents x0 [B, C, H, W], without a condition."""
+
+    def configure_model(self) -> None:
+        """Lightning's, when the processes have found each other: a strategy that parts a model has a mesh of them."""
+        if self.device_mesh is not None:
+            part(self.model.diffusion_model, self.device_mesh)
 
 
 class LatentDiffusion(LatentHooks, DDPM):
