@@ -32,7 +32,7 @@ from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.txt2img import Made, txt2img
 from ldm.workflows.watch import Watch
-from ldm.world.attributes import COLOURS
+from ldm.world.scene import COLOURS
 from ldm.world.scoring import wilson
 
 NULL_STEPS, NULL_RATE = 10, 1e-2  # of null-text optimisation (Mokady et al. 2023)

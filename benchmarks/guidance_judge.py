@@ -12,8 +12,8 @@ from scipy.ndimage import find_objects, label
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ldm.control.regions import Box
-from ldm.world.attributes import COLOURS, SHAPES
 from ldm.world.figures import SHAPE_DISTANCES, coverage
+from ldm.world.scene import COLOURS, SHAPES
 
 NEAR = 30.0  # CIEDE2000 from a colour that still passes for it
 LEAST = 0.01  # of the picture; a smaller spot is no thing

@@ -45,7 +45,7 @@ SECOND = 0.2  # of the signals that can be caught come twice
 LIMIT = 300.0  # seconds, for one run
 # What commands import when they are asked to work.
 IMPORTS = ("ldm.training.launch", "ldm.training.loss_curve", "ldm.models.diffusion.ddpm", "ldm.models.aligner",
-           "ldm.workflows.txt2img", "ldm.workflows.restyle.styleid", "ldm.data.personalized", "ldm.world.shapes",
+           "ldm.workflows.txt2img", "ldm.workflows.restyle.styleid", "ldm.data.personalized", "ldm.world.scenes",
            "matplotlib.figure", "torch.utils.tensorboard", "pytorch_lightning.loggers")  # fmt: skip
 
 

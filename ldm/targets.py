@@ -15,7 +15,6 @@ MOVED = {
     "ldm.modules.losses.contperceptual.DummyLoss": "ldm.modules.losses.DummyLoss",
     "ldm.data.pairs.SentencePairs": "ldm.data.sentence_pairs.SentencePairs",
     "ldm.data.photos.BundledPhotos": "ldm.world.photos.BundledPhotos",
-    "ldm.data.shapes.ShapesWorld": "ldm.world.shapes.ShapesWorld",
     "ldm.training.words.EmbeddingSaver": "ldm.training.additions.AdditionFiles",
     "ldm.modules.layered_words.LayeredEmbeddingManager": "ldm.additions.layered_words.LayeredEmbeddingManager",
     "ldm.modules.timed_words.TimedEmbeddingManager": "ldm.additions.timed_words.TimedEmbeddingManager",

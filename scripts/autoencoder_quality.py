@@ -1,7 +1,7 @@
 """How well a model's autoencoder keeps pictures: PSNR of what it decodes of its own latents, in decibels.
 
-    python -m scripts.autoencoder_quality                 # held-out renders at 64x64, held-out photographs at 256x256
-    python -m scripts.autoencoder_quality --size 128 --count 64
+    python -m scripts.autoencoder_quality                 # held-out scenes at 128x128, held-out photographs at 256x256
+    python -m scripts.autoencoder_quality --size 512 --count 64
     python -m scripts.autoencoder_quality --ckpt MODEL.ckpt --config MODEL.yaml --size 512
 """
 
@@ -17,13 +17,15 @@ from ldm.pictures.images import centre_crop, image_to_tensor
 from ldm.util import run_command
 from ldm.workflows.models import open_model
 from ldm.world.photos import load_photo, photos
-from ldm.world.shapes import ShapesWorld
+from ldm.world.scenes import SceneWorld
 from scripts.inversion_quality import psnr
+
+SIDE = 128  # of the scenes
 
 
 def rendered(count: int, seed: int) -> Tensor:
-    """Pictures [count, 3, 64, 64] of combinations that training never saw."""
-    world = ShapesWorld(split="heldout", length=count, seed=seed)
+    """Pictures [count, 3, 128, 128] of scenes that training never saw."""
+    world = SceneWorld("heldout", SIDE, length=count, seed=seed)
     return torch.stack([torch.as_tensor(item["image"]).movedim(-1, 0) for item in world.__getitems__(range(count))])
 
 
@@ -48,7 +50,7 @@ def main() -> None:
 
     model, _ = open_model(options.ckpt, options.config)
     renders = quality(model, rendered(options.count, options.seed))
-    print(f"{f'{options.count} held-out renders, 64x64':40} {sum(renders) / len(renders):6.2f} dB")
+    print(f"{f'{options.count} held-out scenes, {SIDE}x{SIDE}':40} {sum(renders) / len(renders):6.2f} dB")
     for photo in photos("heldout"):
         square = image_to_tensor(centre_crop(load_photo(photo), options.size, options.size))[None]
         name = f"photograph '{photo.name}', {options.size}x{options.size}"

@@ -28,9 +28,9 @@ from ldm.workflows.options import old_spellings
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.styleid import SHEET, styleid
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
-from ldm.world.attributes import SHAPES, Attributes
+from ldm.world.paint import box, layer
 from ldm.world.photos import load_photo, photos
-from ldm.world.render import render
+from ldm.world.scene import SHAPES, Thing
 from scripts.inversion_quality import psnr
 from scripts.scene_prompts import prompts
 
@@ -138,12 +138,11 @@ def render_sunsets(folder: Path, size: int = 128) -> None:
     top, bottom = np.array([[-0.6, -0.5, 0.3], [1.0, 0.1, -0.7]], dtype=np.float32)
     sky = np.broadcast_to((1 - height) * top + height * bottom, (size, size, 3))
     for shape, colour in itertools.product(SHAPES, ("white", "black", "green", "yellow")):
-        on_red, on_blue = (
-            render([Attributes(shape=shape, colour=colour, background=b, size="large", texture="plain")], size)[0]
-            for b in ("red", "blue")
-        )  # fmt: skip
-        inside = (np.abs(on_red - on_blue).max(axis=-1, keepdims=True) < 0.1).astype(np.float32)
-        picture = inside * on_red + (1 - inside) * sky
+        left, upper, side = box("large", "middle", size)
+        sprite = layer(Thing(shape, "large", "middle", colour, "plain"), side, size)
+        picture, colours, cover = sky.copy(), sprite[..., :3] * 2, sprite[..., 3:]
+        under = picture[upper : upper + side, left : left + side]
+        under[:] = under * (1 - cover) + colours - cover
         name = f"{shape}-{colour}"
         save_image(tensor_to_image(torch.from_numpy(picture).movedim(-1, 0)), folder / f"{name}.png")
         (folder / f"{name}.txt").write_text(f"a large {colour} {shape} on a sunset background\n", encoding="utf-8")

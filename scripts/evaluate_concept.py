@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scripts/evaluate_concept.py
 
@@ -27,11 +28,12 @@ from torch import Tensor
 
 from ldm.checkpoint import read_embeddings
 from ldm.metrics.likeness import ClipJudge, Judge, ScorerJudge, among_themselves
-from ldm.pictures.images import image_to_tensor, load_folder, make_grid, save_image
+from ldm.pictures.images import image_to_tensor, load_folder, make_grid, read_parameters, save_image
 from ldm.pictures.numbered import free_path
+from ldm.texts import read_lines
 from ldm.util import UserError, atomic_write, run_command, temporary_folder
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
-from scripts.score import load_scorer, prompts_of
+from scripts.score import load_scorer
 
 PROMPTS = (
     "a {} on a blue background", "a {} on a white background", "a small {} on a green background",
@@ -146,6 +148,25 @@ def templates_of(options: argparse.Namespace) -> Sequence[str]:
     if wrong is not None:
         raise UserError(f"the prompt '{wrong}' has no place for the word: write {{}} where it belongs")
     return found
+
+
+def prompts_of(files: Sequence[Path], listing: Path | None) -> list[str]:
+    """One prompt for each picture, from a text file or from the pictures' own parameters.
+
+    Raises:
+        UserError: no such file, or a picture that carries no prompt.
+    """
+    if listing is not None:
+        return read_lines(listing, "prompt file")
+    return [_prompt_inside(path) for path in files]
+
+
+def _prompt_inside(path: Path) -> str:
+    parameters: Any = read_parameters(path)
+    prompt = parameters.get("prompt") if isinstance(parameters, dict) else parameters
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise UserError(f"'{path}' carries no prompt in its 'parameters' text: give the prompts with --prompts")
+    return prompt.strip().split("\n")[0]
 
 
 def parse() -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
     python -m scripts.world_pairs outputs/pairs/train.csv -n 60000
     python -m scripts.world_pairs outputs/pairs/heldout.csv -n 2000 --split heldout --seed 1
-    python -m scripts.world_pairs outputs/pairs/scenes.csv -n 100000 --world scenes
+    python -m scripts.world_pairs outputs/pairs/few.csv -n 1000 --debug
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ from pathlib import Path
 
 from ldm.util import UserError, atomic_write, run_command
 from ldm.world.scene_pairs import scene_pairs
-from ldm.world.translations import world_pairs
-
-WORLDS = {"shapes": world_pairs, "scenes": scene_pairs}
 
 
-def write_pairs(path: Path, n: int, split: str = "train", seed: int = 0, world: str = "shapes") -> None:
-    """Write ``n`` pairs; see ``ldm.world.translations`` (shapes) and ``ldm.world.scene_pairs`` (scenes)."""
+def write_pairs(path: Path, n: int, split: str = "train", seed: int = 0) -> None:
+    """Write ``n`` pairs; see ``ldm.world.scene_pairs``."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["lang", "source", "en"])
-        for pair in WORLDS[world](n, split, seed):  # type: ignore[arg-type]
+        for pair in scene_pairs(n, split, seed):  # type: ignore[arg-type]
             writer.writerow([pair.language, pair.source, pair.english])
 
 
@@ -33,12 +30,12 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=60_000, help="how many")
     parser.add_argument("--split", default="train", help="train, heldout (what training never sees) or all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--world", choices=WORLDS, default="shapes", help="the world that the sentences are about")
+    parser.add_argument("--world", choices=["scenes"], help=argparse.SUPPRESS)  # there was another one
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args()
     if options.n < 1:
         raise UserError(f"-n must be at least 1, got {options.n}")
-    write_pairs(options.path, options.n, options.split, options.seed, options.world)
+    write_pairs(options.path, options.n, options.split, options.seed)
     print(f"{options.n} pairs are in {options.path}")
 
 

@@ -17,8 +17,8 @@ from ldm.pictures.images import centre_crop, image_to_tensor
 from ldm.shipped import TINY
 from ldm.workflows.models import open_model
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
-from ldm.world.attributes import COLOURS
 from ldm.world.photos import load_photo, photos
+from ldm.world.scene import COLOURS
 from tests.helpers import ROOT
 
 BACKGROUNDS = {name: COLOURS[name] for name in ("blue", "yellow", "red", "white")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -17,11 +18,12 @@ from ldm.modules.encoders.hub import hub_folder
 from ldm.modules.encoders.subword import SubwordTokenizer
 from ldm.modules.scorer import AttributeScorer
 from ldm.util import UserError
-from ldm.world.captions import parse
-from ldm.world.scoring import labels
+from ldm.world.labels import classes
+from ldm.world.scene import GROUNDS, SIZES, Thing
+from ldm.world.sentences import speak
+from ldm.world.sentences.voice import Named, Wish
 
-CONCEPT = ("shape", "colour", "texture")  # what makes an object of the rendered world
-AROUND = ("background", "size")  # what a prompt may ask besides
+CONCEPT = {"thing": "first", "colour": "first colour", "texture": "first texture"}  # as the scorer calls them
 AGREED = 0.6  # share of the references that must show one value for it to be part of the concept
 
 
@@ -116,7 +118,8 @@ class ClipJudge:
 class ScorerJudge:
     """The small model's scorer: what it sees of the object, compared between pictures, and of what was asked.
 
-    The concept is what most references show of shape, colour and texture; a prompt asks for background and size.
+    The concept is what most references show: which thing, in which colour and texture. A prompt asks for background and
+    size.
     """
 
     def __init__(self, scorer: AttributeScorer) -> None:
@@ -124,20 +127,25 @@ class ScorerJudge:
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """How probable each shape, colour and texture is: [B, D], whatever is around the object."""
+        """How probable each thing, colour and texture is: [B, D], whatever is around it."""
         logits = self.scorer(pictures)
-        return torch.cat([logits[name].float().softmax(dim=-1) for name in CONCEPT], dim=-1)
+        return torch.cat([logits[name].float().softmax(dim=-1) for name in CONCEPT.values()], dim=-1)
 
     def seen(self, pictures: Tensor) -> list[dict[str, str]]:
-        """The value of each attribute on each picture of [B, 3, H, W]."""
-        judged, names = self.scorer.judge(pictures), labels()
-        return [{a: names[a][int(values[i])] for a, (values, _) in judged.items()} for i in range(len(pictures))]
+        """The thing, colour, texture, background and size on each picture of [B, 3, H, W]."""
+        judged, names = self.scorer.judge(pictures), classes()
+        shown = [{a: names[a][int(values[i])] for a, (values, _) in judged.items()} for i in range(len(pictures))]
+        return [
+            {**{name: one[head] for name, head in CONCEPT.items()}, "background": one["background"],
+             "size": one["layout"].split(" ")[0]}
+            for one in shown
+        ]  # fmt: skip
 
     def image_similarity(self, references: Tensor, pictures: Tensor) -> Tensor:
         return mean_cosine(self.features(references), self.features(pictures))
 
     def concept(self, references: Tensor) -> dict[str, str]:
-        """What most references show of shape, colour and texture.
+        """The thing, colour and texture that most references show.
 
         Raises:
             UserError: they have nothing in common.
@@ -146,7 +154,7 @@ class ScorerJudge:
         common = {name: Counter(values[name] for values in shown).most_common(1)[0] for name in CONCEPT}
         found = {name: value for name, (value, count) in common.items() if count >= AGREED * len(shown)}
         if not found:
-            raise UserError("the reference pictures show no common shape, colour or texture of the rendered world")
+            raise UserError("the reference pictures show no common thing, colour or texture of the rendered world")
         return found
 
     def measures(self, references: Tensor, pictures: Tensor, prompts: Sequence[str], word: str) -> dict[str, Tensor]:
@@ -160,7 +168,7 @@ class ScorerJudge:
         right = {name: torch.tensor([float(shown[name] == value) for shown in seen]) for name, value in concept.items()}
         found = {"image to image": self.image_similarity(references, pictures), **right}
         found["concept"] = torch.stack(list(right.values())).amin(dim=0)
-        for name in AROUND:
+        for name in ("background", "size"):
             answers = [float(shown[name] == want[name]) if name in want else float("nan")
                        for shown, want in zip(seen, asked, strict=True)]  # fmt: skip
             if any(name in want for want in asked):
@@ -169,12 +177,17 @@ class ScorerJudge:
 
 
 def asked_around(prompt: str, word: str) -> Mapping[str, str]:
-    """The background and the size that a prompt of the rendered world asks for; empty for other prompts."""
-    # the word may be a whole object, its shape or its colour; and no object has the colour of its background
-    for stand_in in ("red circle", "blue circle", "circle", "red", "blue"):
-        try:
-            said = parse(prompt.replace(word, stand_in))
-        except UserError:
-            continue
-        return {name: value for name in AROUND if (value := getattr(said, name)) is not None}
-    return {}
+    """The background and the size that a prompt asks for in plain words; what it does not ask for is left out."""
+    text = " ".join(prompt.replace(word, " ").lower().split())
+    grounds = [ground for phrase, ground in _ground_phrases().items() if phrase in text]
+    sizes = [size for size in SIZES if size in text.split()]
+    return {name: found[0] for name, found in (("background", grounds), ("size", sizes)) if found}
+
+
+@cache
+def _ground_phrases() -> dict[str, str]:
+    """What plain sentences call each background -> its name: 'a blue background' -> 'blue'."""
+    return {
+        speak(Wish((Named(Thing("circle")),), ground), "en").removeprefix("a circle ").removeprefix("on "): ground
+        for ground in GROUNDS
+    }

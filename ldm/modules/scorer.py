@@ -25,7 +25,7 @@ class AttributeScorer(nn.Module):
     def __init__(
         self,
         classes: Mapping[str, int],
-        widths: tuple[int, ...] = (24, 40, 56, 64),
+        widths: tuple[int, ...] = (32, 64, 128, 128),
         size: int = 64,
         ckpt_path: str | os.PathLike[str] | None = None,
     ) -> None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ldm.draws import uniform
 from ldm.util import UserError
-from ldm.world.attributes import Split
 from ldm.world.figures import coverage, pattern, random_outline
 from ldm.world.grounds import ground
 from ldm.world.objects import objects
@@ -24,6 +23,7 @@ from ldm.world.scene import (
     SHAPES,
     TEXTURES,
     Scene,
+    Split,
     Thing,
 )
 

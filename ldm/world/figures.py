@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ldm.world.render import DISTANCES
+from ldm.world.outlines import DISTANCES
 
 Array = NDArray[np.float32]
 Distance = Callable[[Array, Array], Array]

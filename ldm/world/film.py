@@ -17,12 +17,11 @@ from torch.utils.data import Dataset
 
 from ldm.draws import number_of, uniform
 from ldm.util import UserError
-from ldm.world.attributes import Split
 from ldm.world.draw_scenes import PLAIN_SHAPES, chosen_objects, pick
 from ldm.world.grounds import ground
 from ldm.world.motion import DRAWN, Course, Pose, draw_course
 from ldm.world.paint import DARK, HIDDEN, LIGHT, check_size, hidden_share, layer
-from ldm.world.scene import COLOURS, GROUNDS, KEPT_OUT, SHAPES, TEXTURES, Scene, Thing
+from ldm.world.scene import COLOURS, GROUNDS, KEPT_OUT, SHAPES, TEXTURES, Scene, Split, Thing
 from ldm.world.sentences import say
 
 Array = NDArray[np.float32]

@@ -1,21 +1,14 @@
-"""Pictures of the world from signed distances: one shape, centred, anti-aliased, any resolution, many at once."""
+"""The outlines of shapes as signed distances: negative inside; x to the right, y down, [-1, 1] inside a shape's box."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ldm.world.attributes import COLOURS, SHADES, SHAPES, TEXTURES, Attributes
-
 Array = NDArray[np.float32]
-
-RADIUS = {"small": 0.235, "large": 0.42}  # of the picture's width
-PERIOD = 0.125  # of the width: 8 pixels of 64, so that an f = 8 autoencoder sees each stripe whole
-STRIPE = 0.47  # share of a period in the second tone
-DOT = 0.3  # radius of a dot, in periods
 
 
 def _circle(x: Array, y: Array) -> Array:
@@ -84,65 +77,3 @@ DISTANCES: dict[str, Callable[[Array, Array], Array]] = {
     "cross": _cross,
     "moon": _moon,
 }
-
-
-def render(items: Sequence[Attributes], size: int = 64, offsets: Array | None = None) -> Array:
-    """Draw complete attribute combinations; the pictures of a batch do not depend on each other.
-
-    Args:
-        items: N attributes with their size given.
-        size: width and height in pixels.
-        offsets: [N, 2] shift of each object in units of the picture's width (x to the right, y down); None centres.
-
-    Returns:
-        [N, size, size, 3] float32 in [-1, 1].
-    """
-    n = len(items)
-    shift = np.zeros((n, 2), np.float32) if offsets is None else np.asarray(offsets, np.float32)
-    axis = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5).astype(np.float32)
-    x = axis[None, None, :] - shift[:, 0, None, None]  # [N, 1, size] in widths
-    y = axis[None, :, None] - shift[:, 1, None, None]  # [N, size, 1]
-    inside = _coverage(items, x, y, size)
-    second = _second_tone(items, x, y, size)
-    ground, tone, shade = (_palette(colours) for colours in zip(*map(_three_colours, items), strict=True))
-    amounts = np.stack([1 - inside, inside * (1 - second), inside * second], axis=-1)  # [N, size, size, 3]
-    colours = np.stack([ground, tone, shade], axis=1)  # [N, 3 parts, 3 channels]
-    picture = np.matmul(amounts.reshape(n, size * size, 3), colours).reshape(n, size, size, 3)
-    return np.clip(picture, -1, 1, out=picture)
-
-
-def _coverage(items: Sequence[Attributes], x: Array, y: Array, size: int) -> Array:
-    """How much of each pixel the object covers, [N, size, size] in [0, 1]."""
-    radius = np.array([RADIUS[str(item.size)] for item in items], np.float32)[:, None, None]
-    inside = np.empty((len(items), size, size), np.float32)
-    shapes = np.array([item.shape for item in items])
-    for shape in SHAPES:
-        rows = np.flatnonzero(shapes == shape)
-        if rows.size:
-            distance = DISTANCES[shape](x[rows] / radius[rows], y[rows] / radius[rows])
-            inside[rows] = 0.5 - distance * (radius[rows] * size)
-    return np.clip(inside, 0, 1, out=inside)
-
-
-def _second_tone(items: Sequence[Attributes], x: Array, y: Array, size: int) -> Array:
-    """How much of each pixel stripes or dots cover, [N, size, size] in [0, 1]; the pattern moves with the object."""
-    textures = np.array([item.texture for item in items])
-    second = np.zeros((len(items), size, size), np.float32)
-    for texture in TEXTURES[1:]:
-        rows = np.flatnonzero(textures == texture)
-        u, v = _within_period(x[rows]), _within_period(y[rows])  # in periods, 0 in a cell's middle
-        distance = np.abs(v) - np.float32(STRIPE / 2) + 0 * u if texture == "striped" else np.hypot(u, v) - DOT
-        second[rows] = np.clip(0.5 - distance * np.float32(PERIOD * size), 0, 1)
-    return second
-
-
-def _within_period(position: Array) -> Array:
-    return (position / np.float32(PERIOD)) % np.float32(1) - np.float32(0.5)
-
-
-def _three_colours(item: Attributes) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    return COLOURS[item.background], COLOURS[item.colour], SHADES[item.colour]
-
-
-def _palette(colours: Sequence[tuple[int, ...]]) -> Array:
-    return (np.array(colours, np.float32) / 127.5 - 1).astype(np.float32)

@@ -19,8 +19,8 @@ from ldm.draws import choose, number_of, uniform
 from ldm.pictures.crops import check_crops, random_crop
 from ldm.pictures.images import load_image
 from ldm.util import UserError
-from ldm.world.attributes import Split
-from ldm.world.captions import LANGUAGES, language_of
+from ldm.world.scene import Split
+from ldm.world.sentences import LANGUAGES, language_called
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class BundledPhotos(Dataset[dict[str, Any]]):
             raise UserError(f"a data set of photographs needs length >= 1, got {length}")
         self.scales = check_crops(size, scales)
         if language != "mixed":
-            language_of(language)
+            language_called(language)
         self.photos = photos(split)
         self.size, self.length, self.seed = size, length, seed
         self.flip, self.recolour, self.language = flip, recolour, language

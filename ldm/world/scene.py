@@ -1,4 +1,4 @@
-"""What a scene of the second world is made of, and which of its combinations no training run ever sees.
+"""What a scene of the world is made of, and which of its combinations no training run ever sees.
 
 A scene is a background with one or two things in it. A thing is an object of real life in its own colours, or a
 geometric shape in any colour and texture. Places and sizes are counted in cells of the latent (8 pixels), so that the
@@ -10,17 +10,48 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 
 from ldm.draws import uniform
 from ldm.util import UserError
-from ldm.world import attributes
 from ldm.world.objects import objects
 
-COLOURS = {**attributes.COLOURS, "brown": (125, 75, 35), "grey": (140, 140, 145)}
-SHADES = {**attributes.SHADES, "brown": (215, 175, 130), "grey": (60, 60, 65)}
-SHAPES = (*attributes.SHAPES, "pentagon", "hexagon", "ring", "oval", "rectangle", "arrow")
+Split = Literal["train", "heldout", "all"]
+
+COLOURS = {  # sRGB
+    "red": (220, 30, 40),
+    "orange": (255, 140, 0),
+    "yellow": (255, 225, 40),
+    "green": (30, 150, 60),
+    "cyan": (70, 215, 225),
+    "blue": (30, 70, 210),
+    "purple": (135, 30, 165),
+    "pink": (255, 150, 200),
+    "black": (20, 20, 20),
+    "white": (245, 245, 245),
+    "brown": (125, 75, 35),
+    "grey": (140, 140, 145),
+}
+SHADES = {  # the second tone of patterns: lighter or darker by 30 to 50 L*
+    "red": (95, 8, 15),
+    "orange": (120, 62, 0),
+    "yellow": (120, 100, 10),
+    "green": (165, 230, 175),
+    "cyan": (15, 105, 115),
+    "blue": (160, 185, 255),
+    "purple": (205, 165, 250),
+    "pink": (165, 45, 105),
+    "black": (135, 135, 135),
+    "white": (120, 120, 120),
+    "brown": (215, 175, 130),
+    "grey": (60, 60, 65),
+}
+SHAPES = (
+    "circle", "square", "triangle", "diamond", "star", "heart", "cross", "moon",
+    "pentagon", "hexagon", "ring", "oval", "rectangle", "arrow",
+)  # fmt: skip
 TEXTURES = ("plain", "striped", "dotted", "checked", "halved")
 SIZES = ("small", "large")
 PLACES = {

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ldm.world.attributes import Split
-from ldm.world.scene import Scene
+from ldm.world.photos import PHOTOS
+from ldm.world.photos import TEMPLATES as PHOTO_TEMPLATES
+from ldm.world.scene import Scene, Split
 from ldm.world.scenes import SceneWorld
 from ldm.world.sentences import speak, wish_for
 from ldm.world.sentences.voice import Wish
-from ldm.world.translations import SLOTS, Pair, photograph_pair
 
+SLOTS = ("*", "@")
 SHARES = {"ko": 0.42, "zh": 0.42, "en": 0.16}
 SLOTTED, PHOTOGRAPHS = 0.3, 0.06
 TOGETHER = 256  # scenes that are drawn at once
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A sentence, its language ('en', 'ko' or 'zh') and its translation."""
+
+    language: str
+    source: str
+    english: str
 
 
 def scene_pairs(n: int, split: Split = "train", seed: int = 0) -> Iterator[Pair]:
@@ -55,3 +65,15 @@ def _with_slot(wish: Wish, rng: random.Random) -> Wish:
         thing = replace(thing, colour=None, texture=None)
     slotted = replace(named, thing=thing, own_colour=None, slot=rng.choice(SLOTS))
     return replace(wish, named=(*wish.named[:chosen], slotted, *wish.named[chosen + 1 :]))
+
+
+def photograph_pair(rng: random.Random, language: str) -> Pair:
+    """A photograph's caption, or that of something that only a slot names."""
+    template = rng.randrange(3)
+    subjects = rng.choice(PHOTOS).subjects
+    if rng.random() < 0.3:
+        slot = rng.choice(SLOTS)
+        subjects = {"en": f"a {slot}", "ko": slot, "zh": rng.choice((slot, f"一个{slot}"))}
+    english = PHOTO_TEMPLATES["en"][max(template, 1)]  # 'photograph' is a 'photo' in both other languages
+    source = PHOTO_TEMPLATES[language][template].format(subjects[language])
+    return Pair(language, source, english.format(subjects["en"]))

@@ -1,4 +1,4 @@
-"""The second rendered world as a data set: objects of real life, shapes and figures before many backgrounds."""
+"""The rendered world as a data set: objects of real life, shapes and figures before many backgrounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 
 from ldm.draws import number_of, uniform
 from ldm.util import UserError
-from ldm.world.attributes import Split
 from ldm.world.draw_scenes import (
     Figure,
     Shares,
@@ -23,9 +22,8 @@ from ldm.world.draw_scenes import (
     paint_figure,
 )
 from ldm.world.paint import check_size, paint
-from ldm.world.scene import Scene
-from ldm.world.sentences import figure_wish, language_called, say, speak
-from ldm.world.shapes import languages_of
+from ldm.world.scene import Scene, Split
+from ldm.world.sentences import figure_wish, language_called, languages_of, say, speak
 
 Array = NDArray[np.float32]
 

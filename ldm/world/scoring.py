@@ -1,4 +1,4 @@
-"""Counting how often pictures show what their captions ask for, and how sure that count is."""
+"""Counting how often pictures show what was asked for, and how sure that count is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ldm.world.attributes import ATTRIBUTES, VALUES, Attributes
+from ldm.world.labels import ATTRIBUTES, asked_by, compare, seen_as
+from ldm.world.scene import Scene
 
 Z_95 = 1.959963984540054
 SURE = 0.9  # a judgement below this probability is told apart
+READ_FROM = {  # attribute -> what a classifier tells apart of it
+    "background": ("background",), "thing": ("first", "second"), "colour": ("first colour", "second colour"),
+    "texture": ("first texture", "second texture"), "place": ("layout",), "size": ("layout",),
+}  # fmt: skip
+
+Judgement = Mapping[str, tuple[str, float]]  # what a classifier tells apart -> value seen, probability
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Row:
     right: int
     low: float  # 95 % interval of the share
     high: float
-    confidence: float  # the scorer's mean probability of its own judgement
+    confidence: float  # the classifier's mean probability of its own judgement
     unsure: int  # judgements below SURE
 
     @property
@@ -41,23 +48,26 @@ def wilson(right: int, asked: int, z: float = Z_95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-Judgement = Mapping[str, tuple[str, float]]  # attribute -> value seen, probability
-
-
-def compare(asked: Sequence[Attributes], seen: Sequence[Judgement]) -> list[Row]:
+def rows_of(wishes: Sequence[Scene], seen: Sequence[Judgement]) -> list[Row]:
     """A row for each attribute and one, 'all', for pictures that show everything asked."""
+    found = [compare(wish, values_of(one)) for wish, one in zip(wishes, seen, strict=True)]
     rows = []
-    everything = [True] * len(asked)
-    surest = [1.0] * len(asked)
     for attribute in ATTRIBUTES:
-        chosen = [i for i, wish in enumerate(asked) if getattr(wish, attribute) is not None]
-        right = [seen[i][attribute][0] == getattr(asked[i], attribute) for i in chosen]
-        probabilities = [seen[i][attribute][1] for i in chosen]
-        for i, ok, probability in zip(chosen, right, probabilities, strict=True):
-            everything[i] &= ok
-            surest[i] = min(surest[i], probability)
-        rows.append(_row(attribute, right, probabilities))
-    return [*rows, _row("all", everything, surest)]
+        chosen = [(right[attribute], sure_of(one, attribute))
+                  for right, one in zip(found, seen, strict=True) if attribute in right]  # fmt: skip
+        rows.append(_row(attribute, [right for right, _ in chosen], [sure for _, sure in chosen]))
+    surest = [min(sure_of(one, name) for name in right) for right, one in zip(found, seen, strict=True)]
+    return [*rows, _row("all", [all(right.values()) for right in found], surest)]
+
+
+def values_of(judgement: Judgement) -> dict[str, str]:
+    """What was seen, without the probabilities."""
+    return {name: value for name, (value, _) in judgement.items()}
+
+
+def sure_of(judgement: Judgement, attribute: str) -> float:
+    """The probability that the classifier gives to what it saw of an attribute."""
+    return min(judgement[name][1] for name in READ_FROM[attribute])
 
 
 def _row(attribute: str, right: Sequence[bool], probabilities: Sequence[float]) -> Row:
@@ -66,20 +76,17 @@ def _row(attribute: str, right: Sequence[bool], probabilities: Sequence[float]) 
     return Row(attribute, n, k, *wilson(k, n), mean, sum(p < SURE for p in probabilities))
 
 
-def mistakes(names: Sequence[str], asked: Sequence[Attributes], seen: Sequence[Judgement]) -> list[dict[str, Any]]:
+def mistakes(names: Sequence[str], wishes: Sequence[Scene], seen: Sequence[Judgement]) -> list[dict[str, Any]]:
     """Every attribute of every picture that is not as asked."""
-    return [
-        {
-            "picture": name,
-            "attribute": attribute,
-            "asked": wanted,
-            "seen": shown[attribute][0],
-            "probability": round(shown[attribute][1], 4),
-        }
-        for name, wish, shown in zip(names, asked, seen, strict=True)
-        for attribute in ATTRIBUTES
-        if (wanted := getattr(wish, attribute)) is not None and wanted != shown[attribute][0]
-    ]
+    found = []
+    for name, wish, one in zip(names, wishes, seen, strict=True):
+        asked, shown = asked_by(wish), seen_as(values_of(one))
+        found += [
+            {"picture": name, "attribute": attribute, "asked": asked[attribute], "seen": shown[attribute],
+             "probability": round(sure_of(one, attribute), 4)}
+            for attribute, right in compare(wish, values_of(one)).items() if not right
+        ]  # fmt: skip
+    return found
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -98,8 +105,3 @@ def table(rows: Sequence[Row]) -> str:
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     """The rows by attribute, for files."""
     return {row.attribute: {**asdict(row), "share": row.share} for row in rows}
-
-
-def labels() -> dict[str, tuple[str, ...]]:
-    """The scorer's classes: attribute -> values in the order of its outputs."""
-    return dict(VALUES)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import string
-from collections.abc import Sequence
 
 from ldm.util import atomic_write
-from ldm.world.captions import LANGUAGES
 from ldm.world.objects import objects
 from ldm.world.photos import PHOTOS, TEMPLATES
 from ldm.world.sentences import english
@@ -33,13 +31,17 @@ SUFFIXES = ("s", "es", "ed", "ing", "er", "est", "ly", "y")
 
 
 def english_words() -> list[str]:
-    """Every word that an English caption of the world or of a photograph can hold, then common ones; no repeats."""
-    speech = LANGUAGES["en"]
-    grammar = [word for values in speech.forms.values() for words in values.values() for word in words]
-    sentences = [re.sub(r"\{\w*\}", " ", template) for template in (*speech.templates, *TEMPLATES["en"])]
-    subjects = [photo.subjects["en"] for photo in PHOTOS]
-    text = " ".join([*grammar, "background", *sentences, *subjects, COMMON]).lower()
-    return list(dict.fromkeys(re.findall(r"[a-z]+", text)))
+    """Every word that an English sentence about a scene can hold, or a photograph's caption, then common ones; no
+    repeats."""
+    tables = (english.COLOURS, english.SIZES, english.TEXTURES, english.SHAPES, english.FIGURES, english.PLACES,
+              english.LANDSCAPES, english.IN_LANDSCAPES, english.RELATIONS)  # fmt: skip
+    ways = [way for table in tables for forms in table.values() for way in forms]
+    names = [form for thing in objects().values() for form in thing.forms["en"]]
+    templates = (*english.TEMPLATES, *english.PLAIN_TEMPLATES, *english.OPEN_TEMPLATES, *english.BESIDE)
+    about = "background backdrop ground plain gradient from to fading that turns in on against over with before top of"
+    photographs = [*TEMPLATES["en"], *(photo.subjects["en"] for photo in PHOTOS)]
+    text = " ".join([*ways, *names, *templates, *english.NICE, *english.TAGS, about, *photographs, COMMON]).lower()
+    return list(dict.fromkeys(re.findall(r"[a-z]+", re.sub(r"\{\w*\}", " ", text))))
 
 
 def english_vocabulary() -> list[str]:
@@ -48,14 +50,10 @@ def english_vocabulary() -> list[str]:
     Letters alone and as continuations ('##a') spell any word that the list does not have, so that two unknown words
     stay two different sequences.
     """
-    return _tokens(english_words())
-
-
-def _tokens(words: Sequence[str]) -> list[str]:
     letters = string.ascii_lowercase + string.digits
     tokens = [
         *SPECIAL,
-        *words,
+        *english_words(),
         *string.punctuation,
         *(f"[unused{i}]" for i in range(SPARE)),
         *letters,
@@ -65,28 +63,11 @@ def _tokens(words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(tokens))
 
 
-def scene_words() -> list[str]:
-    """Every word that an English sentence about a scene can hold, and those of photographs' captions; no repeats."""
-    tables = (english.COLOURS, english.SIZES, english.TEXTURES, english.SHAPES, english.FIGURES, english.PLACES,
-              english.LANDSCAPES, english.IN_LANDSCAPES, english.RELATIONS)  # fmt: skip
-    ways = [way for table in tables for forms in table.values() for way in forms]
-    names = [form for thing in objects().values() for form in thing.forms["en"]]
-    templates = (*english.TEMPLATES, *english.PLAIN_TEMPLATES, *english.OPEN_TEMPLATES, *english.BESIDE)
-    about = "background backdrop ground plain gradient from to fading that turns in on against over with before top of"
-    text = " ".join([*ways, *names, *templates, *english.NICE, *english.TAGS, about, *english_words()]).lower()
-    return list(dict.fromkeys(re.findall(r"[a-z]+", re.sub(r"\{\w*\}", " ", text))))
-
-
-def scene_vocabulary() -> list[str]:
-    """The token list of the second world, built as that of the first."""
-    return _tokens(scene_words())
-
-
-def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str] | None = None) -> None:
-    """Write a list, the first world's where none is given, as a vocab.txt.
+def write_vocabulary(path: str | os.PathLike[str]) -> None:
+    """Write the token list as a vocab.txt.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
     with atomic_write(path) as temporary:
-        temporary.write_text("\n".join(tokens or english_vocabulary()) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(english_vocabulary()) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from ldm.data.mixture import Mixture
 from ldm.training.datamodule import DataModuleFromConfig
 from ldm.util import ConfigError, UserError
 
-RENDERED = {"target": "ldm.world.shapes.ShapesWorld", "params": {"split": "train", "size": 16, "length": 50}}
+RENDERED = {"target": "ldm.world.scenes.SceneWorld", "params": {"split": "train", "size": 32, "length": 50}}
 PHOTOS = {
     "target": "ldm.world.photos.BundledPhotos",
     "params": {"size": 32, "length": 50, "captioned": False},

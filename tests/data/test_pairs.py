@@ -1,18 +1,13 @@
-"""Sentence pairs from CSV files, and those of the rendered world."""
+"""Sentence pairs from CSV files."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from ldm.data.sentence_pairs import SentencePairs
 from ldm.util import UserError
-from ldm.world.attributes import combinations, heldout_triples
-from ldm.world.captions import parse
-from ldm.world.translations import SLOTS, world_pairs
-from scripts.world_pairs import write_pairs
 
 
 def csv(folder: Path, text: str, encoding: str = "utf-8") -> str:
@@ -59,38 +54,3 @@ def test_other_encodings_and_missing_files(tmp_path: Path) -> None:
         SentencePairs(str(tmp_path / "none.csv"))
     with pytest.raises(UserError, match="unknown language 'fr'"):
         SentencePairs(csv(tmp_path, "ko,en\n별,star\n"), languages=["fr"])
-
-
-def test_pairs_of_the_world_say_the_same_in_both_languages() -> None:
-    pairs = list(world_pairs(3000))
-    assert pairs == list(world_pairs(3000)) != list(world_pairs(3000, seed=1))
-    count = Counter(pair.language for pair in pairs)
-    assert set(count) == {"en", "ko", "zh", "mixed"} and min(count.values()) > 80
-    compared = 0
-    for pair in pairs:
-        for slot in SLOTS:
-            assert pair.source.count(slot) == pair.english.count(slot)
-        try:
-            here, there = parse(pair.source), parse(pair.english, "en")
-        except UserError:  # a slot, a photograph, or a way to say it that the captions do not have
-            continue
-        assert here == there, pair
-        compared += 1
-    assert compared > 800
-
-
-def test_pairs_keep_the_split(tmp_path: Path) -> None:
-    held = heldout_triples()
-    for split in ("train", "heldout"):
-        seen = 0
-        for pair in world_pairs(600, split):
-            try:
-                said = parse(pair.english, "en")
-            except UserError:
-                continue
-            assert ((said.shape, said.colour, said.background) in held) == (split == "heldout")
-            seen += 1
-        assert seen > 100
-    assert combinations("train")
-    write_pairs(tmp_path / "a/pairs.csv", 300)
-    assert len(SentencePairs(str(tmp_path / "a/pairs.csv"))) == 300

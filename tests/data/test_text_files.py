@@ -16,7 +16,7 @@ from ldm.data.sentence_pairs import read_pairs
 from ldm.data.templates import read_templates
 from ldm.util import UserError
 from ldm.world.scene_files import read_scenes
-from scripts.score import prompts_of
+from scripts.evaluate_concept import prompts_of
 
 ODD = "\x0bon a blue\u2028background\x85now"  # in one line: VT, LINE SEPARATOR, NEXT LINE
 SCENE = json.dumps({"ground": "blue", "things": [{"name": "cat", "place": "left"}]})

@@ -21,8 +21,8 @@ from ldm.metrics.likeness import ScorerJudge, asked_around
 from ldm.pictures.images import save_image
 from ldm.util import UserError
 from ldm.workflows.text_encoder import open_text_encoder
-from ldm.world.attributes import Attributes
-from ldm.world.render import render
+from ldm.world.paint import paint
+from ldm.world.scene import Scene, Thing
 from scripts import (
     check_word,
     convert_embedding,
@@ -180,22 +180,23 @@ def test_inspect_checkpoint(
         run(monkeypatch, inspect_checkpoint, small, "--configs", tmp_path / "none")
 
 
-def picture(item: Attributes) -> Image.Image:
-    return Image.fromarray(((render([item])[0] + 1) * 127.5).round().astype(np.uint8))
+def picture(name: str, ground: str, size: str) -> Image.Image:
+    """A plain red shape in the middle."""
+    scene = Scene(ground, (Thing(name, size, "middle", "red", "plain"),))
+    return Image.fromarray(((paint([scene], 128)[0] + 1) * 127.5).round().astype(np.uint8))
 
 
 def test_scorer_as_a_judge() -> None:
     judge = ScorerJudge(score.load_scorer())
-    stars = [picture(Attributes("star", "red", ground, "large")) for ground in ("white", "yellow", "black")]
-    good = picture(Attributes("star", "red", "blue", "small"))
-    wrong = picture(Attributes("circle", "red", "green", "large"))
+    stars = [picture("star", ground, "large") for ground in ("white", "yellow", "black")]
+    good, wrong = picture("star", "blue", "small"), picture("circle", "green", "large")
     truth = evaluate_concept.stacked(stars)
-    assert judge.concept(truth) == {"shape": "star", "colour": "red", "texture": "plain"}
+    assert judge.concept(truth) == {"thing": "star", "colour": "red", "texture": "plain"}
     prompts = ["a small * on a blue background", "a * on a blue background"]
     found = judge.measures(truth, evaluate_concept.stacked([good, wrong]), prompts, "*")
     shown = {name: values.tolist() for name, values in found.items() if name not in ("image to image", "size")}
     assert shown == {
-        "shape": [1.0, 0.0], "colour": [1.0, 1.0], "texture": [1.0, 1.0], "concept": [1.0, 0.0],
+        "thing": [1.0, 0.0], "colour": [1.0, 1.0], "texture": [1.0, 1.0], "concept": [1.0, 0.0],
         "background": [1.0, 0.0],
     }  # fmt: skip
     assert found["size"][0] == 1 and found["size"][1].isnan()  # the second prompt asks for no size
@@ -205,6 +206,7 @@ def test_scorer_as_a_judge() -> None:
 def test_what_prompts_ask_around_the_word() -> None:
     assert asked_around("a large <s> on a red background", "<s>") == {"background": "red", "size": "large"}
     assert asked_around("a blue * on a white background", "*") == {"background": "white"}
+    assert asked_around("a * on a beach", "*") == {"background": "beach"}
     assert asked_around("a photo of a *", "*") == {}
 
 
@@ -240,7 +242,7 @@ def test_clip_as_a_judge(tmp_path: Path) -> None:
 def test_evaluate_concept(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     references = tmp_path / "references"
     for number, ground in enumerate(("white", "black")):
-        save_image(picture(Attributes("star", "red", ground, "large")), references / f"{number}.png")
+        save_image(picture("star", ground, "large"), references / f"{number}.png")
     words = write(tmp_path / "a.pt", "circle", width=16)
     common = ("--references", references, "--ckpt", small, "--device", "cpu", "--outdir", tmp_path / "out")
     learned = (*common, "--embedding_path", words, "--prompt", "a red {}", "--n_samples", 2, "--steps", 2)

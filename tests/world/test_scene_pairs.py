@@ -9,8 +9,7 @@ from pathlib import Path
 from ldm.data.sentence_pairs import SentencePairs
 from ldm.languages import what_is_wrong
 from ldm.world.objects import objects
-from ldm.world.scene_pairs import PHOTOGRAPHS, SHARES, SLOTTED, scene_pairs
-from ldm.world.translations import SLOTS
+from ldm.world.scene_pairs import PHOTOGRAPHS, SHARES, SLOTS, SLOTTED, scene_pairs
 from scripts.world_pairs import write_pairs
 
 PAIRS = list(scene_pairs(1500, seed=2))
@@ -56,7 +55,7 @@ def test_english_is_plain() -> None:
 
 def test_the_file_is_one_that_an_aligner_reads(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
-    write_pairs(path, 60, world="scenes")
+    write_pairs(path, 60)
     with path.open(encoding="utf-8", newline="") as file:
         assert next(csv.reader(file)) == ["lang", "source", "en"]
     assert len(SentencePairs(str(path))) == 60

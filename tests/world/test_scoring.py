@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.world.attributes import ATTRIBUTES, Attributes
 from ldm.world.degrade import blur, coarse_patches, degrade, shift_colours, wobble
-from ldm.world.scoring import Judgement, compare, mistakes, table, wilson
+from ldm.world.labels import labels_of
+from ldm.world.scene import Scene, Thing
+from ldm.world.scoring import Judgement, mistakes, rows_of, table, wilson
 
 
-def seen(item: Attributes, probability: float = 0.99) -> Judgement:
-    return {name: (getattr(item, name) or "small", probability) for name in ATTRIBUTES}
+def seen(scene: Scene, probability: float = 0.99) -> Judgement:
+    return {name: (value, probability) for name, value in labels_of(scene).items()}
 
 
 @pytest.mark.parametrize(  # Newcombe 1998, table I, method 3
@@ -31,20 +32,21 @@ def test_wilson_without_pictures_knows_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
+STAR = Scene("blue", (Thing("star", "small", "left", "red", "striped"),))
+MOON = Scene("black", (Thing("moon", None, None, "cyan", "plain"),))
+
+
 def test_rows_count_what_was_asked() -> None:
-    star = Attributes("star", "red", "blue", "small", "striped")
-    moon = Attributes("moon", "cyan", "black", None, "plain")
-    wrong = Attributes("moon", "cyan", "white", "large", "dotted")
-    rows = {row.attribute: row for row in compare([star, moon, moon], [seen(star), seen(moon, 0.8), seen(wrong)])}
-    assert (rows["shape"].right, rows["shape"].asked, rows["shape"].unsure) == (3, 3, 1)
+    right = Scene("black", (Thing("moon", "large", "middle", "cyan", "plain"),))
+    wrong = Scene("white", (Thing("moon", "large", "middle", "cyan", "dotted"),))
+    rows = {row.attribute: row for row in rows_of([STAR, MOON, MOON], [seen(STAR), seen(right, 0.8), seen(wrong)])}
+    assert (rows["thing"].right, rows["thing"].asked, rows["thing"].unsure) == (3, 3, 1)
     assert (rows["size"].right, rows["size"].asked) == (1, 1)  # only the star's size was asked for
-    assert (rows["background"].right, rows["texture"].right) == (2, 2)
+    assert (rows["background"].right, rows["texture"].right, rows["place"].right) == (2, 2, 3)
     assert (rows["all"].right, rows["all"].asked) == (2, 3)
-    early = Attributes("moon", "cyan", "white", "large", "plain")  # wrong in one attribute, and right in those after it
-    assert compare([moon], [seen(early)])[-1].right == 0
-    assert rows["shape"].confidence == pytest.approx((0.99 + 0.8 + 0.99) / 3)
+    assert rows["thing"].confidence == pytest.approx((0.99 + 0.8 + 0.99) / 3)
     assert "66.67%" in table(list(rows.values())).splitlines()[-1]
-    found = mistakes(["a", "b", "c"], [star, moon, moon], [seen(star), seen(moon), seen(wrong)])
+    found = mistakes(["a", "b", "c"], [STAR, MOON, MOON], [seen(STAR), seen(right), seen(wrong)])
     assert [(m["picture"], m["attribute"], m["asked"], m["seen"]) for m in found] == [
         ("c", "background", "black", "white"),
         ("c", "texture", "plain", "dotted"),
@@ -52,9 +54,11 @@ def test_rows_count_what_was_asked() -> None:
 
 
 def test_no_row_is_made_up() -> None:
-    rows = compare([Attributes("star", "red", "blue")], [seen(Attributes("star", "red", "blue"))])
-    size = next(row for row in rows if row.attribute == "size")
-    assert size.asked == 0 and math.isnan(size.share)
+    cat = Scene(None, (Thing("cat", "large", "middle"),))
+    rows = {row.attribute: row for row in rows_of([cat], [seen(Scene("red", cat.things))])}
+    for name in ("background", "colour", "texture"):
+        assert rows[name].asked == 0 and math.isnan(rows[name].share)
+    assert rows["size"].asked == rows["all"].right == 1
 
 
 def pictures(n: int = 4) -> torch.Tensor:

@@ -18,7 +18,7 @@ from ldm.world.scenes import SceneWorld
 from ldm.world.sentences import LANGUAGES, chinese, english, korean, say, wish_for
 from ldm.world.sentences.korean import with_particle
 from ldm.world.sentences.voice import Named, Voice, Wish, with_slip
-from ldm.world.vocabulary import scene_vocabulary
+from ldm.world.vocabulary import english_vocabulary
 
 SCENES = [c for c in SceneWorld(length=1200, seed=9, figures=0.0).contents(range(1200)) if isinstance(c, Scene)]
 
@@ -162,7 +162,7 @@ def test_capitals_quotes_and_tags_occur() -> None:
 
 def test_the_word_list_is_the_committed_one_and_knows_every_word() -> None:
     path = TINY / "vocab.txt"
-    tokens = scene_vocabulary()
+    tokens = english_vocabulary()
     assert path.read_text(encoding="utf-8").splitlines() == tokens and len(tokens) == len(set(tokens))
     tokenizer = BertTokenizer(str(path))
     for _, text in said("en"):

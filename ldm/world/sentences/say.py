@@ -10,6 +10,10 @@ import random
 from dataclasses import replace
 from types import ModuleType
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ldm.draws import choose
 from ldm.util import UserError
 from ldm.world.objects import objects
 from ldm.world.scene import PAIRS, Scene, Thing
@@ -32,6 +36,14 @@ def language_called(name: str) -> ModuleType:
     if name not in LANGUAGES:
         raise UserError(f"the sentences know no language '{name}'; they know: {', '.join(LANGUAGES)}")
     return LANGUAGES[name]
+
+
+def languages_of(language: str, seed: int, numbers: NDArray[np.int64]) -> list[str]:
+    """The language of each item [N]: the one asked for, or one of the three where 'mixed' is."""
+    if language != "mixed":
+        return [language] * len(numbers)
+    names = tuple(LANGUAGES)
+    return [names[i] for i in choose(seed, numbers, "language", len(names))]
 
 
 def say(scene: Scene, language: str, rng: random.Random | None = None) -> str:

@@ -253,7 +253,7 @@ def test_a_run_leaves_small_files(tmp_path: Path) -> None:
     params.ckpt_path = str(tmp_path / "model/model.safetensors")
     config.data = {"target": "main.DataModuleFromConfig", "params": {
         "batch_size": 2, "num_workers": 0,
-        "train": {"target": "ldm.world.shapes.ShapesWorld", "params": {"size": 32, "length": 8}}}}  # fmt: skip
+        "train": {"target": "ldm.world.scenes.SceneWorld", "params": {"size": 32, "length": 8}}}}  # fmt: skip
     config.lightning = {
         "callbacks": {"image_logger": {"params": {"disabled": True}},
                       "adapter_files": {"target": "ldm.training.adapter_files.AdapterFiles",
