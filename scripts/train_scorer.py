@@ -3,6 +3,7 @@
     python -m scripts.train_scorer
     python -m scripts.train_scorer --out outputs/scorer.safetensors --seed 1
     python -m scripts.train_scorer --out outputs/scorer.safetensors --steps 200 --trials 480
+    python -m scripts.train_scorer --start outputs/scorer.safetensors --learning_rate 1e-3     # further
 
 About half an hour on 2 cores. It learns from true renders of scenes that training may see, blurred, disturbed and
 coarsened, and is then tried on held-out ones, disturbed and clean. Some things are moved out of their places.
@@ -33,7 +34,7 @@ from ldm.world.photos import BundledPhotos
 from ldm.world.scene import COLOURS, Scene, Split
 from ldm.world.scenes import SceneWorld
 from ldm.world.scoring import Judgement, as_json, rows_of, table
-from scripts.score import new_scorer, see
+from scripts.score import load_scorer, new_scorer, see
 
 SIZE = 64
 STRANGERS = 0.06  # share of pictures that are not of the world
@@ -41,9 +42,9 @@ ASTRAY_SHARE = 0.05
 NEAR, FAR = 2, 9  # pixels: a thing may stand so far from its place; one that is astray stands 6 to 9 pixels from it
 
 
-def world_of(split: Split, length: int, seed: int) -> SceneWorld:
+def world_of(split: Split, length: int, seed: int, drawn_at: int) -> SceneWorld:
     """Scenes with more shapes and pairs than the model's training has: they are harder to name."""
-    return SceneWorld(split, SIZE, length=length, seed=seed, shapes=0.35, two=0.35, figures=0.0)
+    return SceneWorld(split, drawn_at, length=length, seed=seed, shapes=0.35, two=0.35, figures=0.0)
 
 
 def scenes_of(world: SceneWorld, start: int, n: int) -> list[Scene]:
@@ -52,10 +53,11 @@ def scenes_of(world: SceneWorld, start: int, n: int) -> list[Scene]:
 
 
 def pictures_of(world: SceneWorld, size: int, workers: int = 0) -> Iterator[Tensor]:
-    """The pictures of a world in order, [size, 3, 64, 64] at a time."""
+    """The pictures of a world in order, made smaller where they are larger, [size, 3, 64, 64] at a time."""
     loader = DataLoader(world, size, num_workers=workers, collate_fn=lambda items: [item["image"] for item in items])
     for images in loader:
-        yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+        drawn = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+        yield F.interpolate(drawn, (SIZE, SIZE), mode="bilinear", antialias=True)
 
 
 def strangers(photos: BundledPhotos, start: int, n: int, generator: torch.Generator) -> Tensor:
@@ -104,9 +106,9 @@ def loss_of(logits: dict[str, Tensor], targets: dict[str, Tensor], known: int) -
     return total
 
 
-def train(model: AttributeScorer, steps: int, size: int, seed: int, rate: float, workers: int) -> None:
-    """Train for ``steps`` steps of ``size`` pictures."""
-    world = world_of("train", steps * size, seed)
+def train(model: AttributeScorer, world: SceneWorld, size: int, rate: float, seed: int, workers: int) -> None:
+    """Train on every scene of a world once, ``size`` of them a step."""
+    steps = len(world) // size
     odd = max(1, round(STRANGERS * size))
     photos = BundledPhotos("train", SIZE, length=steps * odd, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -117,9 +119,7 @@ def train(model: AttributeScorer, steps: int, size: int, seed: int, rate: float,
     for step, pictures in enumerate(progress):
         far = astray(size, generator)
         seen = torch.cat([moved(pictures, far, generator), strangers(photos, step * odd, odd, generator)])
-        loss = loss_of(
-            model(degrade(seen, generator)), targets_of(scenes_of(world, step * size, size), far), size
-        )
+        loss = loss_of(model(degrade(seen, generator)), targets_of(scenes_of(world, step * size, size), far), size)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -128,21 +128,20 @@ def train(model: AttributeScorer, steps: int, size: int, seed: int, rate: float,
             progress.set_postfix(loss=f"{loss.item():.3f}")
 
 
-def trial(
-    model: AttributeScorer, split: Split, strength: float, n: int, seed: int
-) -> tuple[list[Scene], list[Judgement]]:
+def trial(model: AttributeScorer, world: SceneWorld, strength: float, seed: int) -> tuple[list[Scene], list[Judgement]]:
     """What was drawn and what the scorer sees, on renders that it never saw."""
-    world = world_of(split, n, seed)
     generator = torch.Generator().manual_seed(seed)
     seen: list[Judgement] = []
     for pictures in pictures_of(world, 256):
         seen += see(model, degrade(pictures, generator, strength))
-    return scenes_of(world, 0, n), seen
+    return scenes_of(world, 0, len(world)), seen
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("models/ldm/tiny/scorer.safetensors"))
+    parser.add_argument("--start", type=Path, help="weights of a scorer that it begins from")
+    parser.add_argument("--drawn_at", type=int, default=128, help="width of what is drawn; patterns stay as fine")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch_size", type=int, default=96)
     parser.add_argument("--learning_rate", type=float, default=4e-3)
@@ -152,9 +151,10 @@ def main() -> None:
     parser.add_argument("--debug", action="store_true")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    model = new_scorer()
+    model = load_scorer(options.start) if options.start else new_scorer()
     began = time.monotonic()
-    train(model, options.steps, options.batch_size, options.seed, options.learning_rate, options.num_workers)
+    world = world_of("train", options.steps * options.batch_size, options.seed, options.drawn_at)
+    train(model, world, options.batch_size, options.learning_rate, options.seed, options.num_workers)
     minutes = (time.monotonic() - began) / 60
     half = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     about = {"labels": json.dumps(classes()), "steps": str(options.steps), "seed": str(options.seed)}
@@ -165,7 +165,8 @@ def main() -> None:
         ("clean", "heldout", 0.0), ("degraded", "heldout", 1.0), ("trained", "train", 1.0),
     )  # fmt: skip
     for name, split, strength in trials:
-        rows = rows_of(*trial(model.eval(), split, strength, options.trials, options.seed + 1))
+        tried = world_of(split, options.trials, options.seed + 1, options.drawn_at)
+        rows = rows_of(*trial(model.eval(), tried, strength, options.seed + 1))
         print(f"\n{name} renders, {split} combinations\n{table(rows)}")
         report[name] = as_json(rows)
     with atomic_write(options.out.with_suffix(".json")) as path:
