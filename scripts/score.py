@@ -28,9 +28,9 @@ from ldm.world.scoring import Judgement, as_json, mistakes, rows_of, table
 WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "ldm" / "tiny" / "scorer.safetensors"
 
 
-def new_scorer() -> AttributeScorer:
-    """A scorer of this world without training."""
-    return AttributeScorer({name: len(values) for name, values in classes().items()})
+def new_scorer(weights: Path | None = None) -> AttributeScorer:
+    """A scorer of this world, without training where there are no weights."""
+    return AttributeScorer({name: len(values) for name, values in classes().items()}, ckpt_path=weights)
 
 
 def load_scorer(path: Path = WEIGHTS) -> AttributeScorer:
@@ -42,7 +42,7 @@ def load_scorer(path: Path = WEIGHTS) -> AttributeScorer:
     known = parse_json(read_metadata(path).get("labels", "{}"), f"what '{path}' says of its labels")
     if known != {name: list(values) for name, values in classes().items()}:
         raise UserError(f"'{path}' was trained on another world; train it anew with python -m scripts.train_scorer")
-    return AttributeScorer({name: len(values) for name, values in classes().items()}, ckpt_path=path).float().eval()
+    return new_scorer(path).float().eval()
 
 
 def see(model: AttributeScorer, pictures: Tensor) -> list[Judgement]:

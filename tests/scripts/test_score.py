@@ -50,11 +50,12 @@ def test_weights_of_another_world_are_refused(tmp_path: Path) -> None:
 
 def test_a_short_training_learns_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    untrained = rows_of(*train_scorer.trial(score.new_scorer(), "heldout", 0.0, 100, 1))
+    tried = train_scorer.world_of("heldout", 100, 1, 64)
+    untrained = rows_of(*train_scorer.trial(score.new_scorer(), tried, 0.0, 1))
     out = tmp_path / "scorer.safetensors"
     run(monkeypatch, train_scorer, "--steps", "16", "--batch_size", "32", "--trials", "64", "--num_workers", "0",
-        "--out", str(out))  # fmt: skip
-    trained = rows_of(*train_scorer.trial(score.load_scorer(out), "heldout", 0.0, 100, 1))
+        "--drawn_at", "64", "--out", str(out))  # fmt: skip
+    trained = rows_of(*train_scorer.trial(score.load_scorer(out), tried, 0.0, 1))
     share = {row.attribute: row.share for row in trained}
     assert share["background"] > 0.25 > 2 * next(r.share for r in untrained if r.attribute == "background")
     assert json.loads(out.with_suffix(".json").read_text())["steps"] == 16
