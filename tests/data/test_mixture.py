@@ -12,7 +12,7 @@ from ldm.data.mixture import Mixture
 from ldm.training.datamodule import DataModuleFromConfig
 from ldm.util import ConfigError, UserError
 
-RENDERED = {"target": "ldm.world.scenes.SceneWorld", "params": {"split": "train", "size": 32, "length": 50}}
+RENDERED = {"target": "ldm.world.scenes.SceneWorld", "params": {"split": "train", "size": 64, "length": 50}}
 PHOTOS = {
     "target": "ldm.world.photos.BundledPhotos",
     "params": {"size": 32, "length": 50, "captioned": False},
@@ -64,7 +64,7 @@ def test_a_loader_adds_no_dimension() -> None:
     loader = data.train_dataloader()
     assert not isinstance(loader, list)
     shapes = {tuple(batch["image"].shape) for batch in loader}
-    assert shapes == {(4, 16, 16, 3), (2, 32, 32, 3)}
+    assert shapes == {(4, 64, 64, 3), (2, 32, 32, 3)}
     empty = [set(batch["caption"]) == {""} for batch in loader if len(batch["image"]) == 2]
     assert empty and all(empty)
 
