@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -22,8 +23,9 @@ from ldm.data.personalized import PersonalizedBase
 from ldm.training.launch import main
 from ldm.util import UserError
 from ldm.workflows.studio import open_studio
+from scripts import export_model
 from tests.workflows.small_model import write_small_model
-from tests.workflows.small_xl import CLIP_G, CLIP_L, small_config, write_small_xl
+from tests.workflows.small_xl import CLIP_G, CLIP_L, NUMBER, POOLED, small_config, write_small_xl
 from tests.workflows.test_sdxl import differs, made
 
 STEPS = 3
@@ -199,6 +201,34 @@ def test_dreambooth_changes_the_network(place: Path) -> None:
     assert "model" in moved and "first_stage_model" not in moved
     texts = [{key for key in keys if key.startswith("conditioner.")} for keys in (learned, base)]
     assert texts[0] == texts[1]
+
+
+@torch.no_grad()
+def test_a_dreambooth_model_is_read_by_diffusers_with_the_same_result(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one file that ``scripts.export_model`` makes of a run, as diffusers opens single files."""
+    last = run(place, "dreambooth", "--reg_data_root", str(place / "classes"), "--class_word", "cat") / "last.ckpt"
+    file = tmp_path / "dreambooth.safetensors"
+    monkeypatch.setattr("sys.argv", ["export_model", str(last), str(file), "--precision", "fp32"])
+    export_model.main()
+    model: Any = load_model(yaml.safe_load((place / "config.yaml").read_text()), file)
+    UNet2DConditionModel(
+        block_out_channels=(32, 64), layers_per_block=1, sample_size=8, use_linear_projection=True,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2), cross_attention_dim=CLIP_L + CLIP_G,
+        addition_embed_type="text_time", addition_time_embed_dim=NUMBER,
+        projection_class_embeddings_input_dim=POOLED + 6 * NUMBER,
+    ).save_pretrained(tmp_path / "unet")  # fmt: skip
+    theirs: Any = UNet2DConditionModel.from_single_file(str(file), config=str(tmp_path), subfolder="unet")
+    x, t = torch.randn(2, 4, 8, 6), torch.tensor([3, 700])
+    condition = model.condition(["a sks cat", "a cat"], size=(8, 6))
+    context, vector = condition["c_crossattn"][0], condition["c_adm"]
+    added = {"text_embeds": vector[:, :POOLED], "time_ids": torch.tensor([[32, 24, 0, 0, 32, 24]] * 2)}
+    expected = theirs(x, t, encoder_hidden_states=context, added_cond_kwargs=added).sample
+    torch.testing.assert_close(model.apply_model(x, t, condition), expected, rtol=1e-3, atol=1e-4)
+    base: Any = load_model(yaml.safe_load((place / "config.yaml").read_text()), place / "model.safetensors")
+    assert (base.apply_model(x, t, condition) - expected).abs().max() > 1e-3
 
 
 def test_sizes_of_training_pictures(place: Path) -> None:
