@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldm.modules.encoders.conditioner import GeneralConditioner
 from ldm.modules.encoders.learned_words import placeholders_of
 from ldm.modules.encoders.long_prompts import chunks_of, places_in_chunks, positions_before
 from ldm.modules.encoders.long_prompts import equally_long as repeated
@@ -68,8 +69,9 @@ def equally_long(condition: Any, away: Any) -> tuple[Any, Any]:
 def weighted(model: Any, condition: dict[str, Any], read: Sequence[Weighted]) -> dict[str, Any]:
     """A condition with the words' weights on its contexts [B, N, D]; as it is where no word has any.
 
-    Each token's vector is multiplied by its weight. In CLIP's contexts, whose mean is not 0, that of each chunk is then
-    brought back to what it was: so the programs do it whose users' weights these are, but picture by picture.
+    Each token's vector is multiplied by its weight. In CLIP's contexts, whose mean is not 0, that of each chunk of each
+    encoder is then brought back to what it was: so the programs do it whose users' weights these are, but picture by
+    picture.
 
     Raises:
         UserError: words for timesteps, whose context is not there yet; or no place for a weight.
@@ -92,10 +94,18 @@ def _weighted(context: Tensor, model: Any, read: Sequence[Weighted], kept: bool)
     before = context.unflatten(1, (-1, length))
     after = before * weights.unflatten(1, (-1, length))[..., None]
     if kept:
-        means = [chunks.float().mean(dim=(2, 3), keepdim=True) for chunks in (before, after)]
-        after = after * (means[0] / means[1]).to(context)
+        encoder = model.cond_stage_model
+        several = encoder.context_widths if isinstance(encoder, GeneralConditioner) else [context.shape[2]]
+        pairs = zip(before.split(several, dim=3), after.split(several, dim=3), strict=True)
+        after = torch.cat([_with_mean_of(own, changed) for own, changed in pairs], dim=3)
     same = (weights == 1).unflatten(1, (-1, length)).all(dim=2)
     return torch.where(same[..., None, None], before, after).flatten(1, 2)
+
+
+def _with_mean_of(wanted: Tensor, changed: Tensor) -> Tensor:
+    """Chunks [B, K, N, D] in proportion to ``changed``, each with the mean that it has in ``wanted``."""
+    means = [chunks.float().mean(dim=(2, 3), keepdim=True) for chunks in (wanted, changed)]
+    return changed * (means[0] / means[1]).to(changed)
 
 
 def token_weights(model: Any, read: Weighted, length: int) -> Tensor:

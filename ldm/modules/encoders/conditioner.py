@@ -231,6 +231,12 @@ class GeneralConditioner(AbstractEncoder):
             raise UserError("a condition is changed by the conditioner that made it, and this one has made none yet")
         return self._layouts[place]
 
+    @property
+    def context_widths(self) -> list[int]:
+        """How many of a context's channels are each encoder's, in their order, once it has made one."""
+        pieces = [piece for place in sorted(self._layouts) for piece in self._layouts[place]]
+        return [width for part, width in pieces if part == "crossattn"]
+
     def get_unconditional_conditioning(
         self,
         batch_c: Mapping[str, Any],
