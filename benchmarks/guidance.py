@@ -3,15 +3,18 @@
 Prompts name two shapes; each has a box at random. Pictures are made plainly, with boxes, with Attend-and-Excite, and
 with both, from the same seeds. Edits give a shape another colour, in new pictures and on true ones as if those were
 photographs. How well a photograph's own way through the noise is kept is measured for four methods. A judge knows the
-true colours.
+true colours. Rows are added to ``guidance.csv`` and ``edits.csv`` in ``--out`` picture by picture; what is there is not
+made again, so that a run may be stopped and go on.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
-import json
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +25,13 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.guidance_judge import Task, judge, tasks
-from ldm.models.diffusion.guidance import guided
+from benchmarks.ledger import Ledger, table
+from ldm.models.diffusion import guidance
 from ldm.models.diffusion.loop import ask
 from ldm.models.diffusion.samplers.ddim import DDIM, transfer
-from ldm.pictures.images import image_to_tensor, make_grid
+from ldm.pictures.images import image_to_tensor, make_grid, save_image
+from ldm.workflows.guide.boxed import with_boxes
+from ldm.workflows.guide.wishes import read_wishes
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import Inversion, invert_with_features
 from ldm.workflows.request import Txt2ImgOptions
@@ -33,10 +39,11 @@ from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.txt2img import Made, txt2img
 from ldm.workflows.watch import Watch
 from ldm.world.scene import COLOURS
-from ldm.world.scoring import wilson
 
 NULL_STEPS, NULL_RATE = 10, 1e-2  # of null-text optimisation (Mokady et al. 2023)
-SHOWN = 6  # tasks in the sheet
+WAYS = ("plain", "layout", "excite", "both")
+SIDE = 128  # pixels of what stands for a photograph
+EDITS = ("new", "new, blended", "photograph", "photograph, blended")
 
 
 def made(studio: Studio, task: Task, steps: int, **asked: Any) -> Made:
@@ -50,56 +57,41 @@ def made(studio: Studio, task: Task, steps: int, **asked: Any) -> Made:
     return found[0]
 
 
-def guidance_rows(studio: Studio, asked: Sequence[Task], steps: int, sheet: Path) -> list[dict[str, Any]]:
-    """A row for each way to guide."""
-    rows, shown = [], []
-    for name in ("plain", "layout", "excite", "both"):
-        seen = []
-        for number, task in enumerate(asked):
-            ways: dict[str, Any] = {"boxes": task.boxes} if name in ("layout", "both") else {}
-            ways |= {"excite": [shape.name for shape in task.shapes]} if name in ("excite", "both") else {}
-            one = made(studio, task, steps, **ways)
-            seen.append(judge(one.image, task))
-            if number < SHOWN:
-                shown.append((one.boxed or one.image).resize((256, 256), Image.Resampling.NEAREST))
-        count, every = len(asked), [found for pair in seen for found in pair]
-        row: dict[str, Any] = {"way": name, "pictures": count}
-        for what, right in (
-            ("both there", [all(found.there for found in pair) for pair in seen]),
-            ("both centred", [all(found.centred for found in pair) for pair in seen]),
-            ("all right", [all(found.right for found in pair) for pair in seen]),
-        ):
-            row[what] = [sum(right), *(round(side, 3) for side in wilson(sum(right), count))]
-        row["mean overlap"] = round(float(np.mean([found.overlap for found in every])), 3)
-        rows.append(row)
-    make_grid(shown, columns=min(SHOWN, len(asked))).save(sheet)
-    return rows
+def guided(studio: Studio, task: Task, way: str, steps: int, path: Path) -> dict[str, Any]:
+    """What the judge sees of a task's picture, which is saved with the boxes over it."""
+    how: dict[str, Any] = {"boxes": task.boxes} if way in ("layout", "both") else {}
+    how |= {"excite": [shape.name for shape in task.shapes]} if way in ("excite", "both") else {}
+    image = made(studio, task, steps, **how).image
+    save_image(with_boxes(image, read_wishes(task.boxes)), path)
+    found = judge(image, task)
+    row = {name: int(all(getattr(one, name) for one in found)) for name in ("there", "centred", "right")}
+    return row | {"overlap": round(float(np.mean([one.overlap for one in found])), 4)}
 
 
-def edit_rows(studio: Studio, asked: Sequence[Task], steps: int, sheet: Path) -> list[dict[str, Any]]:
-    """A row for each kind of edit: the new colour is there, and how far the background has moved, of 255."""
-    rows, shown = [], []
-    for name in ("new", "new, blended", "photograph", "photograph, blended"):
-        there, moved = [], []
-        for number, task in enumerate(asked):
-            (shape,) = task.shapes
-            other = next(c for c in COLOURS if c not in (task.ground, shape.colour, "black", "white"))
-            second = replace(task, shapes=(replace(shape, colour=other),))
-            ways: dict[str, Any] = {"edit": second.prompt} | ({"blend": shape.name} if "blended" in name else {})
-            if "photograph" in name:
-                task.true().save(sheet.with_name("photograph.png"))
-                ways["edit_photo"] = str(sheet.with_name("photograph.png"))
-            one = made(studio, task, steps, **ways)
-            assert one.source is not None
-            there.append(judge(one.image, second)[0].there)
-            moved.append(background(one.source, one.image, task))
-            if number < SHOWN:
-                shown += [each.resize((128, 128), Image.Resampling.NEAREST) for each in (one.source, one.image)]
-        right = sum(there)
-        rows.append({"edit": name, "pictures": len(asked), "there": [right, *map(float, wilson(right, len(asked)))],
-                     "background": round(float(np.mean(moved)), 2)})  # fmt: skip
-    make_grid(shown, columns=2 * min(SHOWN, len(asked))).save(sheet)
-    return rows
+def edited(studio: Studio, task: Task, way: str, steps: int, path: Path) -> dict[str, Any]:
+    """Whether an edit's new colour is there, and how far the background moved, of 255; both pictures are saved."""
+    (shape,) = task.shapes
+    other = next(c for c in COLOURS if c not in (task.ground, shape.colour, "black", "white"))
+    second = replace(task, shapes=(replace(shape, colour=other),))
+    how: dict[str, Any] = {"edit": second.prompt} | ({"blend": shape.name} if "blended" in way else {})
+    if "photograph" in way:
+        how["edit_photo"] = str(path.with_name(f"{path.stem} true.png"))
+        save_image(task.true(SIDE), Path(how["edit_photo"]))
+    one = made(studio, task, steps, **how)
+    assert one.source is not None
+    save_image(make_grid([one.source, one.image], columns=2), path)
+    moved = round(background(one.source, one.image, task), 3)
+    return {"there": int(judge(one.image, second)[0].there), "moved": moved}
+
+
+def measure(
+    ledger: Ledger, asked: Sequence[Task], ways: Sequence[str], steps: int, of_one: Callable[..., dict[str, Any]]
+) -> None:
+    """A row for each task and way; tasks go first, so that a part of them has all ways."""
+    for (number, task), way in itertools.product(enumerate(asked), ways):
+        path = ledger.path.with_suffix("") / way / f"{task.between} {len(task.shapes)} {number:03d}.png"
+        key = {"way": way, "prompt": task.prompt, "seed": task.seed, "steps": steps}
+        ledger.add(key, lambda: of_one(task=task, way=way, steps=steps, path=path))  # noqa: B023 called at once
 
 
 def background(source: Image.Image, edited: Image.Image, task: Task) -> float:
@@ -150,7 +142,7 @@ def walk_back(model: Any, course: Inversion, cond: Any, uncond: Any, scale: floa
             loss.backward()
             optimiser.step()
         with torch.no_grad():
-            both = guided(model, scale, {**uncond, "c_crossattn": [null.detach()]})
+            both = guidance.guided(model, scale, {**uncond, "c_crossattn": [null.detach()]})
             x = transfer(schedule.estimate(ask(both, x, here, cond), x, here), there)
     return x
 
@@ -163,28 +155,32 @@ def single(task: Task) -> Task:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=200, help="prompts with two shapes")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--shapes", type=int, default=2, help="in a prompt; 3 is beyond what training showed")
+    parser.add_argument("--between", default="and", help="the words between shapes; 'touching' is one it never read")
     parser.add_argument("--edits", type=int, default=40, help="prompts with one shape, for edits")
     parser.add_argument("--photographs", type=int, default=8, help="of those, whose ways through noise are compared")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no picture is begun after so many")
     parser.add_argument("--ckpt", help="weights (the small model)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/guidance"), help="where table.json and sheets go")
+    parser.add_argument("--out", type=Path, default=Path("outputs/guidance"), help="where rows and pictures go")
     given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
     studio = open_studio(given.ckpt, device="cpu", precision="full")
     studio.model.requires_grad_(False)
+    until = time.monotonic() + 60 * given.minutes
+    guided_rows, edit_rows = (Ledger(given.out / name, until) for name in ("guidance.csv", "edits.csv"))
+    pairs = tasks(given.n, given.seed, given.shapes, given.between)
     ones = [single(task) for task in tasks(given.edits, given.seed + 1)]
-    table: dict[str, Any] = {"model": studio.name, "steps": given.steps, "seed": given.seed}
-    if given.n:
-        both = tasks(given.n, given.seed, given.shapes)
-        table["guidance"] = guidance_rows(studio, both, given.steps, given.out / "guidance.png")
-    if given.edits:
-        table["edits"] = edit_rows(studio, ones, given.steps, given.out / "edits.png")
-    if given.photographs:
-        table["photographs"] = kept_rows(studio, ones[: given.photographs], given.steps)
-    (given.out / "table.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(table, indent=1))
+    measure(guided_rows, pairs, given.ways, given.steps, functools.partial(guided, studio))
+    measure(edit_rows, ones, EDITS, given.steps, functools.partial(edited, studio))
+    for ledger, shares, means in ((guided_rows, ("there", "centred", "right"), ("overlap",)),
+                                  (edit_rows, ("there",), ("moved",))):  # fmt: skip
+        if ledger.rows:
+            print(table(ledger.rows, shares, means), end="\n\n")
+    if given.photographs and time.monotonic() < until:
+        for row in kept_rows(studio, ones[: given.photographs], given.steps):
+            print(row)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ldm.world.scene import COLOURS, SHAPES
 
 NEAR = 30.0  # CIEDE2000 from a colour that still passes for it
 LEAST = 0.01  # of the picture; a smaller spot is no thing
+OUTLINES = tuple(name for name in SHAPES if name not in ("oval", "rectangle"))  # a circle and a square, stretched
 Array = NDArray[np.float32]
 
 
@@ -40,10 +41,12 @@ class Task:
     ground: str
     shapes: tuple[Shape, ...]
     seed: int
+    between: str = "and"
 
     @property
     def prompt(self) -> str:
-        return f"{' and '.join(f'a {shape.words}' for shape in self.shapes)} on a {self.ground} background"
+        things = [f"{_article(shape.colour)} {shape.words}" for shape in self.shapes]
+        return f"{f' {self.between} '.join(things)} on {_article(self.ground)} {self.ground} background"
 
     @property
     def boxes(self) -> dict[str, list[float]]:
@@ -62,17 +65,21 @@ class Task:
         return Image.fromarray(canvas.round().astype(np.uint8))
 
 
-def tasks(count: int, seed: int, shapes: int = 2) -> list[Task]:
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def tasks(count: int, seed: int, shapes: int = 2, between: str = "and") -> list[Task]:
     """Prompts with boxes side by side or one above the other, in random sizes and places; colours all differ."""
     draw = np.random.default_rng(seed)
     made = []
     for number in range(count):
         colours = draw.choice(list(COLOURS), size=shapes + 1, replace=False)
-        names = draw.choice(SHAPES, size=shapes, replace=False)
+        names = draw.choice(OUTLINES, size=shapes, replace=False)
         across = bool(draw.integers(2))
         placed = [_box(draw, part, shapes, across) for part in range(shapes)]
         things = tuple(Shape(str(n), str(c), b) for n, c, b in zip(names, colours[1:], placed, strict=True))
-        made.append(Task(str(colours[0]), things, seed + number))
+        made.append(Task(str(colours[0]), things, seed + number, between))
     return made
 
 
@@ -132,7 +139,7 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
 def outline(spot: NDArray[np.bool_]) -> str:
     """The shape whose outline, made as wide and as high, a spot cut to its own box is most like."""
     scores = {}
-    for name in SHAPES:
+    for name in OUTLINES:
         cover = coverage(SHAPE_DISTANCES[name], 64) > 0.5
         rows, columns = find_objects(cover.astype(np.int32))[0]
         cut = Image.fromarray(cover[rows, columns]).resize(spot.shape[::-1], Image.Resampling.NEAREST)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,6 +13,7 @@ from PIL import Image
 from benchmarks.guidance import background
 from benchmarks.guidance_cost import measure
 from benchmarks.guidance_judge import Box, judge, overlap, tasks
+from benchmarks.ledger import Ledger, table
 
 
 def test_true_pictures_are_right() -> None:
@@ -33,6 +36,7 @@ def test_wrong_pictures_are_not() -> None:
 
 def test_tasks_are_the_same_again_and_their_boxes_lie_apart() -> None:
     assert tasks(5, seed=1) == tasks(5, seed=1) != tasks(5, seed=2)
+    assert tasks(1, 3, between="touching")[0].prompt == tasks(1, 3)[0].prompt.replace(" and ", " touching ")
     for task in tasks(30, seed=5, shapes=3):
         sides = [shape.box.sides for shape in task.shapes]
         assert all(overlap(a, b) == 0 for i, a in enumerate(sides) for b in sides[i + 1 :])
@@ -45,6 +49,26 @@ def test_the_background_is_what_it_compares() -> None:
     true = task.true()
     assert background(true, true, task) == 0
     assert background(true, Image.eval(true, lambda value: min(value + 6, 255)), task) == 6
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def add(ledger: Ledger, way: str, seed: int, right: int) -> None:
+        ledger.add({"way": way, "seed": seed}, lambda: {"right": asked.append(way) or right, "moved": 1.5})
+
+    first = Ledger(tmp_path / "rows.csv", math.inf)
+    for seed in (1, 2):
+        add(first, "plain", seed, 1)
+    again = Ledger(tmp_path / "rows.csv", math.inf)
+    for seed in (1, 2, 3):
+        add(again, "plain", seed, 0)
+    add(again, "other", 1, 0)
+    add(Ledger(tmp_path / "rows.csv", 0), "late", 1, 1)
+    assert asked == ["plain"] * 3 + ["other"]
+    assert again.rows == Ledger(tmp_path / "rows.csv", math.inf).rows
+    lines = table(again.rows, ["right"], ["moved"]).splitlines()
+    assert lines[2] == "| plain | 3 | 2 [21%, 94%] | 1.50 ± 0.00 |" and lines[3].startswith("| other | 1 | 0 [0%,")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the largest memory is read from /proc")
