@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
+from ldm.building.errors import UserError
 from ldm.stopping import listen
 from ldm.workflows.options import add_flags, old_spellings
 
@@ -14,6 +15,7 @@ EXAMPLES = """examples:
     python run_styleid.py --pairs examples/styleid/pairs.txt --gamma 0.3         # chosen pairs, with masks
     python run_styleid.py --cnt_prompt "a penguin in the snow" --sty paintings   # the content is generated
 """
+GUIDED = ("boxes", "excite", "edit", "reweight")  # of txt2img; said here so that somebody who asks is told
 
 
 def parse() -> argparse.Namespace:
@@ -67,6 +69,8 @@ def what_with(group: argparse._ArgumentGroup) -> None:
     old_spellings(add("--outdir", "--output_path", dest="output_path", metavar="FOLDER",
                       help="where results go (outputs/styleid)"))  # fmt: skip
     add("--no_sheet", action="store_true", help="no contact sheet")
+    for name in GUIDED:
+        add(f"--{name}", nargs="?", help=argparse.SUPPRESS)
     add("--C", type=int, dest="channels", help=argparse.SUPPRESS)
     add("--f", type=int, dest="factor", help=argparse.SUPPRESS)
     add("--trust_config", action="store_true", help="the YAML beside the weights may name classes of any package")
@@ -77,11 +81,14 @@ def main() -> None:
     """Restyle what the command line asks for, and print how many pictures there are and where.
 
     Raises:
-        UserError: as ``ldm.workflows.restyle.styleid.styleid``.
+        UserError: guidance by attention is asked for; else as ``ldm.workflows.restyle.styleid.styleid``.
     """
     given = vars(parse())
     for ignored in ("debug", "channels", "factor"):  # the model knows its channels and its factor
         given.pop(ignored, None)
+    guided = next((name for name in GUIDED if name in given), None)
+    if guided is not None:
+        raise UserError(f"--{guided} is for what txt2img.py makes: make the content with it and name that by --cnt")
     if "masks" in given:
         given["masks"] = [part for item in given["masks"] for part in item.split(",") if part] or None
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -92,7 +92,7 @@ def read_mask(path: StrPath, sizes: Sequence[tuple[int, int]] = (), label: int |
         raise UserError(f"there is no mask file '{path}'")
     mask = torch.from_numpy(mask_values(path, label))
     if not bool(mask.any()):
-        raise UserError(f"the mask '{path}' is empty: no value is above 0, so no part would take its style")
+        raise UserError(f"the mask '{path}' is empty: no value is above 0, so that it marks no part of a picture")
     size = (mask.shape[0], mask.shape[1])
     if sizes and size not in sizes:
         right = " or ".join(dict.fromkeys(f"{width}x{height}" for height, width in sizes))

@@ -55,7 +55,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def add(ledger: Ledger, way: str, seed: int, right: int) -> None:
-        ledger.add({"way": way, "seed": seed}, lambda: {"right": asked.append(way) or right, "moved": 1.5})
+        def measure() -> dict[str, float]:
+            asked.append(way)
+            return {"right": right, "moved": 1.5}
+
+        ledger.add({"way": way, "seed": seed}, measure)
 
     first = Ledger(tmp_path / "rows.csv", math.inf)
     for seed in (1, 2):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ldm.commands import styleid
 from ldm.pictures.sizing import sizing_for
+from ldm.util import UserError
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.results import Result
 from tests.helpers import ROOT
@@ -82,6 +83,12 @@ def command(*arguments: object, **environment: str) -> subprocess.CompletedProce
         [sys.executable, str(ROOT / "run_styleid.py"), *map(str, arguments)],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("line", [("--boxes", "cat: 0 0 1 1"), ("--excite",), ("--edit", "a dog")])
+def test_guidance_by_attention_is_of_another_command(monkeypatch: pytest.MonkeyPatch, line: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=rf"{line[0]} is for what txt2img\.py makes: .* name that by --cnt"):
+        parsed(monkeypatch, "--cnt_prompt", "a cat", *line)
 
 
 def test_the_small_model_on_the_samples(tmp_path: Path) -> None:
