@@ -1,18 +1,21 @@
 """What a masked restyling does outside its mask, at the mask's edge, and inside: kept (the default) and free.
 
-    python -m benchmarks.mask_edges
+    python -m benchmarks.mask_edges                                     # ten bundled photographs with ten paintings
     python -m benchmarks.mask_edges --cnt photos --sty paintings --longest 256 --steps 50
 
-Each content with one style, in turn; its mask lies beside it, or is proposed from a box over its middle. Outside is the
-largest difference to the content beyond the feather, of 255, and the mean. The seam is the mean change from pixel to
-pixel along the mask's edge, as a share of that elsewhere in the same picture: that of the content is given beside it,
-because masks follow edges. Inside is the mean difference to the content. A table (CSV) and a sheet go to ``--out``.
+Each content with one style, in turn; its mask is proposed from the marks below, or from a box over its middle. Outside
+is the largest difference to the content beyond the feather, of 255, and the mean. The seam is the mean change from
+pixel to pixel along the mask's edge, as a share of that elsewhere in the same picture; ``seam_content`` is that of the
+content, because masks follow edges, and ``seam_change`` how many times it the result has. Inside is the mean
+difference to the content. A table (CSV) and a sheet at full size go to ``--out``; results that are there
+already are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -23,11 +26,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.bundled import painting, photograph
 from ldm.pictures.images import image_to_tensor, load_image, make_grid, save_image
-from ldm.pictures.mask_proposals import Marks, propose
+from ldm.pictures.mask_proposals import Marks, Point, propose
 from ldm.pictures.masks import write_mask
 from ldm.pictures.sizing import Sizing
-from ldm.shipped import SAMPLES
 from ldm.util import atomic_write
 from ldm.workflows.restyle.outside import opacity
 from ldm.workflows.restyle.pairs import pictures_at
@@ -37,6 +40,48 @@ from ldm.workflows.restyle.styleid import styleid
 from ldm.workflows.studio import Studio, open_studio
 
 BOX = (0.2, 0.15, 0.8, 0.95)  # left, top, right, bottom of the box from which masks are proposed
+# of the bundled photographs, in parts of width and height
+MARKS = {
+    "astronaut": Marks(
+        inside=((0.4, 0.07), (0.33, 0.15), (0.52, 0.12), (0.4, 0.2), (0.4, 0.42), (0.3, 0.45), (0.5, 0.5), (0.12, 0.6),
+                (0.7, 0.62), (0.65, 0.65), (0.35, 0.7), (0.45, 0.7), (0.49, 0.72), (0.74, 0.7), (0.2, 0.75),
+                (0.49, 0.8), (0.52, 0.8), (0.8, 0.8), (0.7, 0.85), (0.1, 0.9), (0.49, 0.9), (0.57, 0.9), (0.32, 0.97)),
+        outside=((0.22, 0.05), (0.3, 0.03), (0.1, 0.1), (0.7, 0.1), (0.9, 0.1), (0.23, 0.16), (0.27, 0.2), (0.8, 0.2),
+                 (0.22, 0.27), (0.05, 0.3), (0.65, 0.3), (0.68, 0.5), (0.75, 0.5), (0.73, 0.58), (0.9, 0.6)),
+    ),
+    "coffee": Marks(
+        box=(0.1, 0.05, 0.95, 0.98),
+        inside=((0.47, 0.14), (0.4, 0.15), (0.5, 0.17), (0.36, 0.2), (0.42, 0.2), (0.45, 0.25), (0.52, 0.25),
+                (0.35, 0.3), (0.6, 0.3), (0.5, 0.35), (0.4, 0.4), (0.6, 0.45)),
+        outside=((0.8, 0.2), (0.12, 0.3), (0.75, 0.3)),
+    ),
+    "motorcycle_left": Marks(box=(0.1, 0.15, 0.95, 0.95), inside=((0.5, 0.6),)),
+    "chelsea": Marks(box=(0.1, 0, 0.98, 0.98), inside=((0.5, 0.4),)),
+    "rocket": Marks(
+        box=(0.44, 0.25, 0.56, 0.95), inside=((0.505, 0.45), (0.505, 0.6)),
+        outside=((0.505, 0.3), (0.47, 0.5), (0.535, 0.5)),
+    ),
+    "camera": Marks(
+        inside=((0.46, 0.22), (0.4, 0.32), (0.52, 0.33), (0.42, 0.45), (0.3, 0.5), (0.45, 0.55), (0.12, 0.6),
+                (0.25, 0.75), (0.24, 0.92), (0.1, 0.95)),
+        outside=((0.1, 0.2), (0.7, 0.2), (0.8, 0.3), (0.05, 0.4), (0.9, 0.4), (0.65, 0.6), (0.5, 0.75), (0.8, 0.8),
+                 (0.55, 0.9)),
+    ),
+    "retina": Marks(box=(0.02, 0.02, 0.98, 0.98), inside=((0.5, 0.5),)),
+    "cell": Marks(
+        inside=((0.77, 0.51), (0.72, 0.57), (0.77, 0.57), (0.82, 0.57), (0.77, 0.63)),
+        outside=((0.77, 0.44), (0.3, 0.5), (0.65, 0.57), (0.9, 0.57), (0.77, 0.7)),
+    ),
+    "coins": Marks(box=(0.02, 0.7, 0.22, 0.97)),
+    "ihc": Marks(
+        inside=((0.55, 0.75), (0.68, 0.82), (0.58, 0.88), (0.62, 0.95)),
+        outside=((0.2, 0.2), (0.7, 0.3), (0.5, 0.6), (0.8, 0.7), (0.1, 0.8), (0.42, 0.8), (0.9, 0.9)),
+    ),
+}  # fmt: skip
+PAINTINGS = (
+    "hokusai_fan", "van_gogh_auvers", "kandinsky_composition_viii", "renoir_girls_at_the_piano", "hokusai_great_wave",
+    "hiroshige_inokashira", "bruegel_harvesters", "leonardo_mona_lisa", "cassatt_summertime", "arcimboldo_spring",
+)  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -62,23 +107,35 @@ def measured(result: Tensor, content: Tensor, mask: Tensor, feather: float) -> d
     for name, picture in (("seam", result), ("seam_content", content)):
         steps = change(picture)
         found[name] = float(steps[edge].mean() / steps[~edge].mean())
-    return found
+    return found | {"seam_change": found["seam"] / found["seam_content"]}
+
+
+def in_pixels(marks: Marks, width: int, height: int) -> Marks:
+    """Marks that are given in parts of a picture's width and height."""
+
+    def points(parts: Sequence[Point]) -> tuple[Point, ...]:
+        return tuple((x * width, y * height) for x, y in parts)
+
+    left, top, right, bottom = marks.box or (0.0, 0.0, 1.0, 1.0)
+    box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+    return Marks(box if marks.box else None, points(marks.inside), points(marks.outside))
 
 
 def mask_for(content: Path, image: Image.Image, out: Path) -> Path:
-    """A mask of what is in the middle, at the content's used size."""
-    width, height = image.size
-    left, top, right, bottom = BOX
-    box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+    """A mask of what is marked, or of what is in the middle, at the content's used size."""
     path = out / "masks" / f"{content.stem}_mask.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_mask(propose(image, Marks(box=box)), path)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        marks = MARKS.get(content.stem, Marks(box=BOX))
+        write_mask(propose(image, in_pixels(marks, *image.size)), path)
     return path
 
 
 def compare(studio: Studio, options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Image.Image], list[str]]:
     """(rows, pictures of the sheet, their labels)."""
-    contents, styles = pictures_at(options.cnt, "content")[: options.limit], pictures_at(options.sty, "style")
+    contents = pictures_at(options.cnt, "content") if options.cnt else [photograph(name) for name in MARKS]
+    contents = contents[: options.limit]
+    styles = pictures_at(options.sty, "style") if options.sty else [painting(name) for name in PAINTINGS]
     sizing = Sizing(int(studio.model.first_stage_model.factor), options.longest)
     rows, images, labels = [], [], []
     for number, content in enumerate(contents):
@@ -87,7 +144,7 @@ def compare(studio: Studio, options: argparse.Namespace) -> tuple[list[dict[str,
         how = StyleIDOptions(
             cnt=str(content), sty=str(style), masks=[str(mask)], longest=options.longest, no_sheet=True,
             ddim_inv_steps=options.steps, save_feat_steps=options.steps, progress=False,
-            precomputed=str(options.out / "inversions"), feather=options.feather,
+            precomputed=str(options.out / "inversions"), feather=options.feather, fast=options.fast,
         )  # fmt: skip
         area = image_to_tensor(load_image(mask))[0] / 2 + 0.5
         row: list[Image.Image] = [image, load_image(mask)]
@@ -115,12 +172,13 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cnt", default=str(SAMPLES / "cnt"), help="a picture or a folder")
-    parser.add_argument("--sty", default=str(SAMPLES / "sty"), help="a picture or a folder")
+    parser.add_argument("--cnt", help="a picture or a folder (ten photographs of scikit-image)")
+    parser.add_argument("--sty", help="a picture or a folder (ten bundled paintings)")
     parser.add_argument("--limit", type=int, default=10, help="of contents")
     parser.add_argument("--ckpt", help="another model than the small one")
     parser.add_argument("--model_config")
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--fast", action="store_true", help="as run_styleid.py has it")
     parser.add_argument("--longest", type=int, default=256, help="pixels of the longer side")
     parser.add_argument("--feather", type=float, default=StyleIDOptions.feather)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "mask_edges")

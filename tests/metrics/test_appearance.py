@@ -1,18 +1,14 @@
-"""The measures of restyling tell near from far, and the benchmark makes its tables."""
+"""The measures of restyling tell near from far."""
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import style_quality
 from ldm.metrics.appearance import CONTENT, STYLE, gabor_bank
-from ldm.shipped import SAMPLES
 
 
 def waves(angle: float, tint: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Tensor:
@@ -46,27 +42,3 @@ def test_edges_see_place_and_not_contrast() -> None:
 
 def test_filters_have_no_average() -> None:
     assert gabor_bank().sum(dim=(1, 2, 3)).abs().max() < 1e-5
-
-
-def test_what_masks_hold_is_measured_apart() -> None:
-    mask = torch.zeros(1, 64, 64)
-    mask[:, :, 40:] = 1
-    result = torch.zeros(3, 64, 64)
-    result[:, :, 40:] = 0.5
-    found = style_quality.held(result, torch.zeros(3, 64, 64), mask, 4)
-    assert found["outside"] == 0
-    assert found["inside"] == pytest.approx(0.5 * 127.5)
-    assert style_quality.held(result, result, torch.ones(1, 64, 64), 4)["outside"] is None
-    assert found["near"] is not None and 0 < found["near"] < 0.5 * 127.5
-
-
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--cnt", str(SAMPLES / "cnt" / "cat.jpg"), "--sty", str(SAMPLES / "sty" / "shapes.jpg")]
-    style_quality.main([*arguments, "--steps", "2", "--longest", "64", "--out", str(tmp_path)])
-    with (tmp_path / "pairs.csv").open() as file:
-        rows = {row["way"]: row for row in csv.DictReader(file)}
-    assert tuple(rows) == style_quality.WAYS
-    assert float(rows["content"]["edges"]) == float(rows["content"]["ssim"]) == 0
-    assert float(rows["reconstruction"]["edges"]) > 0
-    assert (tmp_path / "pairs.png").is_file() and (tmp_path / "masks.png").is_file()
-    assert "| StyleID |" in capsys.readouterr().out
