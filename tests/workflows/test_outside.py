@@ -89,27 +89,28 @@ def test_a_mask_grows_only_into_what_no_mask_has() -> None:
 
 
 @pytest.mark.parametrize("feather", [0, 1, 2, 3, 5, 8])
-def test_opacity_is_full_up_to_the_edge_and_nothing_beyond_the_feather(feather: int) -> None:
+def test_opacity_passes_over_as_many_pixels_inside_the_edge_as_outside(feather: int) -> None:
     along = opacity(torch.from_numpy(half())[None], feather)[3]
-    assert along[:16].min() > 0.9999 and (along.diff() <= 1e-6).all()
-    reach = 2 * -(-feather // 2)
-    assert (along[16 + reach :] == 0).all() and (feather < 2 or along[16] > 0.3)
-    assert float(-along.diff().min()) <= 1.001 / max(1, feather // 2 + 1)
+    assert (along.diff() <= 1e-6).all() and torch.allclose(along + along.flip(0), torch.ones(32), atol=1e-6)
+    assert along[: 16 - feather].min() > 0.9999 and (along[16 + feather :] == 0).all()
+    assert feather == 0 or (along[16 - feather] < 0.9999 and 0.3 < along[16] < 0.5)
+    assert float(-along.diff().min()) <= 1.001 / (2 * -(-feather // 2) + 1)
 
 
 def test_a_soft_mask_stays_as_soft_as_it_is() -> None:
     ramp = torch.linspace(0, 1, 33).expand(1, 4, 33)
     seen = opacity(ramp, 2)
-    assert torch.equal(seen[:, :14], ramp[0, :, :14]) and seen[:, 16:].min() > 0.9999
+    assert torch.equal(seen[:, :14], ramp[0, :, :14]) and seen[:, 18:].min() > 0.9999
+    assert (seen >= ramp[0]).all()
 
 
 def test_what_is_joined_passes_over(tmp_path: Path) -> None:
     one_picture, other = (Image.open(picture(tmp_path / f"{seed}.png", seed)) for seed in (1, 2))
-    whole = joined(one_picture, other, torch.from_numpy(half())[None], 6)
+    whole = joined(one_picture, other, torch.from_numpy(half())[None], 3)
     result, content = (np.asarray(image, int) for image in (one_picture, other))
     found = np.asarray(whole, int)
-    assert np.array_equal(found[:, :16], result[:, :16]) and np.array_equal(found[:, 22:], content[:, 22:])
-    between = found[:, 16:22]
-    low, high = (f(result[:, 16:22], content[:, 16:22]) for f in (np.minimum, np.maximum))
+    assert np.array_equal(found[:, :13], result[:, :13]) and np.array_equal(found[:, 19:], content[:, 19:])
+    between = found[:, 13:19]
+    low, high = (f(result[:, 13:19], content[:, 13:19]) for f in (np.minimum, np.maximum))
     assert ((between >= low - 1) & (between <= high + 1)).all()
     assert image_to_tensor(whole).shape == (3, 32, 32)

@@ -56,21 +56,20 @@ def hold(content: Inversion, cells: Tensor, way: Way | None = None) -> Before:
 def opacity(masks: Tensor, feather: float) -> Tensor:
     """How much of a result is seen at each pixel [H, W] of its masks [styles, H, W].
 
-    1 where masks say at least a half, from there falling to 0 over ``feather`` pixels outwards; and never less than
+    From where masks say a half it rises to 1 over ``feather`` pixels inwards and falls to 0 over as many outwards: a
+    mask that is a pixel or two larger than its object would show as a rim otherwise. Outwards it is never less than
     the masks themselves, which may be softer.
     """
     _, coverage = normalised(check_masks(masks, len(masks)))
-    reach = math.ceil(feather / 2)
     core = (coverage >= 0.5).float()[:, None]
+    seen, reach = core, math.ceil(feather)
     for radius in (math.ceil(reach / 2), reach // 2) if reach else ():
-        core = F.max_pool2d(core, 2 * radius + 1, 1, radius)
-    for radius in (math.ceil(reach / 2), reach // 2) if reach else ():
-        core = F.avg_pool2d(core, 2 * radius + 1, 1, radius, count_include_pad=False)
-    return torch.maximum(core[0, 0], coverage[0])
+        seen = F.avg_pool2d(seen, 2 * radius + 1, 1, radius, count_include_pad=False)
+    return torch.where(core > 0, seen, torch.maximum(seen, coverage))[0, 0]
 
 
 def joined(result: Image.Image, content: Image.Image, masks: Tensor, feather: float) -> Image.Image:
-    """A result where its masks are, passing into the content over ``feather`` pixels outside of them.
+    """A result where its masks are, passing into the content over ``feather`` pixels on either side of their edge.
 
     Pixels beyond are those of the content. Masks [styles, H, W] have the size of both pictures.
     """

@@ -65,11 +65,12 @@ class Recipe:
         KEEP, "outside all masks: keep the content (default), or leave it free to follow", choices=[KEEP, FREE]
     )
     feather: float = option(
-        FEATHER, f"pixels over which a result passes into the content outside its masks ({FEATHER:g})", type=float,
-        metavar="PIXELS",
+        FEATHER, f"pixels on either side of a mask's edge over which a result passes into the content ({FEATHER:g})",
+        type=float, metavar="PIXELS",
     )  # fmt: skip
     attn_layer: str | tuple[int | str, ...] | None = option(
-        None, "decoder blocks, or patterns of layers (the later half: 6,7,8,9,10,11 in Stable Diffusion)",
+        None,
+        "decoder blocks, or patterns of layers (the later half: 6,7,8,9,10,11 in Stable Diffusion)",
         metavar="LIST",
     )
     ddim_inv_steps: int = option(50, "steps of the inversion (50)", type=int, metavar="N")
