@@ -271,8 +271,10 @@ def show(maker: Maker, ways: Sequence[str], count: int, out: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cnt", help="a picture or a folder (8 photographs of scikit-image)")
-    parser.add_argument("--sty", help="a picture or a folder (8 bundled paintings)")
+    parser.add_argument("--cnt", help="a picture or a folder, in place of --photographs")
+    parser.add_argument("--sty", help="a picture or a folder, in place of --paintings")
+    parser.add_argument("--photographs", nargs="+", default=PHOTOGRAPHS, metavar="NAME", help="of scikit-image")
+    parser.add_argument("--paintings", nargs="+", default=PAINTINGS, metavar="NAME", help="of examples/paintings")
     parser.add_argument("--size", type=int, default=64, help="side of the squares in pixels")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--ways", nargs="+", choices=[*NAIVE, "latents", *WAYS], default=[*NAIVE, "latents", *WAYS])
@@ -281,8 +283,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", "--model_config", dest="model_config")
     parser.add_argument("--outdir", "--out", dest="out", type=Path, default=ROOT / "outputs" / "restyle_modes")
     options = parser.parse_args(arguments)
-    contents = pictures_at(options.cnt, "content") if options.cnt else [photograph(name) for name in PHOTOGRAPHS]
-    styles = pictures_at(options.sty, "style") if options.sty else [painting(name) for name in PAINTINGS]
+    contents = pictures_at(options.cnt, "content") if options.cnt else [photograph(x) for x in options.photographs]
+    styles = pictures_at(options.sty, "style") if options.sty else [painting(x) for x in options.paintings]
     model, _ = open_model(options.ckpt, options.model_config)
     maker = Maker(model, squares(contents, options.size), squares(styles, options.size), options.steps)
     rows = measured(maker, options.ways, options.out)
