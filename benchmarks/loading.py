@@ -1,7 +1,9 @@
 """Seconds and memory from a full-size checkpoint to a model: ``python -m benchmarks.loading --format ckpt``.
 
 Writes a checkpoint of random weights for the configuration (4.3 GB for Stable Diffusion v1), then loads it in a fresh
-process whose file cache is warm.
+process whose file cache is warm. Stable Diffusion XL as it is released (6.9 GB):
+
+    python -m benchmarks.loading --config configs/sdxl/sd_xl_base.yaml --stored fp16 --precision fp16
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ from ldm.util import instantiate_from_config, temporary_folder
 DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def write_random(config: Path, path: Path) -> None:
-    """A checkpoint with the names and shapes of the configured model."""
+def write_random(config: Path, path: Path, precision: str) -> None:
+    """A checkpoint with the names and shapes of the configured model, in a precision."""
     with torch.device("meta"):
         model = instantiate_from_config(model_node(OmegaConf.load(config)))  # type: ignore[arg-type]
-    weights = {key: torch.zeros_like(value, device="cpu") for key, value in model.state_dict().items()}
+    weights = {
+        key: torch.zeros_like(value, device="cpu", dtype=DTYPES[precision] if value.is_floating_point() else None)
+        for key, value in model.state_dict().items()
+    }
     for value in weights.values():
         if value.is_floating_point():
             value.uniform_(-1, 1)
@@ -60,6 +65,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/stable-diffusion/v1-inference.yaml"))
     parser.add_argument("--format", choices=["safetensors", "ckpt"], default="safetensors")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
+    parser.add_argument("--stored", choices=list(DTYPES), default="fp32", help="precision of the file that is written")
     parser.add_argument("--file", type=Path, help="an existing checkpoint instead of a random one")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -69,7 +75,7 @@ def main() -> None:
     with temporary_folder() as folder:
         path = options.file or Path(folder) / f"model.{options.format}"
         if options.file is None:
-            write_random(options.config, path)
+            write_random(options.config, path, options.stored)
         arguments = ["--config", str(options.config), "--file", str(path), "--precision", options.precision]
         command = [sys.executable, "-m", "benchmarks.loading", "--child", *arguments]
         result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
