@@ -39,7 +39,7 @@ from ldm.util import UserError, instantiate_from_config, run_command
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 BETAS = (0.00085, 0.012)  # of both models; the schedule changes nothing about the time
-COPIES = 2.3  # of a UNet's weights while both sides have theirs, with what a step needs
+COPIES, OWN = 2.3, 1.5  # of a UNet's weights while both sides have theirs, or one does, with what a step needs
 Work = Callable[[], Tensor]
 
 
@@ -101,9 +101,9 @@ class Run:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", SHAPES[self.model])
 
-    def check_memory(self) -> None:
-        """Raises UserError when a UNet's weights, both sides', would not fit into what is free."""
-        needed = COPIES * self.shape.gigabytes * self.dtype.itemsize / 4 if self.device == "cpu" else 0.0
+    def check_memory(self, copies: float = COPIES) -> None:
+        """Raises UserError when so many copies of a UNet's weights would not fit into what is free."""
+        needed = copies * self.shape.gigabytes * self.dtype.itemsize / 4 if self.device == "cpu" else 0.0
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9 + cached()
         if needed > free:
             raise UserError(f"'{self.model}' needs about {needed:.0f} GB of memory here, {free:.0f} are free")
@@ -354,7 +354,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = options.size or SHAPES[options.model].side
     run = Run(options.model, PRECISIONS[options.precision], device, options.repeats, size)
-    run.check_memory()
+    run.check_memory(OWN if options.side or options.parts == ["peak"] else COPIES)
     if options.side is not None:
         print(picture(run, options.side))
         return
