@@ -74,7 +74,7 @@ def plot_histograms(
     for axes in grid[-1][: len(looks[-1].heads)]:
         axes.set_xlabel("logit", fontsize=8)
     handles, labels = grid[0][0].get_legend_handles_labels()
-    top.legend(handles, labels, fontsize=8, loc="lower center", ncols=len(labels), frameon=False)
+    top.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
 
 
