@@ -213,13 +213,14 @@ def test_a_dreambooth_model_is_read_by_diffusers_with_the_same_result(
     monkeypatch.setattr("sys.argv", ["export_model", str(last), str(file), "--precision", "fp32"])
     export_model.main()
     model: Any = load_model(yaml.safe_load((place / "config.yaml").read_text()), file)
-    UNet2DConditionModel(
+    shape: Any = UNet2DConditionModel(
         block_out_channels=(32, 64), layers_per_block=1, sample_size=8, use_linear_projection=True,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2), cross_attention_dim=CLIP_L + CLIP_G,
         addition_embed_type="text_time", addition_time_embed_dim=NUMBER,
         projection_class_embeddings_input_dim=POOLED + 6 * NUMBER,
-    ).save_pretrained(tmp_path / "unet")  # fmt: skip
+    )  # fmt: skip
+    shape.save_pretrained(tmp_path / "unet")
     theirs: Any = UNet2DConditionModel.from_single_file(str(file), config=str(tmp_path), subfolder="unet")
     x, t = torch.randn(2, 4, 8, 6), torch.tensor([3, 700])
     condition = model.condition(["a sks cat", "a cat"], size=(8, 6))
