@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from ldm.data.templates import KINDS, PER_IMAGE_WORDS, read_templates
 from ldm.draws import uniform
 from ldm.pictures.crops import check_crops, random_crop
 from ldm.pictures.images import centre_crop, image_to_array, list_images, load_image, readable_images
+from ldm.pictures.masks import find_masks, fit_mask, is_mask_of_another, read_mask
 from ldm.texts import read_lines
 from ldm.util import UserError
+
+log = logging.getLogger(__name__)
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -38,15 +42,19 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Example:
-    """A training picture: its file, the placeholder for what it shows, its own sentences (none: the templates)."""
+    """A training picture: its file, the placeholder for what it shows, its own sentences (none: the templates).
+
+    ``mask`` is the file of the mask of what is learned of it; None: all of it is.
+    """
 
     path: Path
     placeholder: str
     captions: tuple[str, ...] = ()
+    mask: Path | None = None
 
 
 class PersonalizedBase(Dataset[dict[str, Any]]):
-    """Items are {"image": [size, size, 3] float32 in [-1, 1], "caption": str}.
+    """Items are {"image": [size, size, 3] float32 in [-1, 1], "caption": str}, and "loss_mask" where there are masks.
 
     The picture of an item is always the same (flips and crops are chosen by its index), so that its latent can be
     cached; its sentence is drawn anew at each visit.
@@ -104,6 +112,7 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         reg: bool = False,
         sizes: bool = False,
         bucket_step: int = 0,
+        masks: bool = True,
     ) -> None:
         if interpolation not in INTERPOLATIONS:
             raise UserError(f"there is no interpolation '{interpolation}'; there are: {', '.join(INTERPOLATIONS)}")
@@ -128,7 +137,9 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         alone = CLASS_TEMPLATES if reg else alone
         self.templates = alone if templates is None else read_templates(templates)
         self.dual_templates = with_image if templates is None else tuple(f"{text} with {{}}" for text in self.templates)
-        self.examples = find_examples(data_root, placeholder_token, captions)
+        found = find_examples(data_root, placeholder_token, captions)
+        self.examples = with_masks(found) if masks else found
+        self.has_masks = any(example.mask is not None for example in self.examples)
         self.image_words = words_for_images(per_image_tokens, len(self.examples))
         self.repeats = repeats if set == "train" else 1
         self.files = tuple(f"{e.path} {e.path.stat().st_mtime_ns}" for e in self.examples)  # for cached latents
@@ -161,20 +172,31 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
 
     def picture(self, index: int) -> Array:
         """The picture of an item, [size, size, 3] (or its bucket's size) in [-1, 1]; the same at each visit."""
+        return self._made(index, None)
+
+    def mask(self, index: int) -> Array:
+        """The mask of an item, [size, size] (or its bucket's size) in [0, 1], cut and mirrored as its picture is."""
+        mask = self.examples[self._number(index) % len(self.examples)].mask
+        return np.ones(self.picture(index).shape[:2], np.float32) if mask is None else self._made(index, mask)[..., 0]
+
+    def _made(self, index: int, mask: Path | None) -> Array:
+        """The picture of an item in [-1, 1], or a mask of it in [0, 1]."""
         number = self._number(index)
         picture, repeat = number % len(self.examples), number // len(self.examples)
         mirrored = float(uniform(self.seed, number, "mirror")[0]) < self.flip_p
         crop = repeat % self.crops if self.crops else None
         path = self.examples[picture].path
-        made = _bucketed(path, self._size(picture), self.interpolation) if self.bucket_sizes else _resized(
-            path, self.size, self.interpolation, self.center_crop, crop, self.scales, self.seed + picture
+        made = _bucketed(path, mask, self._size(picture), self.interpolation) if self.bucket_sizes else _resized(
+            path, mask, self.size, self.interpolation, self.center_crop, crop, self.scales, self.seed + picture
         )  # fmt: skip
-        return image_to_array(ImageOps.mirror(made) if mirrored else made)
+        array = image_to_array(ImageOps.mirror(made) if mirrored else made)
+        return array if mask is None else (array + 1) / 2
 
     def labels(self, index: int) -> dict[str, Any]:
-        """A sentence for an item, drawn from Python's generator, and the sizes of its picture if those are wanted."""
+        """What an item has besides its picture: a sentence, drawn from Python's generator, sizes, a mask."""
         picture = self._number(index) % len(self.examples)
-        return {**self._sentence(picture), **(self._sizes(picture) if self.sizes else {})}
+        masked = {"loss_mask": self.mask(index)} if self.has_masks else {}
+        return {**self._sentence(picture), **(self._sizes(picture) if self.sizes else {}), **masked}
 
     def _sizes(self, picture: int) -> dict[str, Any]:
         """What Stable Diffusion XL is told of a picture; a mirrored one keeps its numbers, as its left is its right."""
@@ -220,7 +242,8 @@ def find_examples(
     folders = data_root if isinstance(data_root, Mapping) else {placeholder: data_root}
     examples: list[Example] = []
     for word, folder in folders.items():
-        paths = list_images(folder)
+        listed = list_images(folder)
+        paths = [path for path in listed if not is_mask_of_another(path, listed)]
         readable = [path for path, _ in readable_images(paths)]
         if not readable:
             raise UserError(f"none of the {len(paths)} pictures in '{folder}' can be read")
@@ -228,6 +251,24 @@ def find_examples(
             has_own = captions is True or (captions == "auto" and path.with_suffix(".txt").exists())
             examples.append(Example(path, word, captions_beside(path, word) if has_own else ()))
     return tuple(examples)
+
+
+def with_masks(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """The examples with the masks that lie beside their pictures; says of how many there is one.
+
+    Raises:
+        UserError: there are several masks of one picture.
+    """
+    found = []
+    for example in examples:
+        masks = find_masks(example.path)
+        if len(masks) > 1:
+            raise UserError(f"'{example.path}' has {len(masks)} masks; one of what is to be learned would be right")
+        found.append(replace(example, mask=masks[0] if masks else None))
+    count = sum(example.mask is not None for example in found)
+    if count:
+        log.info("%d of %d pictures have a mask beside them: only what it marks is learned of them", count, len(found))
+    return tuple(found)
 
 
 def captions_beside(picture: Path, placeholder: str) -> tuple[str, ...]:
@@ -273,19 +314,31 @@ def image_size(path: Path) -> tuple[int, int]:
     return load_image(path).size
 
 
+def _loaded(path: Path, mask: Path | None) -> Image.Image:
+    """A picture, or its mask as a picture of the same size.
+
+    Raises:
+        UserError: one cannot be read, or the mask is empty.
+    """
+    if mask is None:
+        return load_image(path)
+    values = fit_mask(read_mask(mask), image_size(path)[::-1])
+    return Image.fromarray((values.numpy() * 255).round().astype(np.uint8)).convert("RGB")
+
+
 @lru_cache(maxsize=KEPT)
-def _bucketed(path: Path, size: Size, interpolation: str) -> Image.Image:
-    """The middle of a picture that covers (height, width)."""
-    return fitted(load_image(path), size, INTERPOLATIONS[interpolation])
+def _bucketed(path: Path, mask: Path | None, size: Size, interpolation: str) -> Image.Image:
+    """The middle of a picture (or of its mask) that covers (height, width)."""
+    return fitted(_loaded(path, mask), size, INTERPOLATIONS[interpolation])
 
 
 @lru_cache(maxsize=KEPT)
 def _resized(
-    path: Path, size: int | None, interpolation: str, center: bool, crop: int | None, scales: tuple[float, float],
-    seed: int,
+    path: Path, mask: Path | None, size: int | None, interpolation: str, center: bool, crop: int | None,
+    scales: tuple[float, float], seed: int,
 ) -> Image.Image:  # fmt: skip
-    """A picture as a square: its middle, a random part, or all of it made to fit."""
-    image = load_image(path)
+    """A picture (or its mask) as a square: its middle, a random part, or all of it made to fit."""
+    image = _loaded(path, mask)
     if center:
         side = min(image.size)
         image = centre_crop(image, side, side)

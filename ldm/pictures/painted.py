@@ -58,11 +58,11 @@ def masks_to_layers(masks: Sequence[Tensor], size: tuple[int, int] | None = None
     return layers
 
 
-def preview(image: Image.Image, masks: Sequence[Tensor]) -> Image.Image:
-    """The picture with each mask tinted in its colour, and dimmed where no mask is."""
+def preview(image: Image.Image, masks: Sequence[Tensor], dimmed: float = DIMMED) -> Image.Image:
+    """The picture with each mask tinted in its colour, and of a share of its brightness where no mask is."""
     picture = np.asarray(image, np.float32)
     covered = torch.stack(list(masks)).amax(dim=0).numpy()[..., None]
-    seen = picture * (DIMMED + (1 - DIMMED) * covered)
+    seen = picture * (dimmed + (1 - dimmed) * covered)
     for mask, colour in zip(masks, colours(len(masks)), strict=True):
         share = mask.numpy()[..., None] * (1 - OPACITY) * 0.6
         seen = seen * (1 - share) + np.asarray(colour, np.float32) * share

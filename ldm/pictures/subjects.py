@@ -1,4 +1,7 @@
-"""Squares cut out of pictures for training: the middle, all of it, or what is around the thing that is shown."""
+"""Squares cut out of pictures for training: the middle, all of it, or what is around the thing that is shown.
+
+A mask of what is to be learned goes through the same cut.
+"""
 
 from __future__ import annotations
 
@@ -22,41 +25,69 @@ MARGIN = 0.15  # around the thing, as a share of its longer side
 
 @dataclass(frozen=True)
 class Square:
-    """A picture as it is learned; ``mask`` [side, side] is what was taken for the thing, where it was looked for."""
+    """A picture as it is learned; ``mask`` [side, side] is that of the thing, where it was given or looked for."""
 
     picture: Image.Image
     mask: Tensor | None = None
 
 
-def square_of(image: Image.Image, crop: str = MIDDLE) -> Square:
+def square_of(image: Image.Image, crop: str = MIDDLE, mask: Tensor | None = None) -> Square:
     """A picture as a square: its middle, the surroundings of the thing in it, or all of it between white bars.
 
+    Args:
+        mask: [H, W] of the thing, of the picture's size; what differs from the rim where it is needed and not given.
+
     Raises:
-        UserError: there is no such crop, or no thing is found that differs from the picture's rim.
+        UserError: there is no such crop, no thing is found that differs from the picture's rim, or the square has
+            nothing of the mask.
     """
     if crop not in CROPS:
         raise UserError(f"there is no crop '{crop}'; there are: {', '.join(CROPS)}")
     if crop == SUBJECT:
-        return _around_subject(image)
-    if crop == MIDDLE:
-        side = min(image.size)
-        return Square(_limited(centre_crop(image, side, side)))
+        mask = subject_mask(image) if mask is None else mask
+        box = _box_around(mask, image.size)
+        picture, cut_mask = image.crop(box), mask[box[1] : box[3], box[0] : box[2]]
+    else:
+        cut = _middle if crop == MIDDLE else _whole
+        picture, cut_mask = cut(image, "white"), None if mask is None else _values(cut(_grey(mask), "black"))
+    picture = _limited(picture)
+    if cut_mask is None:
+        return Square(picture)
+    from ldm.pictures.masks import fit_mask  # brings torch, which others of this file go without
+
+    return Square(picture, fit_mask(cut_mask, picture.size[::-1]))
+
+
+def _middle(image: Image.Image, outside: str) -> Image.Image:
+    side = min(image.size)
+    return centre_crop(image, side, side)
+
+
+def _whole(image: Image.Image, outside: str) -> Image.Image:
     side = max(image.size)
-    padded = Image.new("RGB", (side, side), "white")
+    padded = Image.new(image.mode, (side, side), outside)
     padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return Square(_limited(padded))
+    return padded
 
 
-def _around_subject(image: Image.Image) -> Square:
+def _grey(mask: Tensor) -> Image.Image:
+    return Image.fromarray((mask * 255).round().byte().numpy())
+
+
+def _values(grey: Image.Image) -> Tensor:
+    import numpy as np
     import torch
 
-    mask = subject_mask(image)
-    rows, columns = (torch.nonzero(mask.amax(dim=axis) >= 0.5).flatten() for axis in (1, 0))
-    box = _square_box((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), image.size)
-    left, top, right, bottom = box
-    picture = _limited(image.crop(box))
-    cut = mask[None, None, top:bottom, left:right]
-    return Square(picture, torch.nn.functional.interpolate(cut, size=picture.size[::-1], mode="area")[0, 0])
+    return torch.from_numpy(np.asarray(grey, np.float32) / 255)
+
+
+def _box_around(mask: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The square (left, top, right, bottom) around what a mask [H, W] marks, in a picture (width, height)."""
+    import torch
+
+    least = min(0.5, float(mask.max()))
+    rows, columns = (torch.nonzero(mask.amax(dim=axis) >= least).flatten() for axis in (1, 0))
+    return _square_box((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), size)
 
 
 def subject_mask(image: Image.Image) -> Tensor:

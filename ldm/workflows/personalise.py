@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +18,9 @@ from ldm.shipped import ROOT, TINY
 from ldm.util import UserError, atomic_write, read_yaml
 from ldm.workflows.catalogue import Listed
 from ldm.workflows.files import CONFIG, WEIGHTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WORD, LORA, PIVOTAL, DREAMBOOTH = METHODS = ("word", "lora", "pivotal", "dreambooth")
 FILES = {  # what a method leaves in the run's checkpoints
@@ -221,22 +224,35 @@ def write_pictures(
     crop: str = MIDDLE,
     captions: Sequence[str] = (),
     called: str = STANDS_FOR,
+    masks: Sequence[Tensor | None] = (),
 ) -> None:
-    """Write the squares that are learned into ``folder / "pictures"``, each with its caption beside it, if it has one.
+    """Write the squares that are learned into ``folder / "pictures"``, each with its caption and mask, if it has them.
 
     Args:
         captions: of the pictures in their order, several sentences parted by ``|``; ``*`` stands for ``called``.
+        masks: [H, W] of what is learned of each picture, of its size; None: all of it.
 
     Raises:
-        UserError: there are none, or one cannot be read.
+        UserError: there are none, one cannot be read, or a square has nothing of its mask.
     """
     if not paths:
         raise UserError("pictures are missing: drop a few of what is to be learned")
     place = folder / "pictures"
     place.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(paths):
-        save_image(square_of(load_image(path), crop).picture, place / f"{number:02}.png")
+        mask = masks[number] if number < len(masks) else None
+        square = square_of(load_image(path), crop, mask)
+        save_image(square.picture, place / f"{number:02}.png")
+        if mask is not None and square.mask is not None:
+            _write_mask(square.mask, place / f"{number:02}.png")
         sentences = [part.strip() for part in captions[number].split("|")] if number < len(captions) else []
         lines = [sentence.replace(STANDS_FOR, called) for sentence in sentences if sentence]
         if lines:
             (place / f"{number:02}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_mask(mask: Tensor, picture: Path) -> None:
+    """Beside its picture, where the data set finds it."""
+    from ldm.pictures.masks import mask_path, write_mask  # brings torch
+
+    write_mask(mask, mask_path(picture, suffix=".png"))

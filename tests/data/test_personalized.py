@@ -79,6 +79,31 @@ def test_exif_and_other_modes(tmp_path: Path) -> None:
     assert (data[1]["image"] == 1).all(), "what is transparent is white"
 
 
+def test_masks_beside_pictures_are_cut_and_mirrored_with_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A picture that is its own mask is the same after whatever happens to both."""
+    save(tmp_path / "p", "a.png", left=0)
+    save(tmp_path / "p", "b.png", left=90)
+    Image.open(tmp_path / "p" / "a.png").convert("L").save(tmp_path / "p" / "a_mask.png")
+    caplog.set_level(logging.INFO)
+    shaped: tuple[dict[str, Any], ...] = (
+        {"size": 16}, {"size": 16, "center_crop": True}, {"size": 8, "crops": 3, "scales": (0.6, 0.9)},
+        {"size": 16, "bucket_step": 8}, {},
+    )  # fmt: skip
+    for options in shaped:
+        data = PersonalizedBase(str(tmp_path / "p"), **options)
+        assert len(data.examples) == 2, "a mask is not learned as a picture"
+        items = [data[i] for i in range(40)]
+        for masked, whole in zip(items[::2], items[1::2], strict=True):
+            assert abs(masked["loss_mask"] - (masked["image"][..., 0] + 1) / 2).max() < 0.01
+            assert (whole["loss_mask"] == 1).all() and whole["loss_mask"].shape == whole["image"].shape[:2]
+        assert len({is_mirrored(item["image"]) for item in items}) == 2
+    assert "1 of 2 pictures have a mask beside them" in caplog.text
+    assert "loss_mask" not in PersonalizedBase(str(tmp_path / "p"), size=8, masks=False)[0]
+    (tmp_path / "p" / "a_mask1.png").write_bytes((tmp_path / "p" / "a_mask.png").read_bytes())
+    with pytest.raises(UserError, match="has 2 masks"):
+        PersonalizedBase(str(tmp_path / "p"), size=8)
+
+
 def test_object_and_style_sentences(folder: Path) -> None:
     for kind, data in (
         ("object", PersonalizedBase(str(folder), size=8)),

@@ -86,6 +86,39 @@ def test_min_snr_weights_are_one_error_in_x0_clipped(kind: str) -> None:
     torch.testing.assert_close(model.loss_weights(t).double(), snr.clamp(max=5.0) * x0_error, rtol=1e-3, atol=1e-6)
 
 
+def test_a_masked_loss_is_the_mean_of_what_is_marked() -> None:
+    """What lies outside has no gradient, a whole mask changes nothing, and the size of a mask does not matter."""
+    model = latent_diffusion(draws=2).train()
+    z, mask = torch.randn(2, 4, 8, 8), torch.zeros(2, 32, 32)
+    mask[0, :16], mask[1] = 1, 1  # of the first picture the upper half
+    noise, t = torch.randn_like(z), torch.tensor([100, 700])
+    said = torch.randn_like(z).requires_grad_()
+    model.apply_model = lambda x, t, c: said
+    model.p_losses(z, None, t, noise, mask)[0].backward()
+    gradient = said.grad
+    assert gradient[0, :, :4].all() and gradient[1].all() and not gradient[0, :, 4:].any()
+    alone, _ = model.losses_of(said[:1, :, :4], z[:1, :, :4], noise[:1, :, :4], t[:1])
+    torch.testing.assert_close(model.losses_of(said[:1], z[:1], noise[:1], t[:1], mask[:1])[0], alone)
+    whole = model.losses_of(said, z, noise, t, torch.ones(2, 32, 32))[0]
+    torch.testing.assert_close(whole, model.losses_of(said, z, noise, t)[0])
+    assert model.losses_of(said, z, noise, t, torch.zeros(2, 32, 32))[0] == 0
+
+
+def test_a_batch_with_masks_has_their_loss() -> None:
+    model = latent_diffusion(draws=2).train()
+    batch = torch.utils.data.default_collate([Pictures()[0], Pictures()[1]])
+    outside = copy.deepcopy(batch)
+    outside["image"][:, 4:] += 5  # what is not marked may be anything, where the network does not look at it
+    model.apply_model = lambda x, t, c: 0.1 * x
+    upper = (torch.arange(8) < 4).float()[None, :, None].expand(2, 8, 8)
+    losses = []
+    for one in (batch, outside):
+        torch.manual_seed(0)
+        losses.append(model.shared_step({**one, "loss_mask": upper}))
+    torch.manual_seed(0)
+    assert losses[0][0] == losses[1][0] != model.shared_step(batch)[0]
+
+
 def test_learned_log_variance_is_trained_and_saved() -> None:
     model = latent_diffusion(learn_logvar=True, logvar_init=0.5)
     assert model.state_dict()["logvar"].shape == (1000,)

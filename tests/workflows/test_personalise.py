@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 from ldm.checkpoint import EmbeddingFile, read_embeddings, write_embedding
 from ldm.checkpoint.lora import read_lora
 from ldm.checkpoint.lora.writing import Written, write_lora
+from ldm.data.personalized import PersonalizedBase
+from ldm.pictures.images import load_image
 from ldm.pictures.subjects import square_of, subject_mask
 from ldm.training.config import apply_personalization, check_placeholders, read_config
 from ldm.training.options import parse
@@ -81,6 +83,26 @@ def test_other_squares_are_the_middle_and_all_of_it(tmp_path: Path) -> None:
     assert square_of(Image.new("RGB", (3000, 2500))).picture.size == (1024, 1024)
     with pytest.raises(UserError, match="there are: middle, subject, whole"):
         square_of(image, "left")
+
+
+@pytest.mark.parametrize("crop", ["middle", "subject", "whole"])
+def test_a_mask_is_cut_as_its_picture_is(tmp_path: Path, crop: str) -> None:
+    image = Image.open(disc(tmp_path / "a.png", box=(90, 20, 150, 80))).convert("RGB")
+    red = np.asarray(image)[..., 0] > 128
+    square = square_of(image, crop, torch.from_numpy(red.astype(np.float32)))
+    assert square.mask is not None and square.mask.shape == square.picture.size[::-1]
+    assert np.array_equal(square.mask.numpy() > 0.5, (np.asarray(square.picture)[..., :3] @ [1, -1, -1]) > 0)
+    if crop == "middle":
+        with pytest.raises(UserError, match="lies outside"):
+            square_of(image, crop, torch.eye(120, 200).roll(160, 1).triu(150))
+
+
+def test_masks_lie_beside_the_pictures_where_their_data_set_finds_them(tmp_path: Path) -> None:
+    paths = [disc(tmp_path / f"{name}.png", box=(90, 20, 150, 80)) for name in "ab"]
+    write_pictures(paths, tmp_path / "in", "subject", masks=[None, subject_mask(load_image(paths[1]))])
+    assert sorted(p.name for p in (tmp_path / "in/pictures").iterdir()) == ["00.png", "01.png", "01_mask.png"]
+    data = PersonalizedBase(str(tmp_path / "in/pictures"), size=32, flip_p=0)
+    assert data[0]["loss_mask"].min() == 1 and 0.2 < data[1]["loss_mask"].mean() < 0.6
 
 
 def test_captions_lie_beside_the_pictures_with_the_word_in_them(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.flat_options import flat
@@ -19,6 +20,7 @@ from ldm.util import ConfigError
 
 # what YAMLs call a part of the network -> what the names of its weights have in them
 LEARNING_PARTS = {"attn": ".attn2.", "conv_in": ".input_blocks.0.0."}
+LOSS_MASK = "loss_mask"  # the batch's key of masks [B, H, W] in [0, 1] of what is learned of its pictures
 
 
 class DiffusionModel(DiffusionNetwork):
@@ -93,22 +95,27 @@ class DiffusionModel(DiffusionNetwork):
         return weight / {"eps": snr, "v": snr + 1, "x0": torch.ones_like(snr)}[self.parameterization]
 
     def p_losses(
-        self, x_start: Tensor, cond: Condition, t: Tensor, noise: Tensor | None = None
+        self, x_start: Tensor, cond: Condition, t: Tensor, noise: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss at timesteps t [B] for clean latents [B, C, h, w], and its parts for the log."""
+        """The loss at timesteps t [B] for clean latents [B, C, h, w], and its parts for the log; see ``losses_of``."""
         if noise is None:  # not randn_like, whose values depend on how x_start lies in memory
             noise = torch.randn(x_start.shape, dtype=x_start.dtype, device=x_start.device)
             if self.offset_noise:
                 same = torch.randn(*x_start.shape[:2], 1, 1, dtype=x_start.dtype, device=x_start.device)
                 noise = noise + self.offset_noise * same
         output = self.apply_model(self.q_sample(x_start, t, noise), t, cond).float()
-        return self.losses_of(output, x_start, noise, t)
+        return self.losses_of(output, x_start, noise, t, mask)
 
-    def losses_of(self, output: Tensor, x_start: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of what the network said [B, C, h, w], float32, for x_start with that noise, and its parts."""
+    def losses_of(
+        self, output: Tensor, x_start: Tensor, noise: Tensor, t: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of what the network said [B, C, h, w], float32, for x_start with that noise, and its parts.
+
+        With ``mask`` [B, H, W], of any size, an error counts as much as the mask says there.
+        """
         difference = output - self.get_target(x_start, noise, t).float()
         error = difference.abs() if self.loss_type == "l1" else difference.square()
-        per_picture = error.flatten(1).mean(dim=1)
+        per_picture = error.flatten(1).mean(dim=1) if mask is None else mean_within(error, mask)
 
         logvar = self.logvar.to(t.device)[t]
         weighted = self.loss_weights(t) * per_picture / logvar.exp() + logvar
@@ -121,26 +128,39 @@ class DiffusionModel(DiffusionNetwork):
             parts |= {"loss_gamma": weighted.mean(), "logvar": self.logvar.mean()}
         return loss, {f"{stage}/{name}": value.detach() for name, value in parts.items()}
 
-    def forward(self, x: Tensor, cond: Condition = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, cond: Condition = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss for clean latents [B, C, h, w] at random timesteps; in training, for ``draws`` of them a latent."""
         if self.training and self.draws > 1:
             cond = repeat_condition(cond, x.shape[0], self.draws)
             x = x.repeat(self.draws, *[1] * (x.dim() - 1))
+            mask = None if mask is None else mask.repeat(self.draws, 1, 1)
         t = torch.randint(*self.timestep_range, (x.shape[0],), device=x.device)
-        return self.p_losses(x, cond, t)
+        return self.p_losses(x, cond, t) if mask is None else self.p_losses(x, cond, t, mask=mask)
 
     def get_input(self, batch: Mapping[str, Any]) -> tuple[Tensor, Condition]:
         """What a batch holds: x0 [B, C, H, W] and a condition."""
         return images_to_channels_first(batch[self.first_stage_key]).to(self.device), None
 
     def shared_step(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch and its parts."""
-        return self(*self.get_input(batch))
+        """The loss of a batch and its parts; where the batch has masks (LOSS_MASK), that of what they mark."""
+        masked = {"mask": batch[LOSS_MASK].to(self.device)} if LOSS_MASK in batch else {}
+        return self(*self.get_input(batch), **masked)
 
     def trained_parameters(self) -> list[Any]:
         """What the optimiser changes: parameters, or groups of them with options of their own."""
         extra = [self.logvar] if isinstance(self.logvar, nn.Parameter) else []
         return [p for p in self.model.parameters() if p.requires_grad] + extra
+
+
+def mean_within(error: Tensor, mask: Tensor) -> Tensor:
+    """The mean [B] of errors [B, C, h, w] within masks [B, H, W]; of one that marks nothing it is 0.
+
+    It is the mean of what is marked, so that a small thing is learned as fast as a large one.
+    """
+    weight = F.adaptive_avg_pool2d(mask[:, None].to(error), error.shape[-2:])
+    return (weight * error).mean(dim=(1, 2, 3)) / weight.mean(dim=(1, 2, 3)).clamp(min=1e-6)
 
 
 def freeze_all_but(network: nn.Module, part: bool | str) -> None:

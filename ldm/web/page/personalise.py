@@ -13,8 +13,10 @@ import gradio as gr
 from ldm.shipped import ROOT
 from ldm.util import UserError
 from ldm.web.jobs import Job, Task
+from ldm.web.page import personalise_masks
 from ldm.web.page.context import Page, Receiver, language_of, text
 from ldm.web.page.following import Following, notes_html
+from ldm.web.page.personalise_masks import Kept, mask_of
 from ldm.web.page.personalise_use import Use
 from ldm.web.page.pictures import INPUTS
 from ldm.web.page.texts import PageError, escaped, say
@@ -33,6 +35,7 @@ class Fields:
 
     pictures: Any
     crop: Any
+    masks: Any
     captions: Any
     method: Any
     name: Any
@@ -43,7 +46,8 @@ class Fields:
     @property
     def inputs(self) -> list[Any]:
         """All of them, in the order that ``_ask`` takes."""
-        return [self.pictures, self.crop, self.captions, self.method, self.name, self.word, self.start, self.steps]
+        about = [self.method, self.name, self.word, self.start, self.steps]
+        return [self.pictures, self.crop, self.masks, self.captions, *about]
 
 
 def build(page: Page) -> None:
@@ -72,10 +76,7 @@ def _fields(page: Page) -> Fields:
     )
     sample = gr.Button(text("learn_sample"), size="sm", elem_id="learn-sample")
     crop = gr.Radio([(text(f"crop_{name}"), name) for name in CROPS], value=CROPS[0], label=text("crop"))
-    squares = gr.Gallery(
-        label=text("learn_squares"), columns=5, height=160, object_fit="contain", interactive=False,
-        allow_preview=False, elem_id="learn-squares", format="png",
-    )  # fmt: skip
+    masks = personalise_masks.build(pictures, crop)
     captions = gr.Textbox(
         label=text("captions"), info=text("captions_hint"), lines=3, max_lines=8, elem_id="learn-captions"
     )
@@ -92,12 +93,10 @@ def _fields(page: Page) -> Fields:
     steps = gr.Slider(
         0, MOST_STEPS, value=0, step=10, label=text("steps"), info=text("learn_steps_hint"), elem_id="learn-steps"
     )
-    for event in (pictures.change, crop.input):
-        event(_squares, [pictures, crop], squares, api_visibility="private", show_progress="hidden")
     sample.click(_samples, None, [pictures, captions], api_visibility="private")
     for event in (page.model.change, method.input, steps.release):
         event(_expected(page), [page.model, method, steps], told, api_visibility="private", show_progress="hidden")
-    return Fields(pictures, crop, captions, method, name, word, start, steps)
+    return Fields(pictures, crop, masks, captions, method, name, word, start, steps)
 
 
 def _samples() -> tuple[list[str], str]:
@@ -105,19 +104,6 @@ def _samples() -> tuple[list[str], str]:
     files = sorted(SAMPLES.glob("*.png"))
     lines = [path.with_suffix(".txt").read_text(encoding="utf-8").splitlines() for path in files]
     return [str(path) for path in files], "\n".join(PARTED.join(one) for one in lines)
-
-
-def _squares(paths: Sequence[str] | None, crop: str) -> list[Any]:
-    """What is learned of each picture, with what was taken for the thing in colour."""
-    from ldm.pictures.images import load_image
-    from ldm.pictures.painted import preview
-    from ldm.pictures.subjects import square_of
-
-    try:
-        squares = [square_of(load_image(path), crop) for path in paths or ()]
-    except UserError as error:
-        raise gr.Error(str(error), print_exception=False) from error
-    return [one.picture if one.mask is None else preview(one.picture, [one.mask]) for one in squares]
 
 
 def _expected(page: Page) -> Callable[..., str]:
@@ -142,14 +128,15 @@ def _expected(page: Page) -> Callable[..., str]:
 
 def _ask(page: Page) -> Callable[..., tuple[Task, Callable[[Any], Any]]]:
     def ask(
-        model: str | None, pictures: Sequence[str] | None, crop: str, captions: str, method: str, name: str, word: str,
-        start: str, steps: float,
+        model: str | None, pictures: Sequence[str] | None, crop: str, kept: Kept, captions: str, method: str, name: str,
+        word: str, start: str, steps: float,
     ) -> tuple[Task, Callable[[Any], Any]]:  # fmt: skip
         if not pictures:
             raise PageError("learn_none")
         chosen, sentences = page.desk.model(model), (captions or "").splitlines()
 
         def task(studio: Any, watch: Any) -> Any:
+            from ldm.pictures.images import load_image
             from ldm.workflows.personalise import Lesson, command_of, folder_name, write_pictures
             from ldm.workflows.training_process import train
 
@@ -158,7 +145,8 @@ def _ask(page: Page) -> Callable[..., tuple[Task, Callable[[Any], Any]]]:
             lesson = Lesson(method, folder_name(name), word.strip(), start.strip(), int(steps))
             folder = Path(tempfile.mkdtemp(prefix=f"{lesson.name}-", dir=place)).resolve()
             arguments = command_of(lesson, chosen, folder)
-            write_pictures(pictures, folder, crop, sentences, lesson.called)
+            masks = [mask_of(kept[path], load_image(path)) if path in kept else None for path in pictures]
+            write_pictures(pictures, folder, crop, sentences, lesson.called, masks)
             return train(arguments, lesson.name, watch)
 
         return task, str
