@@ -3,6 +3,7 @@
     python -m scripts.screenshots                                      # all pictures of the docs
     python -m scripts.screenshots --out outputs/shots --width 800      # narrow
     python -m scripts.screenshots --out outputs/shots --dark --locale ko-KR --tabs generate restyle
+    python -m scripts.screenshots --out outputs/shots --views          # each tab light and dark, wide and narrow
 
 Needs the extra 'web', playwright and Chromium (apt-get install chromium); takes some minutes.
 """
@@ -32,9 +33,13 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WAIT = 300_000  # milliseconds
 SHOWN = 1000  # pixels across of a picture in the docs
 LARGEST, QUALITIES = 60_000, (80, 72, 64, 56, 48)  # bytes of a picture; what is tried until it is no larger
-LESSON = 60  # steps that are learned
+LESSON = 150  # steps that are learned
+FLOWER = ROOT / "examples" / "flower"
 DOCS = ROOT / "docs" / "pictures"
-EXTRA = (("generate", 1440, True, "ko-KR"), ("restyle", 800, True, "en-US"))  # beside all tabs, light and wide
+WIDE, NARROW = 1440, 800
+VIEWS = tuple((width, dark) for width in (WIDE, NARROW) for dark in (False, True))
+ALSO_NARROW = "restyle"  # in the docs, dark; and as somebody in Korea sees it, dark:
+IN_KOREAN = "generate"
 
 
 @contextmanager
@@ -112,15 +117,24 @@ class Visitor:
         self.run("generate")
 
     def personalise(self) -> None:
-        """A few steps: enough to see how it looks."""
-        self.page.click("#learn-sample")
-        self.page.wait_for_function("document.querySelectorAll('#learn-squares img').length === 5")
-        self.page.fill("#learn-name input", "stripes")
-        self.page.fill("#learn-start input", "triangle")
+        """What README learns, with a mask found in one of the pictures."""
+        pictures = sorted(FLOWER.glob("*.png"))
+        self.page.set_input_files("#learn-pictures input[type=file]", pictures)
+        self.page.wait_for_function(f"document.querySelectorAll('#learn-squares img').length === {len(pictures)}")
+        sentences = [" | ".join(path.with_suffix(".txt").read_text("utf-8").splitlines()) for path in pictures]
+        self.page.fill("#learn-captions textarea", "\n".join(sentences).replace("sks", "*"))
+        square = self.page.locator("#learn-squares img").nth(1)
+        before = square.get_attribute("src")
+        square.click()
+        self.page.wait_for_function(f"document.querySelectorAll('#learn-squares img')[1].src !== {before!r}")
+        self.page.locator("#learn-method label").nth(1).click()
+        self.page.fill("#learn-name input", "flower")
         steps = self.page.locator("#learn-steps input[type=number]")
         steps.fill(str(self.lesson))
         steps.press("Tab")
         self.run("personalise")
+        self.page.fill("#learned-prompt textarea", "a large sks in a meadow")
+        self.page.locator("#learned-seed input").fill("3")
         self.run("learned")
 
     def restyle(self) -> None:
@@ -156,8 +170,10 @@ class Visitor:
         self.page.locator("#gallery-shown .thumbnail-item").last.click()
         self.page.wait_for_selector("#gallery-about >> text=prompt")
 
-    def shot(self) -> Image.Image:
-        """The whole page as it is, from its top."""
+    def shot(self, width: int, dark: bool) -> Image.Image:
+        """The whole page as it is, from its top, in a window of that width."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme="dark" if dark else "light")
         self.page.evaluate("window.scrollTo(0, 0)")
         self.page.mouse.move(5, 5)
         self.page.wait_for_timeout(700)
@@ -175,11 +191,17 @@ JOURNEYS: dict[str, Callable[[Visitor], None]] = {
 }
 
 
-def photograph(visitor: Visitor, name: str, path: Path) -> None:
-    """Do what there is to do in a tab, and keep a picture of it."""
+def photograph(visitor: Visitor, name: str, views: Sequence[tuple[int, bool, Path]]) -> None:
+    """Do what there is to do in a tab, and keep pictures of it: (width, whether dark, where)."""
     visitor.tab(name)
     JOURNEYS[name](visitor)
-    image = visitor.shot()
+    for width, dark, path in views:
+        write(visitor.shot(width, dark), path)
+    visitor.page.set_viewport_size({"width": views[0][0], "height": 900})
+
+
+def write(image: Image.Image, path: Path) -> None:
+    """Write a picture that is small enough for the docs."""
     if image.width > SHOWN:
         image = image.resize((SHOWN, round(image.height * SHOWN / image.width)), Image.Resampling.LANCZOS)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,14 +212,26 @@ def photograph(visitor: Visitor, name: str, path: Path) -> None:
     print(path, flush=True)
 
 
+def views_of(name: str, given: argparse.Namespace) -> list[tuple[int, bool, Path]]:
+    """How a tab is photographed."""
+    if given.views:
+        return [(width, dark, given.out / f"app_{name}_{width}_{'dark' if dark else 'light'}.jpg")
+                for width, dark in VIEWS]  # fmt: skip
+    views = [(given.width, given.dark, given.out / f"app_{name}.jpg")]
+    if given.out == DOCS and name == ALSO_NARROW:
+        views.append((NARROW, True, DOCS / f"app_{name}_{NARROW}_en_dark.jpg"))
+    return views
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--out", type=Path, default=DOCS, metavar="FOLDER", help="(docs/pictures)")
-    add("--width", type=int, default=1440, help="of the window (1440)")
+    add("--width", type=int, default=WIDE, help=f"of the window ({WIDE})")
     add("--dark", action="store_true", help="in the browser's dark scheme")
     add("--locale", default="en-US", help="of the browser: en-US, ko-KR, zh-CN")
     add("--tabs", nargs="+", choices=list(JOURNEYS), default=list(JOURNEYS), help="(all)")
+    add("--views", action="store_true", help=f"each tab {WIDE} and {NARROW} pixels wide, light and dark")
     add("--lesson", type=int, default=LESSON, metavar="STEPS", help=f"that are learned ({LESSON})")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
@@ -209,10 +243,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with served() as url, browser() as started:
         visitor = Visitor(started, url, given.width, given.dark, given.locale, given.lesson)
         for name in given.tabs:
-            photograph(visitor, name, given.out / f"app_{name}.jpg")
-        for name, width, dark, locale in EXTRA if given.out == DOCS else ():
-            other = Visitor(started, url, width, dark, locale)
-            photograph(other, name, given.out / f"app_{name}_{width}_{locale[:2]}_{'dark' if dark else 'light'}.jpg")
+            photograph(visitor, name, views_of(name, given))
+        if given.out == DOCS and IN_KOREAN in given.tabs and not given.views:
+            other = Visitor(started, url, WIDE, True, "ko-KR")
+            photograph(other, IN_KOREAN, [(WIDE, True, DOCS / f"app_{IN_KOREAN}_{WIDE}_ko_dark.jpg")])
     print(f"{time.perf_counter() - began:.0f} s")
 
 

@@ -59,7 +59,7 @@ PARSED = {  # what is not, and why
     r"lora": "a LoRA of the small model is needed; tests/scripts/test_lora_scripts.py and tests/workflows run it",
     r"-m scripts\.evaluate_style": "networks of others are needed; tests/metrics run it on their stand-ins",
     r"--sam": "weights of SAM are needed; tests/pictures/test_mask_proposals.py has a small one",
-    r"app\.py": "it waits for a browser; tests/web/test_page.py is one",
+    r"app\.py": "it waits for a browser; tests/web/test_page_making.py has one",
     r"-m scripts\.screenshots": "it makes the pictures of docs/app.md, in minutes",
     r"-m scripts\.serve": "it waits for requests; tests/web/test_server.py sends some",
     r"-m scripts\.draw_mask": "it waits for a browser; tests/scripts/test_mask_scripts.py presses its buttons",

@@ -45,6 +45,11 @@ class Learning:
         """The parameters of all additions."""
         return [parameter for addition in self.additions for parameter in addition.learned()]
 
+    @property
+    def own_keys(self) -> tuple[str, ...]:
+        """Beginnings of the keys of all additions in the model's state dict."""
+        return tuple(key for addition in self.additions for key in addition.own_keys)
+
     def freeze_the_rest(self, model: Any) -> None:
         """Where additions alone learn, nothing else has gradients, and what is frozen is computed in leaner layers."""
         if not self.additions_only:
@@ -80,8 +85,7 @@ class Learning:
         if not self.additions_only:
             return state
         learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        own = tuple(key for addition in self.additions for key in addition.own_keys)
-        return {key: value for key, value in state.items() if key in learned or key.startswith(own)}
+        return {key: value for key, value in state.items() if key in learned or key.startswith(self.own_keys)}
 
 
 def _merged(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -40,6 +40,7 @@ def load_weights(
     ema: bool = False,
     prefix: str = "",
     ignore: Sequence[str] = (),
+    fresh: Sequence[str] = (),
     strict: bool = False,
     dtype: torch.dtype | None = None,
     precise: Sequence[str] = (),
@@ -53,6 +54,7 @@ def load_weights(
         ema: use the EMA weights, if there are any.
         prefix: take only the keys below it, without it (``first_stage_model.``).
         ignore: beginnings of keys that are not read from the file, and may be missing.
+        fresh: beginnings of keys that nobody misses where the file has none of them: of what has yet to be learned.
         strict: missing and unexpected keys are an error; otherwise they are reported and logged.
         dtype: of the parameters; None keeps what the constructor chose. Buffers always keep theirs.
         precise: beginnings of keys of parameters that keep it as well.
@@ -73,7 +75,8 @@ def load_weights(
 
     expected = module.state_dict(keep_vars=True)
     given = keep_precise_schedule(match_text_model(match_conditioner(given, expected), expected), expected)
-    wanted = {key: value for key, value in expected.items() if not key.startswith(tuple(ignore))}
+    unasked = (*ignore, *(start for start in fresh if not any(key.startswith(start) for key in given)))
+    wanted = {key: value for key, value in expected.items() if not key.startswith(unasked)}
     report = make_report(given, wanted)
     check_fit(origin, given, wanted, report, strict)
     for words, keys in (("missing", report.missing), ("unexpected", report.unexpected)):

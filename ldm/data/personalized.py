@@ -190,7 +190,7 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
             path, mask, self.size, self.interpolation, self.center_crop, crop, self.scales, self.seed + picture
         )  # fmt: skip
         array = image_to_array(ImageOps.mirror(made) if mirrored else made)
-        return array if mask is None else (array + 1) / 2
+        return array if mask is None else (array + 1) * np.float32(0.5)
 
     def labels(self, index: int) -> dict[str, Any]:
         """What an item has besides its picture: a sentence, drawn from Python's generator, sizes, a mask."""

@@ -44,15 +44,16 @@ def square_of(image: Image.Image, crop: str = MIDDLE, mask: Tensor | None = None
     if crop not in CROPS:
         raise UserError(f"there is no crop '{crop}'; there are: {', '.join(CROPS)}")
     if crop == SUBJECT:
-        mask = subject_mask(image) if mask is None else mask
-        box = _box_around(mask, image.size)
-        picture, cut_mask = image.crop(box), mask[box[1] : box[3], box[0] : box[2]]
+        thing = subject_mask(image) if mask is None else mask
+        box = _box_around(thing, image.size)
+        cut_mask = thing[box[1] : box[3], box[0] : box[2]]
+        picture = _limited(image.crop(box))
     else:
         cut = _middle if crop == MIDDLE else _whole
-        picture, cut_mask = cut(image, "white"), None if mask is None else _values(cut(_grey(mask), "black"))
-    picture = _limited(picture)
-    if cut_mask is None:
-        return Square(picture)
+        picture = _limited(cut(image, "white"))
+        if mask is None:
+            return Square(picture)
+        cut_mask = _values(cut(_grey(mask), "black"))
     from ldm.pictures.masks import fit_mask  # brings torch, which others of this file go without
 
     return Square(picture, fit_mask(cut_mask, picture.size[::-1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from yaml import YAMLError
 
 from ldm.building.interpolation import check_interpolations, hide_environment, show_environment
 from ldm.runs import WORDS, given_or_latest
-from ldm.util import ConfigError, read_yaml
+from ldm.util import ConfigError, nearest, read_yaml
 
 PERSONALIZATION = "model.params.personalization_config.params"
 CLASS_PICTURES = "data.params.reg"  # DreamBooth's second data set
+SECTIONS = ("model", "data", "lightning", "stages", "inference")
 START = "start_of_run"  # in a saved YAML: at which start of its run it was written, from 1
 PERSONAL_PICTURES = "ldm.data.personalized"  # data sets whose sentences have a placeholder
 
@@ -36,6 +37,7 @@ def read_config(paths: Sequence[str], changes: Sequence[str], found: Sequence[st
         ConfigError: a file that is missing or is no YAML mapping, or a change that cannot be read.
     """
     parts = in_order([*map(read_yaml, found), *(read_yaml(path, named=True) for path in paths)])
+    check_sections(changes, {*SECTIONS, *(str(name) for part in parts for name in part)})
     try:
         written = OmegaConf.to_container(OmegaConf.merge(*parts, OmegaConf.from_dotlist(list(changes))))
         check_interpolations(written, "the configuration")
@@ -47,6 +49,19 @@ def read_config(paths: Sequence[str], changes: Sequence[str], found: Sequence[st
     assert isinstance(shown, DictConfig)
     shown.pop(START, None)
     return shown
+
+
+def check_sections(changes: Sequence[str], known: Collection[str]) -> None:
+    """Refuse changes of a section that no YAML has, which nothing would read.
+
+    Raises:
+        ConfigError: names the section and the nearest one.
+    """
+    for change in changes:
+        section = change.partition("=")[0].partition(".")[0]
+        if section not in known:
+            others = nearest(section, sorted(known))
+            raise ConfigError(f"'{change}': the configuration has no section '{section}'; {others}")
 
 
 def in_order(documents: Sequence[DictConfig]) -> list[DictConfig]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -94,6 +95,9 @@ def make_plan(options: Txt2ImgOptions, studio: Studio, given: Collection[str] = 
         precision=studio.precision,
         long_prompts=bool(choose("long_prompts")),
     )
+    for name, value in (("guidance", plan.guidance_scale), ("eta", plan.eta)):
+        if not math.isfinite(value):
+            raise UserError(f"the {name} must be a finite number, got {value}")
     check_size(plan.width, plan.height, factor)
     report_size((plan.width, plan.height), (int(usual["width"]), int(usual["height"])))
     step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)

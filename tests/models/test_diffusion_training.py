@@ -96,7 +96,7 @@ def test_a_masked_loss_is_the_mean_of_what_is_marked() -> None:
     model.apply_model = lambda x, t, c: said
     model.p_losses(z, None, t, noise, mask)[0].backward()
     gradient = said.grad
-    assert gradient[0, :, :4].all() and gradient[1].all() and not gradient[0, :, 4:].any()
+    assert gradient is not None and gradient[0, :, :4].all() and gradient[1].all() and not gradient[0, :, 4:].any()
     alone, _ = model.losses_of(said[:1, :, :4], z[:1, :, :4], noise[:1, :, :4], t[:1])
     torch.testing.assert_close(model.losses_of(said[:1], z[:1], noise[:1], t[:1], mask[:1])[0], alone)
     whole = model.losses_of(said, z, noise, t, torch.ones(2, 32, 32))[0]

@@ -81,6 +81,20 @@ def whole(place: Path) -> Path:
     return run(place, place / "whole")
 
 
+def test_what_is_to_be_learned_is_not_missed_in_the_weights_to_start_from(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = str(place / "base.safetensors")
+    node = small_node(place, lora_config=LORA, personalization_config=WORDS, ckpt_path=weights)
+    instantiate_from_config(node)
+    assert "missing" not in caplog.text
+    whole = read_state_dict(weights)
+    part = {key: value for key, value in whole.items() if not key.startswith("first_stage_model.enc")}
+    save_state_dict(part, place / "part.safetensors")
+    instantiate_from_config({**node, "params": {**node["params"], "ckpt_path": str(place / "part.safetensors")}})
+    assert "missing, first: first_stage_model.enc" in caplog.text
+
+
 def base_model(place: Path) -> Any:
     return instantiate_from_config(small_node(place, ckpt_path=str(place / "base.safetensors"))).eval()
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from ldm.training.config import apply_personalization, read_config
 from ldm.training.options import parse
 from ldm.training.run_folder import choose_run_folder, saved_configurations
-from ldm.util import UserError
+from ldm.util import ConfigError, UserError
 
 
 def test_a_command_line_from_somebody_s_history() -> None:
@@ -78,6 +78,13 @@ def test_a_broken_yaml_is_one_sentence(tmp_path: Path, text: str, message: str) 
     with pytest.raises(UserError, match=message) as error:
         read_config([str(path)], [])
     assert "\n" not in str(error.value)
+
+
+def test_a_change_of_a_section_that_nothing_reads_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("model: {target: x}\nmine: {size: 2}")
+    read_config([str(tmp_path / "a.yaml")], ["mine.size=3", "lightning.trainer.max_steps=1"])
+    with pytest.raises(ConfigError, match=r"has no section 'modle'; .*: model"):
+        read_config([str(tmp_path / "a.yaml")], ["modle.params.x=1"])
 
 
 def test_personalization_goes_where_textual_inversion_reads_it() -> None:

@@ -14,7 +14,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="a browser is drive
 if CHROMIUM is None:
     pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
 
-WAIT = 60_000  # milliseconds, on a busy machine
+WAIT = 180_000  # milliseconds, on a busy machine
 READY = "document.querySelector('#ldm-model input')?.value.includes('tiny')"
 
 

@@ -278,6 +278,13 @@ def test_seed_minus_one_draws_a_seed_and_says_it(options: Txt2ImgOptions, ckpt: 
     assert len(drawn) == 3 and all(0 <= seed < 2**32 for seed in drawn)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_guidance_that_is_no_number_is_said_before_anything_is_made(value: float, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="guidance must be a finite number"):
+        txt2img(Txt2ImgOptions(prompt="a star", guidance_scale=value, outdir=str(tmp_path / "out"), progress=False))
+    assert not (tmp_path / "out" / "samples").exists()
+
+
 @pytest.mark.parametrize("seed", [2**64, -2, 2**64 - 3])
 def test_a_seed_that_no_generator_takes_is_one_sentence(options: Txt2ImgOptions, seed: int) -> None:
     with pytest.raises(UserError, match=f"^a seed must lie between 0 and {2**64 - 4}, or be -1 .any., got {seed}$"):

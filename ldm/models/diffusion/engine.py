@@ -40,6 +40,7 @@ from ldm.models.diffusion.engine_options import (
 from ldm.models.diffusion.gaussian import ScheduleOptions
 from ldm.models.diffusion.guidance import expand_condition, repeat_condition, rows_of
 from ldm.models.diffusion.latent import LatentModel
+from ldm.models.diffusion.loss import refuse_mask
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.samplers.edm import EulerEDMSampler, SigmaSampler
 from ldm.models.portions import in_portions
@@ -298,8 +299,11 @@ class EngineModel(LatentModel):
         sigma = torch.from_numpy(table).to(x_start)[t.to(x_start.device)].reshape(-1, *[1] * (x_start.dim() - 1))
         return (x_start + sigma * noise) * (1 + sigma**2).rsqrt()
 
-    def forward(self, x: Tensor, cond: Condition = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, cond: Condition = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss for clean latents [B, C, h, w] at random sigmas, and its parts; ``draws`` of them in training."""
+        refuse_mask(mask)
         if self.training and self.draws > 1:
             cond = repeat_condition(cond, x.shape[0], self.draws)
             x = x.repeat(self.draws, *[1] * (x.dim() - 1))

@@ -118,6 +118,11 @@ class LatentModel(ConditionedModel):
         """What learns in a run: additions, or the model, or both."""
         return Learning.of(self, self.unfreeze_model, self.model_lr)
 
+    @property
+    def fresh_keys(self) -> tuple[str, ...]:
+        """As in the base: those of the additions."""
+        return self.learning.own_keys
+
     def learn_words(self, manager: Any) -> None:
         """Have an EmbeddingManager between the encoder's token vectors and its layers; freeze what does not learn."""
         if self.embedding_manager is not None:

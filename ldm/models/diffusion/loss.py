@@ -16,7 +16,7 @@ from ldm.flat_options import flat
 from ldm.models.diffusion.condition import Condition
 from ldm.models.diffusion.guidance import repeat_condition
 from ldm.models.diffusion.network import DiffusionNetwork, Start
-from ldm.util import ConfigError
+from ldm.util import ConfigError, UserError
 
 # what YAMLs call a part of the network -> what the names of its weights have in them
 LEARNING_PARTS = {"attn": ".attn2.", "conv_in": ".input_blocks.0.0."}
@@ -159,8 +159,18 @@ def mean_within(error: Tensor, mask: Tensor) -> Tensor:
 
     It is the mean of what is marked, so that a small thing is learned as fast as a large one.
     """
-    weight = F.adaptive_avg_pool2d(mask[:, None].to(error), error.shape[-2:])
+    weight = F.adaptive_avg_pool2d(mask[:, None].to(error), (error.shape[-2], error.shape[-1]))
     return (weight * error).mean(dim=(1, 2, 3)) / weight.mean(dim=(1, 2, 3)).clamp(min=1e-6)
+
+
+def refuse_mask(mask: Tensor | None) -> None:
+    """For models whose loss takes none.
+
+    Raises:
+        UserError: there is one.
+    """
+    if mask is not None:
+        raise UserError("this model learns whole pictures: data.params.train.params.masks=false passes masks over")
 
 
 def freeze_all_but(network: nn.Module, part: bool | str) -> None:

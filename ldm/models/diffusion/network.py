@@ -116,6 +116,11 @@ class DiffusionNetwork(GaussianDiffusion):
             self.model_ema.reset_num_updates()
 
     @property
+    def fresh_keys(self) -> tuple[str, ...]:
+        """Beginnings of the keys of what a run is to learn, which weights to start from need not have."""
+        return ()
+
+    @property
     def device(self) -> torch.device:
         """Where the model is; Lightning's own record is not kept when weights are assigned."""
         return self.betas.device
@@ -157,4 +162,5 @@ class DiffusionNetwork(GaussianDiffusion):
             UserError: as ``ldm.checkpoint.load_weights``.
         """
         target: nn.Module = self.model if only_model else self
-        load_weights(target, weights, ignore=tuple(ignore_keys), prefix="model." if only_model else "")
+        prefix = "model." if only_model else ""
+        load_weights(target, weights, ignore=tuple(ignore_keys), prefix=prefix, fresh=self.fresh_keys)

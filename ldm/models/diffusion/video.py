@@ -18,6 +18,7 @@ from ldm.flat_options import flat
 from ldm.models.diffusion.condition import Condition, Parts, as_parts, in_rows
 from ldm.models.diffusion.film_condition import IMAGE, SETTINGS, augmentation_of, film_rows
 from ldm.models.diffusion.guidance import repeat_condition
+from ldm.models.diffusion.loss import refuse_mask
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.variants import FinetuneModel, entry_of
 from ldm.modules.diffusionmodules.util import timestep_embedding, zero_module
@@ -237,8 +238,11 @@ class VideoModel(FinetuneModel):
         kept[:, 1:] &= torch.rand(films, 1, device=device) >= self.last_dropout
         return latents * kept[..., None, None, None], amount
 
-    def forward(self, x: Tensor, cond: Condition = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, cond: Condition = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss for clean latents [clips T, C, h, w], all frames of a clip at one random timestep."""
+        refuse_mask(mask)
         if self.training and self.draws > 1:
             cond = repeat_condition(cond, x.shape[0], self.draws)
             x = x.repeat(self.draws, 1, 1, 1)

@@ -76,7 +76,7 @@ def _fields() -> Fields:
     with gr.Accordion(text("more"), open=False, elem_id="generate-more"):
         with gr.Row():
             settings["sampler"] = gr.Dropdown(
-                [(text("usual"), USUAL)], value=USUAL, label=text("sampler"), min_width=140
+                [(text("usual"), USUAL)], value=USUAL, label=text("sampler"), min_width=140, elem_id="generate-sampler"
             )
             settings["steps"] = gr.Slider(
                 0, 150, value=0, step=1, label=text("steps"), info=text("size_hint"), elem_id="generate-steps"

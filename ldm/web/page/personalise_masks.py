@@ -1,4 +1,4 @@
-"""What is learned of each picture: its square as it is cut, and the mask that was painted on it or found."""
+"""What is learned of each picture: its square as it is cut, and the mask of the thing where only that is learned."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from PIL import Image
 
 from ldm.pictures.images import load_image
 from ldm.util import UserError
-from ldm.web.page.context import language_of, text
-from ldm.web.page.painting import grown, mask_editor
-from ldm.web.page.pictures import editor_value, picture_and_masks
-from ldm.web.page.texts import say
+from ldm.web.page.context import text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,30 +20,26 @@ Kept = Mapping[str, Image.Image]  # a picture's file -> its mask, in grey
 
 
 def build(pictures: Any, crop: Any) -> Any:
-    """Put the squares and the editor of their masks where the page is being built; gives the State of the masks."""
-    kept, chosen = gr.State({}), gr.State(None)
+    """Put the squares where the page is being built; gives the State of the masks."""
+    kept = gr.State({})
     squares = gr.Gallery(
         label=text("learn_squares"), columns=5, height=160, object_fit="contain", interactive=False,
         allow_preview=False, elem_id="learn-squares", format="png",
     )  # fmt: skip
-    with gr.Accordion(text("learn_part"), open=False, elem_id="learn-part") as part:
-        editor = mask_editor("learn_mask", "learn-mask", several=False, height=360, sources=())
-        with gr.Row():
-            find = gr.Button(text("learn_find"), size="sm", min_width=110, elem_id="learn-find")
-            find_all = gr.Button(text("learn_find_all"), size="sm", min_width=110, elem_id="learn-find-all")
-            whole = gr.Button(text("learn_whole"), size="sm", min_width=110, elem_id="learn-whole")
+    with gr.Row():
+        find_all = gr.Button(text("learn_find_all"), size="sm", min_width=110, elem_id="learn-find-all")
+        whole = gr.Button(text("learn_whole"), size="sm", min_width=110, elem_id="learn-whole")
     seen = [pictures, crop, kept]
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     for event in (pictures.change, crop.input):
         event(squares_of, seen, squares, **quiet)
-    pictures.change(lambda: [None, None], None, [chosen, editor], **quiet)
-    squares.select(_opened, [pictures, kept], [chosen, editor, part], **quiet)
-    painted = editor.change(_keep, [editor, chosen, kept], kept, trigger_mode="always_last", **quiet)
-    painted.then(squares_of, seen, squares, **quiet)
-    find.click(_found, editor, editor, api_visibility="private")
-    for button, masks in ((find_all, _found_in_all), (whole, lambda paths: {})):
-        changed = button.click(masks, pictures, kept, api_visibility="private")
-        changed.success(_again, [chosen, kept], editor, **quiet).then(squares_of, seen, squares, **quiet)
+    changes = [
+        squares.select(_changed, [pictures, kept], kept, **quiet),
+        find_all.click(_found_in_all, pictures, kept, api_visibility="private"),
+        whole.click(lambda: {}, None, kept, **quiet),
+    ]
+    for change in changes:
+        change.success(squares_of, seen, squares, **quiet)
     return kept
 
 
@@ -81,59 +74,25 @@ def mask_of(grey: Image.Image | None, image: Image.Image) -> Tensor | None:
     return torch.from_numpy(np.asarray(grey.resize(image.size, Image.Resampling.BILINEAR), np.float32) / 255)
 
 
-def _grey(mask: Tensor) -> Image.Image:
-    grey = Image.fromarray((mask * 255).round().byte().numpy())
-    grey.thumbnail((KEPT_SIDE, KEPT_SIDE))
-    return grey
-
-
-def _opened(paths: Sequence[str], kept: Kept, event: gr.SelectData) -> list[Any]:
-    """The picture whose square was clicked on, to be painted on."""
+def _changed(paths: Sequence[str], kept: Kept, event: gr.SelectData) -> dict[str, Image.Image]:
+    """The masks with one of the picture that was clicked on; without it where there was one."""
     path = paths[event.index]
-    return [path, _painted(path, kept), gr.Accordion(open=True)]
-
-
-def _painted(path: str, kept: Kept) -> Any:
-    from ldm.pictures.painted import layers_of
-
-    value = editor_value(path)
-    mask = mask_of(kept.get(path), value["background"])
-    return value if mask is None else {**value, "layers": layers_of([mask])}
-
-
-def _again(chosen: str | None, kept: Kept) -> Any:
-    return None if chosen is None else _painted(chosen, kept)
-
-
-def _keep(editor: Mapping[str, Any] | None, chosen: str | None, kept: Kept) -> dict[str, Image.Image]:
-    """The masks with that of the picture in the editor; without paint it has none."""
-    picture, masks = picture_and_masks(editor)
-    if picture is None or chosen is None:
-        return dict(kept)
-    others = {path: mask for path, mask in kept.items() if path != chosen}
-    return {**others, chosen: _grey(masks[0])} if masks else others
-
-
-def _found(editor: Mapping[str, Any] | None, request: gr.Request) -> Any:
-    """The paint grown into what it is on; without any, the thing that differs from the picture's rim."""
-    picture, masks = picture_and_masks(editor)
-    if picture is None or editor is None:
-        raise gr.Error(say("learn_click", language_of(request)), print_exception=False)
-    if masks:
-        return grown(editor, request)
-    from ldm.pictures.painted import layers_of
-
-    return {**editor, "layers": layers_of([_thing(picture)]), "composite": editor["background"]}
+    others = {one: mask for one, mask in kept.items() if one != path}
+    return others if path in kept else {**others, path: _thing(path)}
 
 
 def _found_in_all(paths: Sequence[str] | None) -> dict[str, Image.Image]:
-    return {path: _grey(_thing(load_image(path))) for path in paths or ()}
+    return {path: _thing(path) for path in paths or ()}
 
 
-def _thing(picture: Image.Image) -> Tensor:
+def _thing(path: str) -> Image.Image:
+    """The mask of the thing in a picture, in grey."""
     from ldm.pictures.subjects import subject_mask
 
     try:
-        return subject_mask(picture)
+        mask = subject_mask(load_image(path))
     except UserError as error:
         raise gr.Error(str(error), print_exception=False) from error
+    grey = Image.fromarray((mask * 255).round().byte().numpy())
+    grey.thumbnail((KEPT_SIDE, KEPT_SIDE))
+    return grey

@@ -37,7 +37,10 @@ class Use:
             go_on = gr.Button(text("learn_go_on"), scale=1, min_width=110, elem_id="learn-go-on")
         with gr.Row():
             prompt = gr.Textbox(label=text("learn_try"), max_lines=2, scale=3, min_width=200, elem_id="learned-prompt")
-            seed = gr.Number(-1, precision=0, label=text("seed"), info=text("seed_hint"), scale=1, min_width=110)
+            seed = gr.Number(
+                -1, precision=0, label=text("seed"), info=text("seed_hint"), scale=1, min_width=110,
+                elem_id="learned-seed",
+            )  # fmt: skip
         following = Following.build(page, KIND, "learn_try_run")
         made = gr.Gallery(
             label=text("results"), columns=2, object_fit="contain", height=280, interactive=False, format="png",

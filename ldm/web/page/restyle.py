@@ -11,15 +11,17 @@ import gradio as gr
 from PIL import Image
 
 from ldm.pictures.images import load_image
+from ldm.pictures.paints import COLOURS
+from ldm.util import UserError
 from ldm.web.jobs import Job, Task
-from ldm.web.page.context import Page, Receiver, text
+from ldm.web.page.context import Page, Receiver, language_of, text
 from ldm.web.page.following import Following, notes_html
-from ldm.web.page.painting import grown, mask_editor
 from ldm.web.page.pictures import editor_value, file_of, paintings, photographs, picture_and_masks
-from ldm.web.page.texts import PageError
+from ldm.web.page.texts import PageError, say
 
 KIND = "restyle"
 CACHE = "inversions"
+PAINT = tuple(f"{colour}80" for colour in COLOURS)  # half transparent
 FIRST_STEPS = 20
 
 
@@ -31,9 +33,12 @@ def build(page: Page) -> None:
                 [(path.stem, str(path)) for path in photographs()], value=None, label=text("content_sample"),
                 elem_id="restyle-sample",
             )  # fmt: skip
-            editor = mask_editor(
-                "content", "restyle-editor", several=True, height=420, sources=("upload", "clipboard")
-            )
+            editor = gr.ImageEditor(
+                type="pil", image_mode="RGBA", sources=("upload", "clipboard"), transforms=(), format="png",
+                layers=gr.LayerOptions(allow_additional_layers=True), label=text("content"), height=420,
+                brush=gr.Brush(default_size=32, colors=list(PAINT), default_color=PAINT[0], color_mode="fixed"),
+                elem_id="restyle-editor",
+            )  # fmt: skip
             propose = gr.Button(text("propose"), size="sm", elem_id="restyle-propose")
             chosen = _styles()
         with gr.Column(scale=6, min_width=360):
@@ -49,7 +54,7 @@ def build(page: Page) -> None:
     for name in ("gamma", "T", "detail"):
         following.start_on(sliders[name].release, inputs, _ask(page), outputs, _shown, replaces=True)
     content.input(editor_value, content, editor, api_visibility="private")
-    propose.click(grown, editor, editor, api_visibility="private")
+    propose.click(_propose, editor, editor, api_visibility="private")
     page.receivers["restyle"] = Receiver(KIND, [editor], lambda path: [editor_value(path)])
 
 
@@ -159,3 +164,17 @@ def _shown(job: Job) -> list[Any]:
         return [(preview, preview), notes_html(job)]
     before, after = (load_image(path) for path in job.results[-1])
     return [(before.resize(after.size, Image.Resampling.LANCZOS), after), notes_html(job)]
+
+
+def _propose(editor: Mapping[str, Any] | None, request: gr.Request) -> Any:
+    """Each layer's paint grown into what it was painted on."""
+    from ldm.pictures.painted import layers_of, proposed
+
+    picture, masks = picture_and_masks(editor)
+    if picture is None or not masks or editor is None:
+        raise gr.Error(say("no_paint", language_of(request)), print_exception=False)
+    try:
+        found = [proposed(picture, mask) for mask in masks]
+    except UserError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    return {"background": editor["background"], "layers": layers_of(found), "composite": editor["background"]}

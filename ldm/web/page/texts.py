@@ -159,14 +159,11 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "crop_subject": ("around the thing", "물체 주위", "物体周围"),
     "crop_whole": ("all of it", "전체", "整张"),
     "learn_squares": (
-        "As they are learned; in colour the thing, darker what is left out. Click on one to paint on it",
-        "학습되는 모습. 색: 물체, 어두운 곳: 배우지 않음. 눌러서 칠하세요",
-        "学习时的样子；着色：物体，变暗：不学习。点击一张来涂抹",
+        "As they are learned; click on one to learn only the thing in it (in colour)",
+        "학습되는 모습. 누르면 그 속의 물체(색)만 배웁니다",
+        "学习时的样子；点击一张则只学习其中的物体（着色）",
     ),
-    "learn_part": ("Learn only a part of them", "일부만 배우기", "只学习一部分"),
-    "learn_mask": ("Paint over what is to be learned", "배울 부분을 칠하세요", "涂抹要学习的部分"),
-    "learn_find": ("Find the thing here", "여기서 물체 찾기", "在此找出物体"),
-    "learn_find_all": ("Find it in all of them", "모두에서 찾기", "在所有图片中找出"),
+    "learn_find_all": ("Only the thing, in all of them", "모두에서 물체만", "全部只学物体"),
     "learn_whole": ("Learn all of each", "전체 배우기", "学习整张"),
     "captions": ("Captions, a line for each picture", "설명, 그림마다 한 줄", "说明，每张图片一行"),
     "captions_hint": (
@@ -244,11 +241,6 @@ TABLE: dict[str, tuple[str, str, str]] = {
         "Pictures are missing: drop a few of what is to be learned.",
         "그림이 없습니다. 배울 대상의 그림을 몇 장 놓으세요.",
         "缺少图片：请放入几张要学习的对象的图片。",
-    ),
-    "learn_click": (
-        "Click on one of the squares first.",
-        "먼저 그림 하나를 누르세요.",
-        "请先点击一张图片。",
     ),
     "learn_no_run": (
         "Choose something that was learned first.",
