@@ -37,7 +37,8 @@ def read_config(paths: Sequence[str], changes: Sequence[str], found: Sequence[st
         ConfigError: a file that is missing or is no YAML mapping, or a change that cannot be read.
     """
     parts = in_order([*map(read_yaml, found), *(read_yaml(path, named=True) for path in paths)])
-    check_sections(changes, {*SECTIONS, *(str(name) for part in parts for name in part)})
+    if parts:
+        check_sections(changes, {*SECTIONS, *(str(name) for part in parts for name in part)})
     try:
         written = OmegaConf.to_container(OmegaConf.merge(*parts, OmegaConf.from_dotlist(list(changes))))
         check_interpolations(written, "the configuration")
