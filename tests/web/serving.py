@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from ldm.web.server import address, free_port
+from ldm.web.server import address
 
 HOST = "127.0.0.1"
 
@@ -18,13 +19,13 @@ def serving(app: Any) -> Iterator[str]:
     """The address of an app that is being served."""
     import uvicorn
 
-    port = free_port(HOST, None)
-    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
+    listening = socket.create_server((HOST, 0))  # bound at once: other tests look for free ports at the same time
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     until(lambda: server.started, "the server did not start")
     try:
-        yield address(HOST, port)
+        yield address(HOST, listening.getsockname()[1])
     finally:
         server.should_exit = True
         thread.join(20)
