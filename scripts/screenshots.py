@@ -145,17 +145,12 @@ class Visitor:
         self.run("restyle")
 
     def guide(self) -> None:
-        self.page.fill("#guide-prompt textarea", "a red circle on a white background")
-        self.page.fill("#guide-board input", "red circle")
-        board = self.page.locator("#guide-board svg")
-        board.scroll_into_view_if_needed()
-        box = board.bounding_box()
-        corners = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in ((0.05, 0.3), (0.55, 0.8))]
-        self.page.mouse.move(*corners[0])
-        self.page.mouse.down()
-        self.page.mouse.move(*corners[1], steps=4)
-        self.page.mouse.up()
-        self.run("guide-box")
+        """An edit: boxes do nothing on the small model (docs/guidance.md)."""
+        self.tab("guide_edit")
+        self.page.fill("#edit-prompt textarea", "a large red heart on a white background")
+        self.page.fill("#edit-second textarea", "a large blue heart on a white background")
+        self.page.wait_for_selector("#edit-weight-1 input")
+        self.run("guide-edit")
 
     def look(self) -> None:
         self.choose("#look-sample", "cat")

@@ -97,7 +97,7 @@ def draw(
                 tiled(*_parts_to_tile(studio.model, options.tiling)),
             ):
                 if not about:
-                    _report(studio.model, request, additions)
+                    _report(studio.model, request, additions, taught=bool(loras.everything))
                 about = {**task.about(), **loras.about(*request.prompts)}
                 for one in _pictures(options, request, studio, task, loras, watch):
                     made.append(one)
@@ -195,8 +195,8 @@ def _about_extras(options: Txt2ImgOptions) -> dict[str, Any]:
     return about
 
 
-def _report(model: Any, request: Request, additions: Sequence[Addition]) -> None:
-    """Say how the prompts of a request are read, and what of them is not.
+def _report(model: Any, request: Request, additions: Sequence[Addition], taught: bool) -> None:
+    """Say how the prompts of a request are read, and what of them is not; ``taught``: a LoRA is put on, too.
 
     Raises:
         UserError: a long prompt comes with what does not go together with it.
@@ -209,7 +209,8 @@ def _report(model: Any, request: Request, additions: Sequence[Addition]) -> None
         "edits of a prompt": request.edit is not None,
     }
     check_long(model, [one.text for one in read], others)
-    report_prompts(model, [without_breaks(model, text) for text in request.texts], files_of(additions))
+    texts = [without_breaks(model, text) for text in request.texts]
+    report_prompts(model, texts, files_of(additions), taught=taught)
 
 
 def _finished(

@@ -20,12 +20,13 @@ _WORD = re.compile(r"[^\W\d_]+")
 _LEARNED = re.compile(r"(?<!\S)\*(?![\w*])|<[\w-]+>")  # as learned words are usually written
 
 
-def report_prompts(model: Any, prompts: Sequence[str], learned: Iterable[str] = ()) -> None:
+def report_prompts(model: Any, prompts: Sequence[str], learned: Iterable[str] = (), taught: bool = False) -> None:
     """Warn about words that the model lacks, learned ones that no file brings, and signs that mean nothing here.
 
     Args:
         prompts: all that is read.
         learned: placeholders, which are known however they are written; so are those that the model has itself.
+        taught: whether a LoRA is on the model, which may have been taught under a word that the model lacks.
     """
     own = () if model.embedding_manager is None else model.embedding_manager.placeholders
     learned = list(dict.fromkeys([*learned, *own]))
@@ -38,7 +39,8 @@ def report_prompts(model: Any, prompts: Sequence[str], learned: Iterable[str] = 
         unknown = unknown_words(next(iter(text_encoders_of(model.cond_stage_model)), None), plain)
         if unknown:
             listed = ", ".join(f"'{word}'" for word in unknown)
-            log.warning("the model has no word for %s: in '%s' that is letters, or nothing, to it", listed, prompt)
+            instead = "what a LoRA was taught by that name, or nothing" if taught else "letters, or nothing, to it"
+            log.warning("the model has no word for %s: in '%s' that is %s", listed, prompt, instead)
 
 
 def unknown_words(encoder: Any, text: str) -> list[str]:

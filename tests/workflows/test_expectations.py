@@ -11,7 +11,7 @@ import torch
 
 from ldm.checkpoint import EmbeddingFile, write_embedding
 from ldm.modules.encoders.modules import BERTEmbedder
-from ldm.workflows.expectations import report_size, unknown_words
+from ldm.workflows.expectations import report_prompts, report_size, unknown_words
 from ldm.workflows.prompt_syntax import not_understood
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from tests.helpers import ROOT
@@ -49,6 +49,11 @@ def test_learned_words_without_a_file(
     text = said(model, caplog, prompt=prompt)
     assert text.count("no file brings") == len(names)
     assert all(f"no file brings the learned word '{name}' of '{prompt}': --embedding_path" in text for name in names)
+
+
+def test_a_lora_may_know_what_the_model_does_not(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    report_prompts(model, ["a red mud"], taught=True)
+    assert "no word for 'mud': in 'a red mud' that is what a LoRA was taught by that name, or nothing" in caplog.text
 
 
 def test_the_small_model_names_what_it_cannot_draw() -> None:
