@@ -55,8 +55,6 @@ def check_sharding(trainer: pl.Trainer, model: pl.LightningModule) -> None:
     if beside is not None or not names:
         what = f"'{beside}'" if beside else "nothing"
         raise ConfigError(f"strategy fsdp parts the UNet between processes, but here {what} learns; ddp trains that")
-    if getattr(model, "lora", None) is not None:
-        raise ConfigError("strategy fsdp parts the whole UNet, but here a LoRA learns; ddp trains that")
     if getattr(model, "model_ema", None) is not None:
         raise ConfigError("strategy fsdp keeps no average of the weights: model.params.use_ema must be false")
     if any(isinstance(callback, DifferenceFile) for callback in trainer.callbacks):  # type: ignore[attr-defined]

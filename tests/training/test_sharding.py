@@ -125,7 +125,7 @@ def test_one_process_goes_on_with_it_and_makes_pictures(held: list[dict[str, flo
 @pytest.mark.parametrize(
     ("yaml", "more", "message"),
     [
-        ("lora", (), "a LoRA|'.*' learns; ddp trains that"),
+        ("lora", (), "between processes, but here 'lora.factors.*' learns; ddp trains that"),
         ("whole", ("model.params.use_ema=true",), "use_ema must be false"),
         ("whole", ("lightning.save=diff",), "lightning.save must be all"),
     ],
