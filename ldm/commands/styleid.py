@@ -14,6 +14,7 @@ EXAMPLES = """examples:
     python run_styleid.py --cnt photos --sty paintings --batch 4         # folders: every content with every style
     python run_styleid.py --pairs examples/styleid/pairs.txt --gamma 0.3         # chosen pairs, with masks
     python run_styleid.py --cnt_prompt "a penguin in the snow" --sty paintings   # the content is generated
+    python run_styleid.py --cnt film.mp4 --sty painting.jpg --fast --batch 4     # a film (.gif, .webp)
 """
 GUIDED = ("boxes", "excite", "edit", "reweight")  # of txt2img; said here so that somebody who asks is told
 
@@ -28,6 +29,7 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     what_to_restyle(parser.add_argument_group("what to restyle"))
     add_flags(parser.add_argument_group("how"), Recipe)
+    what_of_films(parser.add_argument_group("films"))
     what_with(parser.add_argument_group("with what, and where results go"))
     return parser.parse_args()
 
@@ -35,7 +37,7 @@ def parse() -> argparse.Namespace:
 def what_to_restyle(group: argparse._ArgumentGroup) -> None:
     """The options that say which pictures are restyled, after which, and how they are cut."""
     add = group.add_argument
-    add("--cnt", metavar="PATH", help="content: a picture or a folder (bundled samples)")
+    add("--cnt", metavar="PATH", help="content: a picture, a film or a folder (bundled samples)")
     add("--cnt_prompt", nargs="+", metavar="PROMPT", help="contents to generate, by this model, instead of --cnt")
     add("--cnt_prompts", metavar="PATH", help="a file with such a prompt a line, or a folder of such .txt files")
     add("--scale", type=float, help="guidance of generated contents (the model's)")
@@ -48,6 +50,19 @@ def what_to_restyle(group: argparse._ArgumentGroup) -> None:
     add("--W", type=int, help="width in pixels; one of the two means a square")
     add("--crop", action="store_true", help="cut a square out of the middle, 512x512 or as --longest says")
     add("--longest", type=int, metavar="N", help="the longer side in pixels, when it is not cut (512)")
+
+
+def what_of_films(group: argparse._ArgumentGroup) -> None:
+    """The options for contents that are films."""
+    from ldm.pictures.film import FORMATS
+
+    add = group.add_argument
+    add("--film", action="store_true", help="a folder that --cnt names holds films, or the frames of one")
+    add("--steady", type=float, metavar="SHARE",
+        help="how far what does not move stays as it was: 0 restyles frame by frame (1)")  # fmt: skip
+    add("--num_frames", type=int, metavar="N", help="only the first N frames (all)")
+    add("--fps", type=float, help="frames a second of the result (the film's; 8 of a folder)")
+    add("--formats", nargs="+", help=f"some of {' '.join(FORMATS)} (all)")
 
 
 def what_with(group: argparse._ArgumentGroup) -> None:
@@ -93,15 +108,17 @@ def main() -> None:
         given["masks"] = [part for item in given["masks"] for part in item.split(",") if part] or None
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
+    from ldm.workflows.restyle.films import films_of
     from ldm.workflows.restyle.plan import StyleIDOptions
     from ldm.workflows.restyle.styleid import styleid
 
     options = StyleIDOptions(**given)
     results = styleid(options)
+    what = "film" if films_of(options) else "picture"
     if len(results) == 1:
-        print(f"the picture is {results[0].path}")
+        print(f"the {what} is {results[0].path}")
     else:
-        print(f"{len(results)} pictures are in {options.output_path}")
+        print(f"{len(results)} {what}s are in {options.output_path}")
 
 
 def run() -> None:

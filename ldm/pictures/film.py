@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,11 +21,14 @@ log = logging.getLogger(__name__)
 
 FILM_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"))
 ANIMATED_SUFFIXES = frozenset((".gif", ".webp", ".png", ".apng"))
+ANIMATIONS = ("GIF", "WEBP", "PNG")
 FORMATS = ("mp4", "gif", "webp", "sheet")
 USUAL_FPS = 8.0  # of a folder of frames, which says nothing about it
 MOST_FRAMES = 10_000
 SHEET_COLUMNS = 8
 DIFFERENCE_GAIN = 4  # how much stronger than they are differences are shown
+
+Take = Callable[[Image.Image], Image.Image]  # what is kept of a frame
 
 
 @dataclass(frozen=True)
@@ -42,50 +45,63 @@ class Film:
 
 
 def is_film(path: StrPath) -> bool:
-    """Whether a file is called like a film."""
-    return Path(path).suffix.lower() in FILM_SUFFIXES | {".gif"}
+    """Whether a file is a film: it is called like one, or is an animated picture."""
+    path = Path(path)
+    if path.suffix.lower() not in ANIMATED_SUFFIXES:
+        return path.suffix.lower() in FILM_SUFFIXES
+    try:
+        with Image.open(path, formats=ANIMATIONS) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
-def read_film(path: StrPath, most: int = MOST_FRAMES) -> Film:
+def read_film(path: StrPath, most: int = MOST_FRAMES, fit: Take | None = None) -> Film:
     """The frames of a film file, of an animated picture, or of a folder of pictures in natural order.
 
     Args:
         most: frames that are read; the rest of a longer film is left.
+        fit: what is done to each frame as it comes, so that a film of large ones fits into memory.
 
     Raises:
         UserError: it is missing, no film, has no frames, or frames of different sizes.
     """
     path = Path(path)
+    sizes: dict[tuple[int, int], None] = {}
+
+    def take(frame: Image.Image) -> Image.Image:
+        sizes[frame.size] = None
+        return frame if fit is None else fit(frame)
+
     if path.is_dir():
-        film = Film([load_image(file) for file in list_images(path)[:most]])
+        film = Film([take(load_image(file)) for file in list_images(path)[:most]])
     elif not path.exists():
         raise UserError(f"there is no film '{path}'")
     elif path.suffix.lower() in ANIMATED_SUFFIXES:
-        film = _of_animation(path, most)
+        film = _of_animation(path, most, take)
     else:
-        film = _of_container(path, most)
+        film = _of_container(path, most, take)
     if not film.frames:
         raise UserError(f"'{path}' has no frames")
-    others = [frame.size for frame in film.frames if frame.size != film.frames[0].size]
-    if others:
-        sizes = [" x ".join(map(str, size)) for size in (film.frames[0].size, others[0])]
-        raise UserError(f"the frames of '{path}' have different sizes, {sizes[0]} and {sizes[1]}; a film has one")
+    if len(sizes) > 1:
+        first, other = [" x ".join(map(str, size)) for size in sizes][:2]
+        raise UserError(f"the frames of '{path}' have different sizes, {first} and {other}; a film has one")
     return film
 
 
-def _of_animation(path: Path, most: int) -> Film:
+def _of_animation(path: Path, most: int, take: Take) -> Film:
     """The frames of a GIF, WebP or PNG file."""
     first = read_image(path)  # with its limits
-    with Image.open(path, formats=("GIF", "WEBP", "PNG")) as image:
+    with Image.open(path, formats=ANIMATIONS) as image:
         if getattr(image, "n_frames", 1) == 1:
-            return Film([to_rgb(first, str(path))])
+            return Film([take(to_rgb(first, str(path)))])
         frames: list[Image.Image] = []
         durations: list[float] = []
         try:
             for frame in ImageSequence.Iterator(image):
                 if len(frames) == most:
                     break
-                frames.append(to_rgb(frame.convert("RGBA")))
+                frames.append(take(to_rgb(frame.convert("RGBA"))))
                 durations.append(float(frame.info.get("duration") or 0))
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(f"the film '{path}' cannot be read: {error}") from error
@@ -93,7 +109,7 @@ def _of_animation(path: Path, most: int) -> Film:
     return Film(frames, len(frames) / seconds if seconds > 0 else USUAL_FPS)
 
 
-def _of_container(path: Path, most: int) -> Film:
+def _of_container(path: Path, most: int, take: Take) -> Film:
     """The frames of the first video stream of an mp4 file or the like."""
     frames: list[Image.Image] = []
     try:
@@ -105,7 +121,7 @@ def _of_container(path: Path, most: int) -> Film:
                 raise UserError(f"the frames of '{path}' have more pixels than can be: {stream.width}x{stream.height}")
             rate = stream.average_rate or stream.guessed_rate
             for frame in container.decode(stream):
-                frames.append(frame.to_image())
+                frames.append(take(frame.to_image()))
                 if len(frames) == most:
                     break
     except av.FFmpegError as error:

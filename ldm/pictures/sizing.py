@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,22 @@ class Picture:
         return image_to_tensor(self.image())[None]
 
 
+@dataclass(frozen=True)
+class Frame(Picture):
+    """A frame of a film; its pixels are kept, for a film is not read again for one of them."""
+
+    pixels: Image.Image = field(compare=False, repr=False)
+
+    def image(self) -> Image.Image:
+        """RGB at the size at which it is used."""
+        return self.pixels
+
+
+def digest(image: Image.Image) -> str:
+    """What tells a picture from others: a hash of its size and pixels."""
+    return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()
+
+
 def look_at(path: Path, sizing: Sizing) -> Picture:
     """Read a picture once, to know its size and its content.
 
@@ -75,8 +91,7 @@ def look_at(path: Path, sizing: Sizing) -> Picture:
     """
     whole = load_image(path)
     image = sizing(whole)
-    digest = hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()
-    return Picture(path, sizing, (whole.height, whole.width), (image.height, image.width), digest)
+    return Picture(path, sizing, (whole.height, whole.width), (image.height, image.width), digest(image))
 
 
 def open_mask(path: Path, content: Picture, cropped: bool) -> Tensor:

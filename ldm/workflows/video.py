@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,18 +17,19 @@ from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample, step_rule
 from ldm.models.portions import in_blended_chunks
 from ldm.modules.diffusionmodules.guiders import Guider, LinearPredictionGuider, TrianglePredictionGuider
-from ldm.pictures.film import FORMATS, Film, film_sheet, write_film
+from ldm.pictures.film import FORMATS, Film
 from ldm.pictures.images import (
     centre_crop,
     check_size,
     image_to_tensor,
     list_images,
     load_image,
-    save_image,
     tensor_to_image,
 )
+from ldm.pictures.sizing import digest
 from ldm.seeds import settled_seed
 from ldm.util import UserError, writable_folder
+from ldm.workflows.film_files import check_formats, film_files, write_film_files
 from ldm.workflows.record import is_finished, write_record
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.watch import Watch, until_cancelled
@@ -158,24 +158,14 @@ def one_film(
                                                                    width=image.width), studio)  # fmt: skip
     about = {**asdict(plan), "seed": seed, "height": image.height, "width": image.width, "input": digest(image),
              "last": None if end is None else digest(end)}  # fmt: skip
-    files = [folder / f"{path.stem}.{kind}" if kind != "sheet" else folder / f"{path.stem}_sheet.png"
-             for kind in options.formats]  # fmt: skip
+    files = film_files(folder, path.stem, options.formats)
     record = folder / f"{path.stem}.json"
     if all(is_finished(file, record, about) for file in files):
         return VideoResult(None, files, seed, kept=True)
     film = make_film(studio, plan, image, seed, end, watch, options.progress)
-    for kind, file in zip(options.formats, files, strict=True):
-        if kind == "sheet":
-            save_image(film_sheet(film), file, about)
-        else:
-            write_film(film, file)
+    write_film_files(film, files, about)
     write_record(record, about, {"input": str(path), "files": [file.name for file in files]})
     return VideoResult(film, files, seed)
-
-
-def digest(image: Image.Image) -> str:
-    """What tells a picture from others: its size and pixels."""
-    return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()
 
 
 @torch.no_grad()
@@ -261,9 +251,7 @@ def check_options(options: VideoOptions) -> None:
                         f"got {options.decoding_t} and {options.decoding_overlap}")  # fmt: skip
     if options.guider not in ("linear", "triangle"):
         raise UserError(f"--guider is linear or triangle, not '{options.guider}'")
-    unknown = [kind for kind in options.formats if kind not in FORMATS]
-    if unknown or not options.formats:
-        raise UserError(f"--formats are some of {', '.join(FORMATS)}, got {', '.join(options.formats) or 'none'}")
+    check_formats(options.formats)
     if options.sampler is not None:
         step_rule(options.sampler)
 

@@ -15,6 +15,7 @@ from ldm.checkpoint import Origin
 from ldm.models.portions import in_blended_chunks
 from ldm.pictures.film import read_film
 from ldm.util import UserError, instantiate_from_config
+from ldm.workflows import film_files
 from ldm.workflows import video as workflow
 from ldm.workflows.measure import films as measure
 from ldm.workflows.studio import Studio
@@ -111,14 +112,14 @@ def test_a_request_can_be_watched_and_ended(small: Studio, tmp_path: Path) -> No
 def test_a_full_disk_keeps_finished_films(small: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(2):
         picture(tmp_path / "in", f"{i}.png")
-    write = workflow.write_film
+    write = film_files.write_film
 
     def full(film: Any, path: Path) -> None:
         if path.name == "1.gif":
             raise UserError(f"cannot write '{path}': No space left on device; nothing was changed there")
         write(film, path)
 
-    monkeypatch.setattr(workflow, "write_film", full)
+    monkeypatch.setattr(film_files, "write_film", full)
     with pytest.raises(UserError, match="No space left"):
         video(options(tmp_path / "in", tmp_path / "out", formats=["gif"]), small)
     assert (tmp_path / "out" / "0.gif").is_file() and not (tmp_path / "out" / "1.gif").exists()

@@ -10,7 +10,9 @@ from ldm.control.mix import WAYS
 from ldm.control.shares import check_share
 from ldm.seeds import settled_seed
 from ldm.util import UserError, writable_folder
+from ldm.workflows.film_files import check_formats
 from ldm.workflows.inversion.cache import STRATEGIES
+from ldm.workflows.restyle import steady
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import EXACT, FREE, GAMMA, INVERSIONS, KEEP, T_ONE
 
@@ -56,7 +58,22 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
         raise UserError(f"--feature_gb must not be negative, got {options.feature_gb}")
     if options.prompted:
         options = checked_prompts(options)
+    check_film_numbers(options)
     return replace(options, seed=settled_seed(options.seed or 0)) if options.ddim_eta else options
+
+
+def check_film_numbers(options: StyleIDOptions) -> None:
+    """Refuse what no film is made with.
+
+    Raises:
+        UserError: see there.
+    """
+    check_share(steady.WHAT, options.steady or 0.0)
+    check_formats(options.formats)
+    if options.num_frames is not None and options.num_frames < 2:
+        raise UserError(f"--num_frames must be 2 or more, got {options.num_frames}")
+    if options.fps is not None and not 0 < options.fps <= 120:
+        raise UserError(f"--fps must be a number above 0, 120 at most, got {options.fps}")
 
 
 def check_variations(options: StyleIDOptions) -> None:

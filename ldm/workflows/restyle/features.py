@@ -25,14 +25,19 @@ def make_cache(
     """The cache of a run, which knows what of each picture all jobs together will need."""
     needs: dict[str, Needs] = {}
     for job in jobs:
-        injects = not job.recipe.without_attn_injection
-        own = Needs(("qkv" if job.mixed else "q") if injects else "", bool(job.recipe.detail))
-        needs[job.content.sha256] = needs.get(job.content.sha256, Needs()) | own
-        for style in job.styles:
-            its = Needs(("qkv" if job.recipe.share else "kv") if injects else "")
-            needs[style.sha256] = needs.get(style.sha256, Needs()) | its
+        add_needs(needs, job)
     uses = Counter(picture.sha256 for job in jobs for picture in job.pictures)
     return cache_for(options, setting, needs, uses, watch)
+
+
+def add_needs(needs: dict[str, Needs], job: Job) -> None:
+    """Add to what is needed of each picture (by sha256) what a job needs."""
+    injects = not job.recipe.without_attn_injection
+    own = Needs(("qkv" if job.mixed else "q") if injects else "", bool(job.recipe.detail))
+    needs[job.content.sha256] = needs.get(job.content.sha256, Needs()) | own
+    for style in job.styles:
+        its = Needs(("qkv" if job.recipe.share else "kv") if injects else "")
+        needs[style.sha256] = needs.get(style.sha256, Needs()) | its
 
 
 def cache_for(

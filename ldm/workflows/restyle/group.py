@@ -21,6 +21,7 @@ from ldm.workflows.restyle.outside import GROWTH, grown, joined
 from ldm.workflows.restyle.recipe import KEEP
 from ldm.workflows.restyle.setting import Setting
 from ldm.workflows.restyle.start import beginning
+from ldm.workflows.restyle.steady import Steady
 from ldm.workflows.restyle.stylise import stylise
 from ldm.workflows.watch import Watch
 
@@ -44,15 +45,16 @@ def restyle(
     group: Sequence[Job],
     watch: Watch[Any] | None = None,
     progress: bool = False,
+    steady: Steady | None = None,
 ) -> list[Image.Image]:
-    """The pictures of jobs that go together.
+    """The pictures of jobs that go together; with ``steady`` they are the next frames of a film.
 
     Raises:
         UserError: a picture has gone, memory is not enough, or the model gave no picture.
         Cancelled: the watch does not want the rest.
     """
     try:
-        latents = restyled_latents(setting, cache, group, watch, progress)
+        latents = restyled_latents(setting, cache, group, watch, progress, steady=steady)
         cache.used(picture for job in group for picture in job.pictures)  # features go before decoding takes its memory
         images = pictures_of(setting.studio, latents)
     except torch.OutOfMemoryError as error:
@@ -81,6 +83,7 @@ def restyled_latents(
     watch: Watch[Any] | None = None,
     progress: bool = False,
     report: Callable[[MixReport], None] | None = None,
+    steady: Steady | None = None,
 ) -> Tensor:
     """The latents [B, C, h, w] of jobs that go together; ``report`` is told what a mix did, see ``ldm.control.Mix``."""
     model, recipe = setting.model, group[0].recipe
@@ -89,12 +92,14 @@ def restyled_latents(
     masks = None if group[0].masks is None else torch.stack([job.masks for job in group if job.masks is not None])
     if masks is not None and recipe.outside == KEEP:
         masks = grown(masks, GROWTH * int(model.first_stage_model.factor))
-    start = beginning(model.schedule, content, styles, recipe, masks)
+    statistics = None if steady is None else steady.statistics
+    start = beginning(model.schedule, content, styles, recipe, masks, statistics)
+    before = [steady.portion(content.clean)] if steady and steady.share else []
     fresh = ImageNoise([recipe.seed or 0] * len(group))
     with setting.studio.mixed():
         return stylise(
             model, start.to(setting.studio.device), content, styles, setting.context, recipe,
             masks=masks, sites=setting.sites, residuals=setting.detail,
-            noise=lambda: fresh.draw(content.noise.shape[1:]), report=report,
+            noise=lambda: fresh.draw(content.noise.shape[1:]), before=before, report=report,
             callback=(watch or Watch()).steps(model, "sampling"), progress=progress,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldm.pictures.film import FORMATS
 from ldm.shipped import SAMPLES
 from ldm.util import UserError
 from ldm.workflows.restyle.pairs import Pair, make_pairs, pictures_at, read_pairs, shard
@@ -46,6 +47,11 @@ class StyleIDOptions(Recipe):
     longest: int | None = None  # pixels of the longer side, when no size is given; None: 512, or the model's if larger
     masks: Sequence[str] | None = None  # of the contents; None: those beside each; ["none"]: none
     no_sheet: bool = False  # no contact sheet
+    film: bool = False  # a folder of contents is one of films, or of one film's frames
+    steady: float | None = None  # how far what does not move in a film stays as it was; None: 1
+    num_frames: int | None = None  # of a film, the first ones; None: all
+    fps: float | None = None  # of the result; None: the film's, or 8 of a folder of frames
+    formats: Sequence[str] = FORMATS  # of films
     progress: bool = True
 
     @property

@@ -19,6 +19,7 @@ from ldm.workflows.memory import peak_memory
 from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.contact_sheet import contact_sheet
 from ldm.workflows.restyle.features import make_cache
+from ldm.workflows.restyle.films import check_films, films_of, restyle_films
 from ldm.workflows.restyle.group import groups, restyle
 from ldm.workflows.restyle.jobs import Job, in_short, make_jobs
 from ldm.workflows.restyle.pairs import Pair
@@ -40,7 +41,8 @@ SHEET = "contact_sheet.png"
 def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | None = None) -> list[Result]:
     """Restyle every content with every style (or the pairs of a file), save the pictures, and say where they are.
 
-    Each result is ``<output_path>/<content>_stylized_<style>.png`` with a JSON file of that name beside it; where a
+    Each result is ``<output_path>/<content>_stylized_<style>.png`` with a JSON file of that name beside it (of a film
+    there are an .mp4, .gif, .webp and a sheet in place of the picture, see ``ldm.workflows.restyle.films``); where a
     result of other parameters has that name, it stays, and the new one gets the next number. A result whose JSON has
     exactly the parameters that are asked for is finished and skipped. With RANK and WORLD_SIZE in the
     environment (torchrun) this process makes its share of the pairs.
@@ -57,7 +59,10 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
     started = time.perf_counter()
     watch = watch or Watch()
     options = checked(options)
-    everything, pairs = ([], []) if options.prompted else find_pairs(options, os.environ)
+    films = films_of(options)
+    if films:
+        check_films(options, films)
+    everything, pairs = ([], []) if options.prompted or films else find_pairs(options, os.environ)
     problems: list[str] = []
     say_masks(options, everything)
     studio = Studio.of(model, options.precision) if model is not None else open_studio(
@@ -69,10 +74,12 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
         if options.prompted:
             jobs, results, cache = restyle_prompts(options, setting, watch)
             everything = [job.pair for job in jobs]
+        elif films:
+            jobs, (results, cache, problems) = [], restyle_films(options, setting, films, watch, quiet)
         else:
             jobs, problems = make_jobs(options, setting, pairs)
             results, cache = restyle_pictures(options, setting, jobs, watch, quiet)
-    if not options.no_sheet:
+    if not options.no_sheet and not films:
         save_sheet(options, setting, everything, jobs, results)
     skipped = sum(result.skipped for result in results.values())
     log.info(
@@ -82,7 +89,7 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
     if problems:
         raise UserError(in_short(problems))
     check_there(result.path for result in results.values())
-    return [results[job.pair] for job in jobs if job.pair in results]
+    return [*results.values()] if films else [results[job.pair] for job in jobs if job.pair in results]
 
 
 def restyle_pictures(

@@ -109,6 +109,7 @@ def stylise(
     sites: Sites | None = None,
     residuals: Sites | None = None,
     noise: Draw | None = None,
+    before: Sequence[Before] = (),
     report: Callable[[MixReport], None] | None = None,
     callback: Callable[[Snapshot], None] | None = None,
     progress: bool = False,
@@ -128,6 +129,7 @@ def stylise(
         sites: the attention that changes, in place of the recipe's layers.
         residuals: where detail is added; None: the last residual block of each block of the decoder's later half.
         noise, report: where DDIM's fresh noise [B, C, h, w] comes from, with an eta; see ``ldm.control.Mix``.
+        before: each changes the latents before each step, and once more where they arrive.
 
     Raises:
         UserError: values, sites or masks that do not fit, or features that were not kept.
@@ -135,7 +137,7 @@ def stylise(
     how = (recipe or Recipe()).settled(mixed := masks is not None or len(styles) > 1)
     if not styles and not how.without_attn_injection:
         raise UserError("a style is needed to take keys and values from")
-    (source, *others), beside, before = _sources(start, [content, *styles])
+    (source, *others), beside, first = _sources(start, [content, *styles])
     rows = Rows(0, start.shape[0]) if beside else None
     way, levels = way_of(model.schedule, how), walk(model.schedule, how)
     where = None if how.without_attn_injection else sites or changed_layers(model, how.attn_layer).attention
@@ -146,15 +148,17 @@ def stylise(
         modes[where] = mix(rows=rows) if mixed else injection(how, source, others[0], gammas, rows)
     if how.detail:
         modes[residuals or changed_layers(model).residual] = Detail(source, how.detail, rows=rows)
-    denoiser = Beside(model, context, modes, beside if modes else [], before if modes else [])
+    denoiser = Beside(model, context, modes, beside if modes else [], first if modes else [])
     cells = open_cells(masks, start) if masks is not None and how.outside == KEEP else None
-    changes: list[Before] = [] if cells is None else [hold(content, cells, way)]
+    changes = [*before, *([] if cells is None else [hold(content, cells, way)])]
     if how.distill and where is not None:
         loss = StyleLoss(source, others[0], where, KEEP_CONTENT, rows)
         changes.append(distillation(replace(denoiser, modes={where: loss}), loss, how.distill, way.asks(levels[:-1])))
     rule = way.down(levels[0], model.schedule.upwards(how.save_feat_steps), how.ddim_eta)
     denoise, draw = estimator(denoiser, context_for(context, start)), drawing(start, noise)
     state = run(rule, levels, start, denoise, draw, before=changes, callback=callback, progress=progress)
+    for change in before:
+        state = change(state, levels[-1])
     made = state[:, : content.noise.shape[1]]
     return made if cells is None else held(made, content.clean, cells)
 
