@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from ldm.checkpoint import EmbeddingFile, write_embedding
+from ldm.pictures.film import read_film, write_film
 from ldm.shipped import here_or_shipped
 from ldm.training.options import parse
 from ldm.workflows import studio as studios
@@ -132,8 +133,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the docs speak of."""
     folder = tmp_path_factory.mktemp("docs")
     for name in ("photo.jpg", "painting.jpg", "panorama.png", "photos/a.jpg", "paintings/b.jpg", "drawn.png",
-                 "square.png"):  # fmt: skip
+                 "square.png", "frames/1.png", "frames/2.png"):  # fmt: skip
         write_picture(folder / name)
+    write_film(read_film(folder / "frames"), folder / "film.mp4")
     for name, palette in (("labels", [0, 1, 2]), ("strokes", [0, 128, 255])):
         Image.fromarray(np.repeat(np.array(palette, np.uint8), 160)[None].repeat(400, 0)[:, 80:400]).save(
             folder / f"{name}.png"
@@ -216,7 +218,7 @@ def test_a_command_of_the_docs(
         monkeypatch.setattr(sys, "argv", [module, *arguments, *rule])
         importlib.import_module(module).main()
         if module in PROGRAMS.values():
-            assert re.search(r"picture(s are| is)", capsys.readouterr().out)
+            assert re.search(r"(picture|film)(s are| is)", capsys.readouterr().out)
 
 
 def test_rules_are_about_commands_that_there_are() -> None:

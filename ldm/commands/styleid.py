@@ -54,7 +54,7 @@ def what_to_restyle(group: argparse._ArgumentGroup) -> None:
 
 def what_of_films(group: argparse._ArgumentGroup) -> None:
     """The options for contents that are films."""
-    from ldm.pictures.film import FORMATS
+    from ldm.workflows.restyle.plan import StyleIDOptions
 
     add = group.add_argument
     add("--film", action="store_true", help="a folder that --cnt names holds films, or the frames of one")
@@ -62,7 +62,7 @@ def what_of_films(group: argparse._ArgumentGroup) -> None:
         help="how far what does not move stays as it was: 0 restyles frame by frame (1)")  # fmt: skip
     add("--num_frames", type=int, metavar="N", help="only the first N frames (all)")
     add("--fps", type=float, help="frames a second of the result (the film's; 8 of a folder)")
-    add("--formats", nargs="+", help=f"some of {' '.join(FORMATS)} (all)")
+    add("--formats", nargs="+", help=f"some of {' '.join(StyleIDOptions.formats)} (all)")
 
 
 def what_with(group: argparse._ArgumentGroup) -> None:

@@ -92,14 +92,14 @@ def restyled_latents(
     masks = None if group[0].masks is None else torch.stack([job.masks for job in group if job.masks is not None])
     if masks is not None and recipe.outside == KEEP:
         masks = grown(masks, GROWTH * int(model.first_stage_model.factor))
-    statistics = None if steady is None else steady.statistics
-    start = beginning(model.schedule, content, styles, recipe, masks, statistics)
-    before = [steady.portion(content.clean)] if steady and steady.share else []
+    start = beginning(model.schedule, content, styles, recipe, masks)
+    portion = steady.portion(content.clean) if steady and steady.share else None
     fresh = ImageNoise([recipe.seed or 0] * len(group))
     with setting.studio.mixed():
-        return stylise(
+        made = stylise(
             model, start.to(setting.studio.device), content, styles, setting.context, recipe,
             masks=masks, sites=setting.sites, residuals=setting.detail,
-            noise=lambda: fresh.draw(content.noise.shape[1:]), before=before, report=report,
+            noise=lambda: fresh.draw(content.noise.shape[1:]), before=[portion] if portion else [], report=report,
             callback=(watch or Watch()).steps(model, "sampling"), progress=progress,
         )  # fmt: skip
+    return portion.arrived(made) if portion else made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,34 +18,28 @@ from ldm.workflows.restyle.steps import walk, way_of
 LOW = 0.3  # the radius below which frequencies are low, where 1 is the highest of an axis
 
 
-def adain(content: Tensor, style: Tensor, like: Tensor | None = None) -> Tensor:
+def adain(content: Tensor, style: Tensor) -> Tensor:
     """``content`` [B, C, h, w] with the mean and deviation of each channel of ``style`` [B or 1, C, h', w'].
 
     Chung et al. 2024, equation 7 (Huang & Belongie 2017, equation 8), for each picture by itself and without epsilon.
-
-    Args:
-        like: [1, C, h, w] whose statistics are taken for those of every content, so that all are moved alike.
     """
-    deviation, mean = torch.std_mean(content if like is None else like, dim=(2, 3), keepdim=True)
+    deviation, mean = torch.std_mean(content, dim=(2, 3), keepdim=True)
     style_deviation, style_mean = torch.std_mean(style, dim=(2, 3), keepdim=True)
     return (content - mean) / deviation * style_deviation + style_mean
 
 
-def start_noise(
-    content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None, like: Tensor | None = None
-) -> Tensor:
+def start_noise(content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None) -> Tensor:
     """Where sampling starts: the content's noise [B, C, h, w] with the statistics of the styles' noise.
 
     With masks [styles, H, W] or [B, styles, H, W] the AdaIN of each style is weighted by its mask, normalised where
-    masks overlap, and outside of them the content's noise stays. Without masks styles count equally. For ``like`` see
-    ``adain``.
+    masks overlap, and outside of them the content's noise stays. Without masks styles count equally.
 
     Raises:
         UserError: no style, or masks that do not fit.
     """
     if not styles:
         raise UserError("AdaIN needs the noise of at least one style")
-    moved = torch.stack([adain(content, style, like) for style in styles], dim=1)
+    moved = torch.stack([adain(content, style) for style in styles], dim=1)
     if masks is None:
         return moved.mean(dim=1)
     height, width = content.shape[-2:]
@@ -68,17 +62,9 @@ def damped(noise: Tensor, factor: float) -> Tensor:
 
 
 def beginning(
-    schedule: Schedule,
-    content: Inversion,
-    styles: Sequence[Inversion],
-    recipe: Recipe,
-    masks: Tensor | None = None,
-    statistics: Callable[[Tensor], Tensor] | None = None,
+    schedule: Schedule, content: Inversion, styles: Sequence[Inversion], recipe: Recipe, masks: Tensor | None = None
 ) -> Tensor:
     """Where the sampling of a recipe starts, [B, C, h, w]; [B, 2C, h, w] where its steps need two latents.
-
-    Args:
-        statistics: whose statistics AdaIN takes for the contents' noise, see ``adain``; None: their own.
 
     Raises:
         UserError: AdaIN without a style, or masks that do not fit.
@@ -87,6 +73,4 @@ def beginning(
     end = schedule.upwards(recipe.ddim_inv_steps)[-1]
     own, *others = (way.start(inversion, levels[0], end) for inversion in (content, *styles))
     own = damped(own, recipe.low_frequencies)
-    if recipe.without_init_adain:
-        return own
-    return start_noise(own, others, masks, None if statistics is None else statistics(own))
+    return own if recipe.without_init_adain else start_noise(own, others, masks)

@@ -14,42 +14,35 @@ from ldm.models.diffusion.loop import Level
 
 WHAT = "--steady, how far what does not move stays as it was,"
 STEADY = 1.0  # of a film, where nothing is said
-STILL = 0.3  # a change of a cell's latent that is as large as this, its deviation being about 1, is movement
-REACH = 1  # cells around one that moves that move with it: the network sees so far, and what it saw must not stay
+STILL = 0.4  # of a latent's deviation: a cell that changes by more moves
+REACH = 1  # cells around one that moves that move with it: what is painted around a thing must not stay behind it
 
-FIRST, CLEAN, STATE = "first", "clean", "state/"  # of the tensors that the next frame needs
+CLEAN, STATE = "clean", "state/"  # names of the tensors that the next frame needs
+
+ARRIVED = -1  # in place of an index
 
 
 @dataclass
 class Steady:
     """Carries a film's restyling from frame to frame, one after the other, in portions of any number of frames.
 
-    A cell of the latent whose content is the one of the frame before takes over that frame's result at every step,
-    and the noise of all frames is moved by the statistics of the first one's. Frame by frame, every change anywhere in
-    a picture changes both, everywhere, so that what stands still flickers.
+    A cell of the latent whose content is the one of the frame before takes over that frame's latent at every step. Left
+    to themselves all cells change with every movement anywhere, since the network looks at all of a picture, and what
+    stands still flickers.
 
     Attributes:
         share: how far it goes, 0 to 1.
-        first: the noise [1, C, h, w] of the first frame.
         clean: the content's latent [1, C, h, w] of the last frame so far.
-        states: that frame's latents on its way, by the index of their level.
+        states: that frame's latents on its way, by the index of their level, and where they arrived.
     """
 
     share: float
-    first: Tensor | None = None
     clean: Tensor | None = None
     states: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises UserError for a share outside of [0, 1]."""
         check_share(WHAT, self.share)
-
-    def statistics(self, noise: Tensor) -> Tensor:
-        """Whose statistics AdaIN takes for those of noise [B, C, h, w]: the first frame's, or each frame's own."""
-        if not self.share:
-            return noise
-        self.first = noise[:1].clone() if self.first is None else self.first.to(noise)
-        return self.first
 
     def portion(self, clean: Tensor) -> Portion:
         """The next frames, whose contents have these latents [B, C, h, w]."""
@@ -63,15 +56,14 @@ class Steady:
 
     def tensors(self) -> dict[str, Tensor]:
         """What the next portion needs, by name."""
-        of_content = {FIRST: self.first, CLEAN: self.clean}
-        found = {name: tensor for name, tensor in of_content.items() if tensor is not None}
-        return found | {f"{STATE}{index}": state for index, state in self.states.items()}
+        of_content = {} if self.clean is None else {CLEAN: self.clean}
+        return of_content | {f"{STATE}{index}": state for index, state in self.states.items()}
 
     @classmethod
     def of(cls, share: float, tensors: Mapping[str, Tensor]) -> Steady:
         """As it was when ``tensors`` were taken of it."""
         states = {int(name.removeprefix(STATE)): x for name, x in tensors.items() if name.startswith(STATE)}
-        return cls(share, tensors.get(FIRST), tensors.get(CLEAN), states)
+        return cls(share, tensors.get(CLEAN), states)
 
 
 @dataclass
@@ -86,18 +78,26 @@ class Portion:
     same: Tensor
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
-        """Before each step, and after the last: latents [B, C, h, w] that stay where their contents stay."""
-        before = self.film.states.get(level.index, x[0]).to(x)
+        """Before each step: latents [B, C, h, w] that stay where their contents stay."""
+        return self._held(x, level.index)
+
+    def arrived(self, x: Tensor) -> Tensor:
+        """The same after the last step."""
+        return self._held(x, ARRIVED)
+
+    def _held(self, x: Tensor, index: int) -> Tensor:
+        before = self.film.states.get(index, x[0]).to(x)
         rows: list[Tensor] = []
         for row, same in zip(x, self.same.to(x), strict=True):
             before = torch.lerp(row, before, same)
             rows.append(before)
-        self.film.states[level.index] = before
+        self.film.states[index] = before
         return torch.stack(rows)
 
 
 def sameness(here: Tensor, before: Tensor) -> Tensor:
     """1 in the cells [B, 1, h, w] where two latents [B, C, h, w] and what lies around are alike, falling to 0."""
     change = (here - before).square().mean(dim=1, keepdim=True).sqrt()
-    around = F.max_pool2d(change, 2 * REACH + 1, 1, REACH)
+    deviation = before.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+    around = F.max_pool2d(change / deviation, 2 * REACH + 1, 1, REACH)
     return torch.exp(-((around / STILL) ** 2))

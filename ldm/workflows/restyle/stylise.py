@@ -126,10 +126,8 @@ def stylise(
         context: of the empty prompt [1, N, D], or an ``EmptyPrompt``; there is no guidance.
         recipe: how; None: as is usual, which is StyleID's for one style, and adds detail where styles are mixed.
         masks: [styles, H, W], or [B, styles, H, W] in [0, 1], of any size.
-        sites: the attention that changes, in place of the recipe's layers.
-        residuals: where detail is added; None: the last residual block of each block of the decoder's later half.
-        noise, report: where DDIM's fresh noise [B, C, h, w] comes from, with an eta; see ``ldm.control.Mix``.
-        before: each changes the latents before each step, and once more where they arrive.
+        sites, residuals: the attention that changes, and where detail is added, in place of the recipe's layers.
+        noise, before, report: DDIM's fresh noise [B, C, h, w], with an eta; as of ``run``; see ``ldm.control.Mix``.
 
     Raises:
         UserError: values, sites or masks that do not fit, or features that were not kept.
@@ -157,8 +155,6 @@ def stylise(
     rule = way.down(levels[0], model.schedule.upwards(how.save_feat_steps), how.ddim_eta)
     denoise, draw = estimator(denoiser, context_for(context, start)), drawing(start, noise)
     state = run(rule, levels, start, denoise, draw, before=changes, callback=callback, progress=progress)
-    for change in before:
-        state = change(state, levels[-1])
     made = state[:, : content.noise.shape[1]]
     return made if cells is None else held(made, content.clean, cells)
 
