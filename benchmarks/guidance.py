@@ -1,10 +1,10 @@
 """What guidance by attention does to pictures of two shapes, and edits to one: ``python -m benchmarks.guidance``.
 
-Prompts name two shapes; each has a box at random. Pictures are made plainly, with boxes, with Attend-and-Excite, and
-with both, from the same seeds. Edits give a shape another colour, in new pictures and on true ones as if those were
-photographs. How well a photograph's own way through the noise is kept is measured for four methods. A judge knows the
-true colours. Rows are added to ``guidance.csv`` and ``edits.csv`` in ``--out`` picture by picture; what is there is not
-made again, so that a run may be stopped and go on.
+Prompts name two shapes; each has a box at random. Pictures are made plainly, with boxes by the gradient of attention
+(layout), with Attend-and-Excite, with both, and with boxes as regions, from the same seeds. Edits give a shape another
+colour, in new pictures and on true ones as if those were photographs. How well a photograph's own way through the noise
+is kept is measured for four methods. A judge knows the true colours. Rows are added to ``guidance.csv`` and
+``edits.csv`` in ``--out`` picture by picture; what is there is not made again, so that a run may be stopped and go on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ldm.workflows.watch import Watch
 from ldm.world.scene import COLOURS
 
 NULL_STEPS, NULL_RATE = 10, 1e-2  # of null-text optimisation (Mokady et al. 2023)
-WAYS = ("plain", "layout", "excite", "both")
+WAYS = ("plain", "layout", "excite", "both", "regions")
 SIDE = 128  # pixels of what stands for a photograph
 EDITS = ("new", "new, blended", "photograph", "photograph, blended")
 
@@ -59,7 +59,8 @@ def made(studio: Studio, task: Task, steps: int, **asked: Any) -> Made:
 
 def guided(studio: Studio, task: Task, way: str, steps: int, path: Path) -> dict[str, Any]:
     """What the judge sees of a task's picture, which is saved with the boxes over it."""
-    how: dict[str, Any] = {"boxes": task.boxes} if way in ("layout", "both") else {}
+    how: dict[str, Any] = {"boxes": task.boxes, "layout": "gradient"} if way in ("layout", "both") else {}
+    how |= {"boxes": task.boxes, "layout": "regions"} if way == "regions" else {}
     how |= {"excite": [shape.name for shape in task.shapes]} if way in ("excite", "both") else {}
     image = made(studio, task, steps, **how).image
     save_image(with_boxes(image, read_wishes(task.boxes)), path)

@@ -145,7 +145,7 @@ class Visitor:
         self.run("restyle")
 
     def guide(self) -> None:
-        """An edit: boxes do nothing on the small model (docs/guidance.md)."""
+        """An edit of a colour."""
         self.tab("guide_edit")
         self.page.fill("#edit-prompt textarea", "a large red heart on a white background")
         self.page.fill("#edit-second textarea", "a large blue heart on a white background")

@@ -6,13 +6,16 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ldm.util import UserError
 
 Grid = tuple[int, int]
+FINE = (128, 128)  # cells in which a mask's rim is looked for
 
 
 class Region(ABC):
@@ -25,6 +28,23 @@ class Region(ABC):
     @abstractmethod
     def is_small(self, grid: Grid) -> bool:
         """Whether a cell stands for something that would take none."""
+
+    @abstractmethod
+    def distances(self, grid: Grid) -> Tensor:
+        """[height, width] float32: how far the middle of each cell is from its rim, in cells; below 0 inside.
+
+        Where it ends at the picture's edge, it goes on beyond: there is no rim.
+        """
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Region, ...]:
+        """What of it lies apart: its boxes; a mask is one."""
+
+    @property
+    @abstractmethod
+    def frame(self) -> Box:
+        """The box around all of it."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,33 @@ class Box(Region):
         across = int(self.left * width) == int(self.right * width)
         return across or int(self.top * height) == int(self.bottom * height)
 
+    def distances(self, grid: Grid) -> Tensor:
+        height, width = grid
+        down = self._beyond(self.top, self.bottom, height)[:, None]
+        across = self._beyond(self.left, self.right, width)[None]
+        outside = torch.hypot(down.clamp(min=0), across.clamp(min=0))
+        return outside + torch.maximum(down, across).clamp(max=0)
+
+    @property
+    def parts(self) -> tuple[Region, ...]:
+        return (self,)
+
+    @property
+    def frame(self) -> Box:
+        return self
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Row and column of its middle, as parts of the picture's height and width."""
+        return (self.top + self.bottom) / 2, (self.left + self.right) / 2
+
+    @staticmethod
+    def _beyond(start: float, end: float, cells: int) -> Tensor:
+        """[cells]: how far the middle of each cell is beyond the nearer of two sides; below 0 between them."""
+        middles = torch.arange(cells) + 0.5
+        first, last = start * cells if start > 0 else -cells, end * cells if end < 1 else 2 * cells
+        return torch.maximum(first - middles, middles - last)
+
     @staticmethod
     def _span(start: float, end: float, cells: int) -> slice:
         first, last = int(start * cells), int(end * cells)
@@ -88,6 +135,18 @@ class Boxes(Region):
 
     def is_small(self, grid: Grid) -> bool:
         return any(box.is_small(grid) for box in self.boxes)
+
+    def distances(self, grid: Grid) -> Tensor:
+        return torch.stack([box.distances(grid) for box in self.boxes]).amin(dim=0)
+
+    @property
+    def parts(self) -> tuple[Region, ...]:
+        return self.boxes
+
+    @property
+    def frame(self) -> Box:
+        left, top, right, bottom = zip(*(box.sides for box in self.boxes), strict=True)
+        return Box(min(left), min(top), max(right), max(bottom))
 
 
 @dataclass(frozen=True)
@@ -110,6 +169,25 @@ class Mask(Region):
 
     def is_small(self, grid: Grid) -> bool:
         return float(self._shares(grid).max()) < 0.5
+
+    def distances(self, grid: Grid) -> Tensor:
+        inside = self.cells(FINE).numpy() > 0
+        if inside.all():
+            return torch.full(grid, -float(max(grid)))
+        unit = [cells / fine for cells, fine in zip(grid, FINE, strict=True)]
+        away = distance_transform_edt(~inside, unit)
+        within = distance_transform_edt(np.pad(inside, 1, mode="edge"), unit)[1:-1, 1:-1]
+        return F.adaptive_avg_pool2d(torch.from_numpy(away - within).float()[None], grid)[0]
+
+    @property
+    def parts(self) -> tuple[Region, ...]:
+        return (self,)
+
+    @property
+    def frame(self) -> Box:
+        rows, columns = (found.tolist() for found in self.cells(FINE).nonzero(as_tuple=True))
+        height, width = FINE
+        return Box(min(columns) / width, min(rows) / height, (max(columns) + 1) / width, (max(rows) + 1) / height)
 
     def _shares(self, grid: Grid) -> Tensor:
         return F.adaptive_avg_pool2d(self.values[None].float(), grid)[0]

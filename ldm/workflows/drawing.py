@@ -23,7 +23,7 @@ from ldm.workflows.batches import Batch
 from ldm.workflows.expectations import report_prompts
 from ldm.workflows.generate import Outcome, generate_edited, generate_guided
 from ldm.workflows.guide.boxed import with_boxes
-from ldm.workflows.guide.steer import steered
+from ldm.workflows.guide.steer import Steered, steered
 from ldm.workflows.guide.wishes import Wish
 from ldm.workflows.languages import speaking
 from ldm.workflows.learned_words import files_of, report_words
@@ -134,7 +134,8 @@ def _pictures(
     """Batch after batch, each saved as soon as it is done."""
     guide, plan = None, task.plan
     if request.guide is not None:
-        guide = steered(request.guide, studio.model, request.read_prompts, latent_size(studio, plan))
+        size = latent_size(studio, plan)
+        guide = steered(request.guide, studio.model, request.read_prompts, size, studio.inference)
     with contextlib.closing(worn(studio.model, loras, request.batches)) as parts:
         for batch, read in parts:
             watch.check()
@@ -144,12 +145,13 @@ def _pictures(
                 how = (guide, watch, options.progress, task.basis, task.refiner)
                 outcome = generate_guided(studio, plan, read, *how)
             if options.hires is not None:
-                outcome = _larger(options, studio, task, read, outcome, watch)
+                again = None if guide is None or guide.regions is None else guide
+                outcome = _larger(options, studio, task, (read, outcome, again), watch)
             for row in range(len(outcome.images)):
                 about = {**batch.about(row), **task.about(), **_about_extras(options)}
                 about |= loras.about(batch.prompts[row])
                 if guide is not None:
-                    about |= guide.about() | outcome.steering.about(row)
+                    about |= guide.about(studio.model, read.prompts[row]) | outcome.steering.about(row)
                 if request.edit is not None:
                     about |= request.edit.about()
                 wishes = () if guide is None else guide.wishes_of(read.prompts[row])
@@ -157,15 +159,20 @@ def _pictures(
 
 
 def _larger(
-    options: Txt2ImgOptions, studio: Studio, task: Task, batch: Batch, first: Outcome, watch: Watch[Made]
+    options: Txt2ImgOptions,
+    studio: Studio,
+    task: Task,
+    made: tuple[Batch, Outcome, Steered | None],
+    watch: Watch[Made],
 ) -> Outcome:
-    """The pictures of a batch made larger and painted over, with the same seeds.
+    """The pictures of a batch made larger and painted over, with the same seeds, and in the same regions if there are.
 
     Raises:
         UserError: a part of a picture is to be made, whose other pixels are not to change.
     """
     if task.basis.mask is not None or options.hires is None:
         raise UserError("--hires paints over whole pictures; to fill a part of one, leave it out")
+    batch, first, guide = made
     factor = int(studio.model.first_stage_model.factor)
     width, height = fit_size(
         round(task.plan.width * options.hires), round(task.plan.height * options.hires), factor
@@ -176,7 +183,7 @@ def _larger(
     basis = replace(
         task.basis, image=torch.stack([image_to_tensor(image) for image in large]), strength=options.hires_strength
     )  # fmt: skip
-    second = generate_guided(studio, plan, batch, None, watch, options.progress, basis)
+    second = generate_guided(studio, plan, batch, guide, watch, options.progress, basis)
     return replace(first, images=second.images)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from PIL.Image import Image
 
+from ldm.models.diffusion.guidance import guided
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample, step_rule
 from ldm.pictures.images import centre_crop
@@ -15,6 +18,7 @@ from ldm.workflows.basis import Basis, begin
 from ldm.workflows.batches import Batch
 from ldm.workflows.guide.edit import Walk, edited
 from ldm.workflows.guide.reading import Edit
+from ldm.workflows.guide.regions import RegionWalk
 from ldm.workflows.guide.steer import Steered, Steering
 from ldm.workflows.pictures import pictures_of
 from ldm.workflows.plan import Plan, latent_size
@@ -68,17 +72,18 @@ def generate_guided(
         given["noise"] = noise.draw(basis.noise_shape)
     callback = (watch or Watch()).steps(model, "sampling")
     with studio.mixed():
-        guided = plan.guidance_scale != 1
-        wanted, away = conditions(
-            model, batch.prompts, plan.negative_prompt, shape[1:], guided, basis.away, **given
-        )
+        led = functools.partial(_led, model, plan, shape[1:], basis.away, given)
+        wanted, away = led(batch.prompts)
         steps = len(step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)) - 1
         steering = Steering() if guide is None else guide.on(model, wanted, batch.prompts, steps)
+        denoiser = guided(model, plan.guidance_scale, away)
+        if guide is not None and guide.regions is not None:
+            denoiser = guide.regions.denoiser(model, batch.prompts, led, plan.guidance_scale, RegionWalk(first, steps))
         begun = begin(basis, model, plan, first, lambda: noise.draw(shape))
         left = 0 if refiner is None else min(refiner.left_over(steps), steps if begun.start is None else begun.start)
         latents = begun.x if begun.start == 0 else sample(
-            model, begun.x, wanted, steps=plan.steps, sampler=plan.sampler, guidance_scale=plan.guidance_scale,
-            uncond=away, eta=plan.eta, noise=lambda: noise.draw(shape), start=begun.start, stop=left,
+            denoiser, begun.x, wanted, steps=plan.steps, sampler=plan.sampler, eta=plan.eta,
+            noise=lambda: noise.draw(shape), start=begun.start, stop=left,
             before=[*steering.before, *([] if begun.paint is None else [begun.paint])], callback=callback,
             progress=progress,
         )  # fmt: skip
@@ -87,6 +92,14 @@ def generate_guided(
     if begun.paint is not None:
         latents = begun.paint.finish(latents)
     return Outcome(basis.over_original(pictures_of(studio, latents)), steering)
+
+
+def _led(
+    model: Any, plan: Plan, size: tuple[int, int], away: Mapping[str, Any], given: Mapping[str, Any],
+    prompts: Sequence[str],
+) -> tuple[Any, Any]:  # fmt: skip
+    """What pictures of prompts are led to, and what away from."""
+    return conditions(model, prompts, plan.negative_prompt, size, plan.guidance_scale != 1, away, **given)
 
 
 @torch.no_grad()

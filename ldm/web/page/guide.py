@@ -12,6 +12,7 @@ from ldm.web.jobs import Job, Task
 from ldm.web.page.context import Page, Receiver, text
 from ldm.web.page.following import Following, notes_html
 from ldm.web.page.texts import PageError
+from ldm.workflows.guide.options import WAYS
 
 BOXES, EDIT = "guide-box", "guide-edit"
 SLIDERS = 10  # words of a prompt that have one
@@ -44,6 +45,7 @@ def _boxes(page: Page) -> None:
                 label=text("boxes"), info=text("boxes_hint"), lines=2, elem_id="guide-boxes",
                 placeholder="red circle: 0.05 0.3 0.45 0.7; blue star: 0.55 0.3 0.95 0.7",
             )  # fmt: skip
+            layout = gr.Radio(list(WAYS), label=text("layout"), info=text("layout_hint"))
             excite = gr.Textbox(label=text("excite"), info=text("excite_hint"), max_lines=1)
             usual = _usual(BOXES)
             following = Following.build(page, BOXES)
@@ -54,17 +56,20 @@ def _boxes(page: Page) -> None:
             )  # fmt: skip
             notes = gr.HTML("")
 
-    def ask(prompt: str, boxes: str, excite: str, seed: float, steps: float) -> tuple[Task, Callable[[Any], Any]]:
+    def ask(
+        prompt: str, boxes: str, layout: str | None, excite: str, seed: float, steps: float
+    ) -> tuple[Task, Callable[[Any], Any]]:
         if not boxes.strip() and not excite.strip():
             raise PageError("no_box")
         asked = {"prompt": prompt, "boxes": boxes.strip() or None, "excite": excite.strip() or None}
+        asked["layout"] = layout if asked["boxes"] else None
         return _txt2img(page, BOXES, asked, seed, steps), _kept
 
     def shown(job: Job) -> list[Any]:
         pictures = [picture for kept in job.results for picture in kept]
         return [[*pictures, *([] if job.is_over else job.pictures)], notes_html(job)]
 
-    following.connect([prompt, boxes, excite, *usual], ask, [results, notes], shown)
+    following.connect([prompt, boxes, layout, excite, *usual], ask, [results, notes], shown)
 
 
 def _usual(kind: str) -> tuple[Any, Any]:

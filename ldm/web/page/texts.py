@@ -130,6 +130,12 @@ TABLE: dict[str, tuple[str, str, str]] = {
         "단어: 왼쪽 위 오른쪽 아래 (0–1)",
         "词：左 上 右 下（0–1）",
     ),
+    "layout": ("How boxes place things", "상자에 두는 방법", "框如何放置物体"),
+    "layout_hint": (
+        "regions: each box by a prompt of its own; none chosen: as the model has it",
+        "regions: 상자마다 자기 프롬프트; 고르지 않으면 모델의 방식",
+        "regions：每个框有自己的提示词；不选则按模型",
+    ),
     "excite": ("Words that must be there", "꼭 있어야 할 단어", "必须出现的词"),
     "excite_hint": ("parted by commas", "쉼표로 구분", "用逗号分隔"),
     "prompt_first": ("Prompt", "프롬프트", "提示词"),

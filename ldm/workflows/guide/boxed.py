@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw
 
-from ldm.control.regions import Boxes
 from ldm.pictures.images import label_font
 from ldm.workflows.guide.wishes import Wish
 
@@ -34,9 +32,5 @@ def with_boxes(image: Image.Image, wishes: Sequence[Wish]) -> Image.Image:
 def _rectangles(wish: Wish, shown: Image.Image) -> list[tuple[int, int, int, int]]:
     """The boxes in pixels; of a mask the one around all of it."""
     width, height = shown.width - 1, shown.height - 1
-    if isinstance(wish.region, Boxes):
-        sides = [box.sides for box in wish.region.boxes]
-    else:
-        rows, columns = np.nonzero(wish.region.cells((64, 64)).numpy())
-        sides = [(columns.min() / 64, rows.min() / 64, (columns.max() + 1) / 64, (rows.max() + 1) / 64)]
+    sides = [part.frame.sides for part in wish.region.parts]
     return [(int(a * width), int(b * height), int(c * width), int(d * height)) for a, b, c, d in sides]

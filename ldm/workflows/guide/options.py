@@ -10,6 +10,8 @@ from typing import Any
 from ldm.workflows.options import option
 
 ALL_NOUNS = "auto"
+GRADIENT, REGIONS = WAYS = ("gradient", "regions")
+WHOLE, CENTRED = VIEWS = ("whole", "centred")
 
 
 @dataclass
@@ -19,6 +21,22 @@ class GuideOptions:
     boxes: str | os.PathLike[str] | Mapping[str, Any] | None = option(  # noqa: RUF009 a field
         None, "where words are wanted: 'a red circle: 0.05 0.3 0.45 0.7; star: mask.png', or a JSON file",
         metavar="BOXES",
+    )  # fmt: skip
+    layout: str | None = option(
+        None, "how boxes place things: by the gradient of attention, or as regions with a prompt each (as the model's "
+        "YAML says, else gradient)", choices=WAYS,
+    )  # fmt: skip
+    layout_view: str | None = option(
+        None, "with regions: what each sees, the whole picture, or the picture with its box in the middle (as the YAML "
+        "says, else whole)", choices=VIEWS,
+    )  # fmt: skip
+    layout_background: str | None = option(
+        None, "with regions: what is outside of the boxes (the prompt without their words; centred: as the nearest "
+        "region has it)", metavar="PROMPT",
+    )  # fmt: skip
+    layout_bootstrap: float | None = option(
+        None, "with regions: the share of the steps in which each sees a flat colour around its box (0.2; centred: 0)",
+        type=float, metavar="SHARE",
     )  # fmt: skip
     layout_scale: float = option(30.0, "how hard boxes pull (30)", type=float, metavar="S")
     layout_threshold: float = option(0.2, "a picture this near to its boxes is left alone (0.2)", type=float)

@@ -44,7 +44,7 @@ def places(model: Any, prompt: str, word: str) -> list[Place]:
     """
     encoder = encoder_of(model)
     row = row_of(model, prompt)
-    wanted, number = _numbered(word)
+    wanted, number = numbered(word)
     if isinstance(encoder, Multilingual) and encoder.is_foreign(prompt):
         found = _foreign(model, prompt, wanted, row)
     else:
@@ -117,7 +117,8 @@ def nouns(model: Any, prompt: str) -> list[str]:
     return found
 
 
-def _numbered(word: str) -> tuple[str, int | None]:
+def numbered(word: str) -> tuple[str, int | None]:
+    """A word and which of its times is meant, of ``star#2``; None where all are."""
     match = re.fullmatch(r"(.+?)\s*#(\d+)", word.strip())
     return (match[1], int(match[2])) if match else (word.strip(), None)
 

@@ -8,11 +8,39 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from ldm.control.shares import check_share
 from ldm.models.diffusion.steering import ExciteSettings, LayoutSettings
 from ldm.pictures.images import load_image
 from ldm.util import UserError
-from ldm.workflows.guide.options import ALL_NOUNS, GuideOptions
+from ldm.workflows.guide.options import ALL_NOUNS, REGIONS, VIEWS, WAYS, GuideOptions
 from ldm.workflows.guide.wishes import Wish, read_wishes
+
+
+@dataclass(frozen=True)
+class RegionWishes:
+    """What is asked for of regions; None: as the model's YAML says, else as is usual.
+
+    Attributes:
+        way: gradient or regions.
+        view: whole or centred.
+        background: the prompt of what is outside of all boxes.
+        bootstrap: the share of the steps in which a region is started by itself.
+
+    Raises:
+        UserError: a value that means nothing.
+    """
+
+    way: str | None = None
+    view: str | None = None
+    background: str | None = None
+    bootstrap: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("layout", self.way, WAYS), ("layout_view", self.view, VIEWS)):
+            if value is not None and value not in known:
+                raise UserError(f"--{name} is {' or '.join(known)}, got '{value}'")
+        if self.bootstrap is not None:
+            check_share("--layout_bootstrap", self.bootstrap)
 
 
 @dataclass(frozen=True)
@@ -30,6 +58,7 @@ class Guide:
     excite: ExciteSettings
     layers: str | None = None
     factor: int | None = None
+    regions: RegionWishes = field(default_factory=RegionWishes)
 
 
 def read_guide(options: GuideOptions) -> Guide | None:
@@ -38,6 +67,11 @@ def read_guide(options: GuideOptions) -> Guide | None:
     Raises:
         UserError: boxes or settings that mean nothing, or ``excite`` without a word.
     """
+    regions = RegionWishes(
+        options.layout, options.layout_view, options.layout_background, options.layout_bootstrap
+    )
+    if options.layout == REGIONS and options.boxes is None:
+        raise UserError("--layout regions needs --boxes, which say what is where")
     if not options.is_guided:
         return None
     wishes = [] if options.boxes is None else read_wishes(options.boxes)
@@ -46,7 +80,7 @@ def read_guide(options: GuideOptions) -> Guide | None:
     )
     excite = ExciteSettings(options.excite_scale, until=options.excite_until)
     words = None if options.excite is None else _words(options.excite)
-    return Guide(tuple(wishes), words, layout, excite, options.layout_layers, options.excite_factor)
+    return Guide(tuple(wishes), words, layout, excite, options.layout_layers, options.excite_factor, regions)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ldm.models.diffusion.steering import Slope, SteerExcite, SteerLayout
 from ldm.util import UserError
 from ldm.workflows.guide.places import Place, encoder_of, end_of, nouns, places
 from ldm.workflows.guide.reading import Guide
+from ldm.workflows.guide.regions import Regions, region_settings
 from ldm.workflows.guide.wishes import Wish
 from ldm.workflows.inversion.invert import unet_of
 from ldm.workflows.prompts import read_prompt
@@ -50,6 +51,7 @@ class Steered:
 
     Attributes:
         goals, words, stops: for each prompt; see ``Layout`` and ``Excite``.
+        regions: the boxes, where they are made as regions; then there are no goals.
     """
 
     guide: Guide
@@ -59,6 +61,7 @@ class Steered:
     stops: Mapping[str, int | None]
     layout_sites: Sites | None
     excite_sites: Sites | None
+    regions: Regions | None = None
 
     def on(self, model: Any, condition: Any, prompts: Sequence[str], steps: int) -> Steering:
         """For a batch of prompts under its condition, in a walk of so many steps."""
@@ -74,15 +77,18 @@ class Steered:
 
     def wishes_of(self, prompt: str) -> list[Wish]:
         """The words with their places that a prompt has."""
+        if self.regions is not None:
+            return list(self.guide.wishes)
         regions = [goal.region for goal in self.goals[prompt]]
         return [wish for wish in self.guide.wishes if any(wish.region is region for region in regions)]
 
-    def about(self) -> dict[str, Any]:
-        """What was asked for, for a picture's parameters."""
-        asked: dict[str, Any] = {}
+    def about(self, model: Any, prompt: str) -> dict[str, Any]:
+        """What was asked for, for the parameters of a prompt's picture."""
+        asked: dict[str, Any] = {} if self.regions is None else self.regions.about(model, prompt)
+        if self.guide.wishes:
+            asked["boxes"] = {wish.word: wish.said for wish in self.guide.wishes}
         if self.layout_sites is not None:
             settings = self.guide.layout
-            asked["boxes"] = {wish.word: wish.said for wish in self.guide.wishes}
             asked["layout"] = [settings.scale, settings.threshold, settings.iterations, settings.until]
         if self.excite_sites is not None:
             words = self.guide.words
@@ -91,31 +97,39 @@ class Steered:
         return asked
 
 
-def steered(guide: Guide, model: Any, prompts: Sequence[str], size: tuple[int, int]) -> Steered:
+def steered(
+    guide: Guide, model: Any, prompts: Sequence[str], size: tuple[int, int], inference: Mapping[str, Any] | None = None
+) -> Steered:
     """Guidance for the prompts of a request, for latents of (height, width); boxes that are small are said.
 
     Learned words must be on the model already.
+
+    Args:
+        inference: what the model's YAML says under that name.
 
     Raises:
         UserError: a word is in no prompt, the network has no such layers, or the model reads no text.
     """
     unet = unet_of(model)
     texts = {prompt: read_prompt(model, prompt).text for prompt in prompts}
-    goals = _found(model, texts, [wish.word for wish in guide.wishes])
+    settings = region_settings(guide.regions, inference or {}) if guide.wishes else None
+    regions = None if settings is None else Regions.of(guide, settings)
+    pulled = guide.wishes if regions is None else ()
+    goals = _found(model, texts, [wish.word for wish in pulled])
     asked = guide.words
     words = {prompt: nouns(model, text) if asked == () else list(asked or ()) for prompt, text in texts.items()}
     every = list(dict.fromkeys(word for chosen in words.values() for word in chosen))
     found = _found(model, texts, every)
-    regions = {wish.word: wish for wish in guide.wishes}
-    layers = None if not guide.wishes else _layout_layers(unet, guide.layers)
+    wanted = {wish.word: wish for wish in pulled}
+    layers = None if not pulled else _layout_layers(unet, guide.layers)
     if layers is not None:
-        _say_small(guide.wishes, unet, layers, size)
+        _say_small(pulled, unet, layers, size)
     return Steered(
         guide,
         unet,
         {
             prompt: [
-                Goal(tuple(itertools.chain.from_iterable(stands)), regions[word].region)
+                Goal(tuple(itertools.chain.from_iterable(stands)), wanted[word].region)
                 for word, stands in goals[prompt].items()
             ]
             for prompt in texts
@@ -127,6 +141,7 @@ def steered(guide: Guide, model: Any, prompts: Sequence[str], size: tuple[int, i
         },
         layers,
         None if asked is None else _excite_layers(unet, guide.factor),
+        regions,
     )
 
 
