@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.web.browsing import choose, finished, generate, newest, number, opene
 from tests.web.serving import until
 from tests.workflows.test_personalise import PRETENDED
 
-from ldm.web.jobs import Desk  # isort: skip
+from ldm.web.jobs import Desk, Job  # isort: skip
 from ldm.web.page import personalise_use  # isort: skip  # gradio, if the tests are not skipped
 
 PROMPT = "a red star on a blue background"
@@ -147,11 +148,11 @@ def test_texts_are_in_the_browsers_language(korean: Any, chinese: Any) -> None:
 
 
 def test_two_users_get_their_own_and_each_their_model(shared: Any, korean: Any, page_desk: Desk, outdir: Path) -> None:
-    """One asks for five pictures, the other waits; then the first takes another model, and the second keeps his."""
+    """One asks for three pictures, the other waits; then the first takes another model, and the second keeps his."""
     one, two, desk = shared, korean, page_desk
     tab(one, "Generate")
     tab(two, "생성")
-    number(one, "#generate-count", 5)
+    number(one, "#generate-count", 3)
     number(one, "#generate-steps", 25)
     generate(one, "a green heart", 100)
     until(lambda: desk.current is not None and desk.current.kind == "generate", "it did not begin")
@@ -163,15 +164,25 @@ def test_two_users_get_their_own_and_each_their_model(shared: Any, korean: Any, 
     about = read_parameters(newest(outdir / "generate"))
     assert isinstance(about, dict) and (about["prompt"], about["seed"]) == ("a yellow square", 200)
     assert about["model"] == "tiny/model.safetensors"
-    assert one.locator("#generate-results img").count() == 5 and two.locator("#generate-results img").count() == 1
+    assert one.locator("#generate-results img").count() == 3 and two.locator("#generate-results img").count() == 1
     assert "yellow" not in one.inner_text("#generate-results") and "green" not in two.inner_text("#generate-results")
     until(lambda: desk.opened == "other", "the other model was not opened")
 
 
-def test_a_request_goes_on_when_the_page_is_loaded_anew_and_is_cancelled_there(chinese: Any, page_desk: Desk) -> None:
+def test_a_request_goes_on_when_the_page_is_loaded_anew_and_is_cancelled_there(
+    chinese: Any, page_desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that takes long for its pauses leaves the machine to the browser."""
+    on_step = Job._on_step
+
+    def slowly(job: Job, step: Any) -> None:
+        time.sleep(0.3)
+        on_step(job, step)
+
+    monkeypatch.setattr(Job, "_on_step", slowly)
     page, desk = chinese, page_desk
     tab(page, "生成")
-    number(page, "#generate-count", 8)
+    number(page, "#generate-count", 1)
     page.click("#generate-more button")
     number(page, "#generate-steps", 150)
     generate(page, PROMPT, 1)
