@@ -52,6 +52,13 @@ def test_scenes_are_read_back(tmp_path: Path) -> None:
         read_scenes(tmp_path / "none.jsonl")
 
 
+@pytest.mark.parametrize("language", ["en", "ko", "zh"])
+def test_each_sentence_of_another_author_has_its_scene(language: str) -> None:
+    sentences = (ROOT / f"benchmarks/sentences/{language}.txt").read_text(encoding="utf-8").splitlines()
+    scenes = read_scenes(ROOT / f"benchmarks/sentences/{language}.jsonl")
+    assert len(set(sentences)) == len(scenes) == 60 and all(scene.things for scene in scenes)
+
+
 def test_the_command_judges_a_folder(tmp_path: Path) -> None:
     texts, wanted = prompts(6, "one", seed=5)
     contents = SceneWorld("heldout", length=6, seed=5, figures=0.0, shapes=0.0, two=0.0).contents(range(6))
