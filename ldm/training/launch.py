@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from ldm.building.kinds import CALLBACK, DATA_MODULE, LOGGER, MODULE
 from ldm.checkpoint import load_weights
@@ -35,6 +33,7 @@ from ldm.training.ending import Ending
 from ldm.training.finite import FiniteGuard
 from ldm.training.image_logger import ImageLogger
 from ldm.training.options import parse
+from ldm.training.memory import change_memory, convert_frozen
 from ldm.training.precision import affordable
 from ldm.training.progress import ProgressLine
 from ldm.training.resume import ExactResume
@@ -48,7 +47,6 @@ log = logging.getLogger(__name__)
 LAST_SEED = 2**32 - 1  # that numpy takes
 TERMINATE = "trainer.terminate_on_nan"
 STEPWISE = "metrics_over_trainsteps_checkpoint"  # the name that YAMLs have for it
-FROZEN = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # What Lightning says that is not so, or not news, in this project.
 NOISE = (
@@ -320,45 +318,6 @@ def make_loggers(options: argparse.Namespace, run: RunFolder, lightning: DictCon
         params |= {"project": options.project} if options.project else {}
     given = {} if target != node["target"] else node.get("params") or {}
     return [csv, instantiate_from_config({"target": target, "params": params | given}, LOGGER)]
-
-
-def change_memory(model: nn.Module, lightning: DictConfig) -> None:
-    """``lightning.channels_last`` and ``lightning.compile``: the same numbers, sooner (True, or a submodule's name).
-
-    Raises:
-        ConfigError: there is no such submodule.
-    """
-    if lightning.get("channels_last"):
-        for weight in model.parameters():
-            if weight.dim() == 4:  # those of convolutions over frames have five axes, and no such layout
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    wish = lightning.get("compile")
-    if wish:
-        names = ("model.diffusion_model", "encoder", "decoder") if wish is True else (str(wish),)
-        modules = dict(model.named_modules())
-        found = [modules[name] for name in names if name in modules]
-        if not found:
-            raise ConfigError(f"lightning.compile: the model has no submodule {' or '.join(names)}")
-        for module in found:
-            module.compile()
-
-
-def convert_frozen(model: nn.Module, lightning: DictConfig) -> None:
-    """``lightning.frozen``: bf16 or fp16 for the parts that do not learn at all, the autoencoder aside.
-
-    Half the memory and, where the processor has that precision, about half the time; what learns stays in float32.
-
-    Raises:
-        ConfigError: an unknown precision.
-    """
-    wish = lightning.get("frozen")
-    if not wish or wish == "fp32":
-        return
-    if wish not in FROZEN:
-        raise ConfigError(f"lightning.frozen is '{wish}'; it must be one of {', '.join(FROZEN)}, fp32")
-    for name, child in model.named_children():
-        if name != "first_stage_model" and not any(p.requires_grad for p in child.parameters()):
-            child.to(FROZEN[wish])
 
 
 def stepwise(run: RunFolder) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import nn
 
 import main as command
 from ldm.training import launch
+from ldm.training.memory import change_memory
 from ldm.training.options import parse
 from ldm.training.run_folder import RunFolder
 from ldm.util import UserError
@@ -229,7 +230,7 @@ def test_what_goes_wrong_in_a_loader_process_is_one_sentence_too(workers: int, t
 
 def test_channels_last_leaves_convolutions_over_frames() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(4, 4, 3))
-    launch.change_memory(model, OmegaConf.create({"channels_last": True}))
+    change_memory(model, OmegaConf.create({"channels_last": True}))
     assert model.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
     assert model.get_parameter("1.weight").is_contiguous()
 
@@ -238,11 +239,11 @@ def test_channels_last_and_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
     model = nn.ModuleDict({"encoder": nn.Conv2d(8, 8, 3), "other": nn.Conv2d(8, 8, 3)})
-    launch.change_memory(model, OmegaConf.create({"channels_last": True, "compile": True}))
+    change_memory(model, OmegaConf.create({"channels_last": True, "compile": True}))
     weights = [model.get_parameter(f"{name}.weight") for name in model]
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
     assert compiled == [model["encoder"]]
-    launch.change_memory(model, OmegaConf.create({"compile": "other"}))
+    change_memory(model, OmegaConf.create({"compile": "other"}))
     assert compiled[1:] == [model["other"]]
 
 

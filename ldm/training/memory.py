@@ -1,0 +1,50 @@
+"""How a model lies in memory while it trains: channels last, compiled, frozen parts in half precision."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from ldm.util import ConfigError
+
+FROZEN = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def change_memory(model: nn.Module, lightning: DictConfig) -> None:
+    """``lightning.channels_last`` and ``lightning.compile``: the same numbers, sooner (True, or a submodule's name).
+
+    Raises:
+        ConfigError: there is no such submodule.
+    """
+    if lightning.get("channels_last"):
+        for weight in model.parameters():
+            if weight.dim() == 4:  # those of convolutions over frames have five axes, and no such layout
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    wish = lightning.get("compile")
+    if wish:
+        names = ("model.diffusion_model", "encoder", "decoder") if wish is True else (str(wish),)
+        modules = dict(model.named_modules())
+        found = [modules[name] for name in names if name in modules]
+        if not found:
+            raise ConfigError(f"lightning.compile: the model has no submodule {' or '.join(names)}")
+        for module in found:
+            module.compile()
+
+
+def convert_frozen(model: nn.Module, lightning: DictConfig) -> None:
+    """``lightning.frozen``: bf16 or fp16 for the parts that do not learn at all, the autoencoder aside.
+
+    Half the memory and, where the processor has that precision, about half the time; what learns stays in float32.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    wish = lightning.get("frozen")
+    if not wish or wish == "fp32":
+        return
+    if wish not in FROZEN:
+        raise ConfigError(f"lightning.frozen is '{wish}'; it must be one of {', '.join(FROZEN)}, fp32")
+    for name, child in model.named_children():
+        if name != "first_stage_model" and not any(p.requires_grad for p in child.parameters()):
+            child.to(FROZEN[wish])
