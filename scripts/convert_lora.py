@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scri
 from ldm.checkpoint import EmbeddingFile, write_embedding
 from ldm.checkpoint.lora import read_lora
 from ldm.checkpoint.lora.writing import SPELLINGS
+from ldm.runs import LORAS, given_or_latest
 from ldm.util import UserError, run_command
 from ldm.workflows.lora_spelling import respell
 from ldm.workflows.options import old_spellings
@@ -40,7 +41,7 @@ def main() -> None:
     add("--config", metavar="FILE", help="the YAML of the model that it is for")
     add("--debug", action="store_true", help="show the traceback of an error")
     given = parser.parse_args()
-    file = read_lora(given.file)
+    file = read_lora(given_or_latest(given.file, LORAS))
     if Path(given.file).resolve() == given.output.resolve():
         raise UserError(f"--out '{given.output}' is the file that is read; name another")
     count = respell(file, given.output, given.format, given.config)

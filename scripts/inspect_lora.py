@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scri
 from ldm.additions.lora.kinds import alpha_of, difference, kind_of, rank_of
 from ldm.additions.lora.lora import Lora, called_by_width
 from ldm.checkpoint.lora import LoraFile, Parts, read_lora
+from ldm.runs import LORAS, given_or_latest
 from ldm.util import UserError, printable, run_command
 from ldm.workflows.lora_spelling import width_of_context
 from ldm.workflows.models import open_model
@@ -87,7 +88,7 @@ def main() -> None:
     add("--trust_config", action="store_true", help="the YAML beside the weights may name classes of any package")
     add("--debug", action="store_true", help="show the traceback of an error")
     given = parser.parse_args()
-    file = read_lora(given.file)
+    file = read_lora(given_or_latest(given.file, LORAS))
     print("\n".join(report(file)))
     if given.ckpt is not None:
         model, _ = open_model(given.ckpt, given.config, device="cpu")

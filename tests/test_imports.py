@@ -53,6 +53,7 @@ MAY_IMPORT = {
         "seeds",
         "finite",
         "runs",
+        "released",
         "run_metrics",
         "checkpoint",
         "data",

@@ -69,6 +69,11 @@ class CaptionedFolder(Dataset[dict[str, Any]]):
         self.size, self.crop, self.flip, self.seed = size, crop, flip, seed
         self.caption_dropout, self.repeats = caption_dropout, repeats
 
+    @property
+    def sentence(self) -> str:
+        """The shortest caption."""
+        return min(self.captions.values(), key=len)
+
     def __len__(self) -> int:
         return len(self.files) * self.repeats
 

@@ -156,6 +156,12 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         return tuple(dict.fromkeys(example.placeholder for example in self.examples))
 
     @property
+    def sentence(self) -> str:
+        """A short one of the sentences: of the first picture's own, or of the templates."""
+        first = self.examples[0]
+        return min(first.captions or [text.format(self._word(first)) for text in self.templates], key=len)
+
+    @property
     def buckets(self) -> list[int] | None:
         """Which of ``bucket_sizes`` each item has; None for squares."""
         if not self.bucket_sizes:
@@ -215,12 +221,14 @@ class PersonalizedBase(Dataset[dict[str, Any]]):
         example = self.examples[picture]
         if example.captions:
             return {"caption": random.choice(example.captions)}
-        word = example.placeholder
-        if self.coarse_class_text:
-            word = f"{self.coarse_class_text} {word}"
+        word = self._word(example)
         if self.image_words and random.random() < self.mixing_prob:
             return {"caption": random.choice(self.dual_templates).format(word, self.image_words[picture])}
         return {"caption": random.choice(self.templates).format(word)}
+
+    def _word(self, example: Example) -> str:
+        """What a template calls a picture's subject."""
+        return f"{self.coarse_class_text} {example.placeholder}" if self.coarse_class_text else example.placeholder
 
     def _number(self, index: int) -> int:
         if not -len(self) <= index < len(self):

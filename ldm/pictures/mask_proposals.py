@@ -203,7 +203,8 @@ def propose_with_sam(image: Image.Image, marks: Marks, folder: str | os.PathLike
     if marks.strokes is not None:
         raise UserError("a SAM model takes a box and points, no strokes")
     if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"there is no SAM model in '{folder}': a folder with config.json and weights is needed")
+        way = "'python -m scripts.download sam' gets one"
+        raise UserError(f"there is no SAM model in '{folder}': a folder with config.json and weights is needed; {way}")
     from transformers import AutoModelForMaskGeneration, AutoProcessor
 
     try:

@@ -13,10 +13,12 @@ import pytorch_lightning as pl
 
 from ldm.additions.base import Addition
 from ldm.additions.vocabulary import Words
+from ldm.data.prior import WithPrior
 from ldm.shipped import here_or_shipped
 from ldm.training.additions import learned_by
 from ldm.training.config import saved_at
-from ldm.training.latents import LatentModel
+from ldm.training.datamodule import DataModuleFromConfig
+from ldm.training.latents import CachedItems, LatentModel
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,16 @@ class HasNext(Protocol):
 
     def next_command(self, folder: str) -> str:
         """What to type, given the run's folder as a shell reads it."""
+        ...
+
+
+@runtime_checkable
+class HasSentence(Protocol):
+    """A data set that can say what it is about."""
+
+    @property
+    def sentence(self) -> str:
+        """A short one of its sentences."""
         ...
 
 
@@ -52,7 +64,8 @@ class Ending(pl.Callback):
         log.info("trained to step %d; everything is in %s", trainer.global_step, self.folder)
         for path in files_of(self.folder):
             log.info("  %s", path.relative_to(self.folder))
-        log.info("next: %s", next_command(pl_module, self.folder, self.base))
+        data = getattr(trainer, "datamodule", None)
+        log.info("next: %s", next_command(pl_module, self.folder, self.base, sentence_of(data)))
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -65,8 +78,22 @@ def files_of(folder: Path) -> list[Path]:
     return found + sorted(path for path in folder.glob(PREVIEWS) if path.stat().st_mtime > newest - 10)
 
 
-def next_command(model: Any, folder: Path, base: str = "") -> str:
-    """The command that shows what a run has come to; for what makes no pictures, the one that goes on with it."""
+def sentence_of(data: Any) -> str:
+    """A sentence under which the pictures of a run are learned; empty where its data set does not say one."""
+    train = data.datasets.get("train") if isinstance(data, DataModuleFromConfig) else None
+    if isinstance(train, CachedItems):
+        train = train.data
+    if isinstance(train, WithPrior):
+        train = train.subject
+    return train.sentence if isinstance(train, HasSentence) else ""
+
+
+def next_command(model: Any, folder: Path, base: str = "", sentence: str = "") -> str:
+    """The command that shows what a run has come to; for what makes no pictures, the one that goes on with it.
+
+    Args:
+        sentence: what to ask for; empty: what usual models know.
+    """
     installed = Path(sys.argv[0]).name.startswith("ldm-")
     pictures = "ldm-txt2img" if installed else "python txt2img.py"
     config = max((folder / "configs").glob("*-project.yaml"), key=saved_at, default=None)
@@ -78,16 +105,19 @@ def next_command(model: Any, folder: Path, base: str = "") -> str:
         return f"{train} -t -r {shlex.quote(str(folder))} --max_steps {max(model.global_step, 1) * 2}"
     additions = learned_by(model)
     if not model.learning.additions_only:
-        return " ".join([pictures, *_model_flags(folder / "checkpoints/last.ckpt", config), _prompt("a red star")])
+        flags = _model_flags(folder / "checkpoints/last.ckpt", config)
+        return " ".join([pictures, *flags, _prompt(sentence or "a red star")])
     usual = not base or here_or_shipped(Path(base)) == here_or_shipped(Path(USUAL_MODEL))
     flags = [] if usual else _model_flags(Path(base), config)
-    return " ".join([pictures, *flags, *_addition_flags(additions, folder / "checkpoints")])
+    return " ".join([pictures, *flags, *_addition_flags(additions, folder / "checkpoints", sentence)])
 
 
-def _addition_flags(additions: Sequence[Addition], checkpoints: Path) -> list[str]:
+def _addition_flags(additions: Sequence[Addition], checkpoints: Path, sentence: str) -> list[str]:
     flag = {"embeddings": "--embedding_path", "adapters": "--adapter_path", "lora": "--lora"}
-    word = next((one.placeholders[0] for one in additions if isinstance(one, Words)), "star")
-    flags = [_prompt(f"a photo of {word}")]
+    words = [word for one in additions if isinstance(one, Words) for word in one.placeholders]
+    if words and not any(word in sentence for word in words):
+        sentence = f"a photo of {words[0]}"
+    flags = [_prompt(sentence or "a red star")]
     for one in additions:
         path = checkpoints / f"{one.file_name}.safetensors"
         if one.file_name in flag and path.is_file():

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ldm.building.kinds import CALLBACK, DATA_MODULE, LOGGER, MODULE
 from ldm.checkpoint import load_weights
+from ldm.released import how_to_get
 from ldm.runs import LAST, given_or_latest
 from ldm.seeds import DRAW, settled_seed
 from ldm.training import legacy
@@ -32,14 +33,14 @@ from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.ending import Ending
 from ldm.training.finite import FiniteGuard
 from ldm.training.image_logger import ImageLogger
-from ldm.training.options import parse
 from ldm.training.memory import change_memory, convert_frozen
-from ldm.training.precision import affordable
+from ldm.training.options import parse
 from ldm.training.progress import ProgressLine
 from ldm.training.resume import ExactResume
 from ldm.training.run_folder import RunFolder, choose_run_folder, claimed, saved_configurations
 from ldm.training.sharding import NAMES, ShardedStrategy, check_sharding
 from ldm.training.stages import apply_stages
+from ldm.training.trainer_settings import section, trainer_settings
 from ldm.util import ConfigError, MissingPartError, UserError, instantiate_from_config
 
 log = logging.getLogger(__name__)
@@ -80,10 +81,11 @@ def main(arguments: list[str] | None = None) -> None:
     lightning = config.pop("lightning", OmegaConf.create())
     options.seed = seed_of(options.seed)
     apply_stages(config, lightning)
+    settings = trainer_settings(config, lightning)
     pl.seed_everything(options.seed, workers=True, verbose=False)
 
-    model = build_model(config)
     weights = starting_weights(options, lightning)
+    model = build_model(config)
     if weights and (options.actual_resume or not model.strict_loading):
         load_weights(model, weights)  # whatever of it there is; a resumed run reads it where it saved a part only
     data = instantiate_from_config(require(config, "data"), DATA_MODULE)
@@ -92,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("nothing to do: -t trains; without it, the YAML needs a data set under data.params.test")
     data.setup("fit")
     with claimed(options, run) as run:
-        trainer = make_trainer(options, run, config, lightning)
+        trainer = make_trainer(options, run, config, lightning, settings)
         rate = learning_rate(options, config, trainer)
         setattr(model, "learning_rate", rate)  # noqa: B010  (a plain float, no submodule)
         train_by_hand(trainer, model)
@@ -121,10 +123,20 @@ def seed_of(seed: int) -> int:
 
 
 def starting_weights(options: argparse.Namespace, lightning: DictConfig) -> str:
-    """The checkpoint that a run begins from; empty for none. The run's configuration keeps the path."""
+    """The checkpoint that a run begins from; empty for none. The run's configuration keeps the path.
+
+    Raises:
+        ConfigError: the configuration has something else there.
+        UserError: there is no such file.
+    """
     if options.actual_resume:
         lightning.actual_resume = str(given_or_latest(options.actual_resume, LAST, options.logdir).resolve())
-    return lightning.get("actual_resume") or ""
+    weights = lightning.get("actual_resume") or ""
+    if not isinstance(weights, str):
+        raise ConfigError(f"lightning.actual_resume is '{str(weights)[:80]}'; it must be a file")
+    if options.actual_resume and not Path(weights).exists():  # said before a large network is built
+        raise UserError(f"there is no file '{options.actual_resume}'; {how_to_get(weights)}")
+    return weights
 
 
 def build_model(config: DictConfig) -> pl.LightningModule:
@@ -168,7 +180,11 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
 
 def learning_rate(options: argparse.Namespace, config: DictConfig, trainer: pl.Trainer) -> float:
     """``base_learning_rate``, times devices x batch size x accumulation unless ``--scale_lr false``."""
-    base = float(require(config, "model.base_learning_rate"))
+    asked = require(config, "model.base_learning_rate")
+    try:
+        base = float(asked)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.base_learning_rate is {str(asked)[:80]!r}; it must be a number") from error
     if not options.scale_lr:
         return base
     devices = trainer.num_devices * trainer.num_nodes
@@ -181,20 +197,14 @@ def learning_rate(options: argparse.Namespace, config: DictConfig, trainer: pl.T
     return rate
 
 
-def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig, lightning: DictConfig) -> pl.Trainer:
-    """The Trainer that the ``lightning:`` section and the flags describe.
+def make_trainer(
+    options: argparse.Namespace, run: RunFolder, config: DictConfig, lightning: DictConfig, settings: Mapping[str, Any]
+) -> pl.Trainer:
+    """The Trainer with its loggers and callbacks; ``settings`` are those of ``trainer_settings``.
 
     Raises:
         ConfigError: Lightning does not accept the settings.
     """
-    asked = plain(lightning.get("trainer")) or {}
-    if lightning.get("strategy") is not None:  # as the code of Stable Diffusion XL has it
-        asked = {"strategy": plain(lightning.strategy), **asked}
-    settings = affordable(legacy.translate_trainer(asked))
-    # a LoRA also lies on those layers of a text encoder that are above the one that is read
-    may_be_unused = lightning.get("find_unused_parameters") or OmegaConf.select(config, "model.params.lora_config")
-    if may_be_unused and settings.get("strategy", "ddp" if lightning.get("find_unused_parameters") else "") == "ddp":
-        settings["strategy"] = "ddp_find_unused_parameters_true"
     settings = {"default_root_dir": str(run.path), "plugins": [AtomicCheckpointIO(run.path)],
                 "enable_model_summary": False, **settings}  # fmt: skip
     callbacks = make_callbacks(options, run, config, lightning)
@@ -206,7 +216,7 @@ def make_trainer(options: argparse.Namespace, run: RunFolder, config: DictConfig
         callbacks.append(ProgressLine())
     accumulation = settings.get("accumulate_grad_batches", 1)
     if isinstance(accumulation, dict):
-        callbacks.append(pl.callbacks.GradientAccumulationScheduler({int(k): v for k, v in accumulation.items()}))
+        callbacks.append(pl.callbacks.GradientAccumulationScheduler(accumulation))
         del settings["accumulate_grad_batches"]
     try:
         return pl.Trainer(logger=make_loggers(options, run, lightning), callbacks=callbacks, **settings)
@@ -260,9 +270,7 @@ def make_callbacks(
         nodes["difference"] = {"target": "ldm.training.difference.DifferenceFile", "params": place}
     if OmegaConf.select(config, PERSONALIZATION) is not None:
         nodes["loss_curve"] = {"target": "ldm.training.loss_curve.LossCurve"}
-    further = plain(lightning.get("callbacks")) or {}
-    if not isinstance(further, dict):
-        raise ConfigError(f"lightning.callbacks needs nodes by name, got {str(further)[:80]}")
+    further = section(lightning, "callbacks")
     if STEPWISE in further:
         nodes[STEPWISE] = stepwise(run)
     wanted = plain(OmegaConf.merge(nodes, {name: node for name, node in further.items() if node is not None}))
@@ -293,8 +301,10 @@ def wants_difference(lightning: DictConfig, base: str | None) -> bool:
 
 def make_checkpoint(run: RunFolder, lightning: DictConfig) -> TrainCheckpoint:
     """Checkpoints in the run folder, changed by ``lightning.modelcheckpoint.params``."""
-    node = plain(lightning.get("modelcheckpoint")) or {}
-    params = {"filename": "{epoch:06}-{step:09}", **(node.get("params") or {})}
+    asked = section(lightning, "modelcheckpoint").get("params") or {}
+    if not isinstance(asked, dict):
+        raise ConfigError(f"lightning.modelcheckpoint.params is {str(asked)[:80]!r}; it must be settings by name")
+    params = {"filename": "{epoch:06}-{step:09}", **asked}
     params = {key: value for key, value in params.items() if key != "period"} | {"dirpath": str(run.checkpoints)}
     return instantiate_from_config({"target": "ldm.training.checkpoints.TrainCheckpoint", "params": params}, CALLBACK)
 
@@ -306,7 +316,7 @@ def make_loggers(options: argparse.Namespace, run: RunFolder, lightning: DictCon
         MissingPartError: wandb is asked for but not installed.
     """
     csv = pl.loggers.CSVLogger(str(run.path), name="metrics", flush_logs_every_n_steps=10)
-    node = plain(lightning.get("logger")) or {"target": "pytorch_lightning.loggers.TensorBoardLogger"}
+    node = {"target": "pytorch_lightning.loggers.TensorBoardLogger", **section(lightning, "logger")}
     target = legacy.TARGETS.get(node["target"], node["target"])
     params: dict[str, Any] = {"save_dir": str(run.path), "name": "metrics"}
     if target.endswith("TensorBoardLogger"):

@@ -25,15 +25,18 @@ def _gpus(value: Any) -> Settings:
     """``0,``, ``[0]`` and 0 are device 0, ``2`` is any two, ``-1`` is all; without CUDA: the CPU."""
     if value in (None, ""):
         return {}
+    devices = value
+    if isinstance(value, str) and "," in value:
+        devices = [int(part) for part in value.split(",") if part.strip()]
+    elif not isinstance(value, list):
+        devices = int(value)
     if not torch.cuda.is_available():
         log.warning("gpus=%s was asked for, but this machine has no CUDA device: training on the CPU", value)
         return {"accelerator": "cpu", "devices": 1}
     if value in (0, "0"):  # none at all to Lightning 1, which few people mean
         log.warning("gpus=0 is taken as '0,': device 0; --accelerator cpu (without gpus) trains on the CPU")
         return {"accelerator": "gpu", "devices": [0]}
-    if isinstance(value, str) and "," in value:
-        return {"accelerator": "gpu", "devices": [int(part) for part in value.split(",") if part.strip()]}
-    return {"accelerator": "gpu", "devices": value if isinstance(value, list) else int(value)}
+    return {"accelerator": "gpu", "devices": devices}
 
 
 def _devices(value: Any) -> Settings:
@@ -78,7 +81,7 @@ def _precision(value: Any) -> Settings:
 
 
 def _refresh_rate(value: Any) -> Settings:
-    return {"enable_progress_bar": value != 0}
+    return {"enable_progress_bar": value is None or int(value) != 0}
 
 
 def _renamed(name: str) -> Callable[[Any], Settings]:
@@ -89,8 +92,15 @@ def _dropped(value: Any) -> Settings:
     return {}
 
 
-# Old key of the Trainer -> what it means today. Keys that only tuned Lightning 1 itself are dropped; of those here,
-# terminate_on_nan is obeyed by ldm.training.finite, and loggers are under lightning.logger.
+def _switch(value: Any) -> Settings:
+    """Obeyed by ``ldm.training.finite``."""
+    if value not in (True, False, None):
+        raise ValueError
+    return {}
+
+
+# Old key of the Trainer -> what it means today. Keys that only tuned Lightning 1 itself are dropped; loggers are under
+# lightning.logger.
 TRAINER_KEYS: dict[str, Callable[[Any], Settings]] = {
     "gpus": _gpus,
     "num_gpus": _gpus,
@@ -104,12 +114,13 @@ TRAINER_KEYS: dict[str, Callable[[Any], Settings]] = {
     "checkpoint_callback": _renamed("enable_checkpointing"),
     "progress_bar_refresh_rate": _refresh_rate,
     "weights_summary": lambda value: {"enable_model_summary": value is not None},
+    "terminate_on_nan": _switch,
     "reload_dataloaders_every_epoch": lambda value: {"reload_dataloaders_every_n_epochs": int(value)},
     **dict.fromkeys(
         (
             "amp_backend", "amp_level", "auto_select_gpus", "auto_scale_batch_size", "auto_lr_find",
             "flush_logs_every_n_steps", "log_gpu_memory", "logger", "move_metrics_to_cpu", "multiple_trainloader_mode",
-            "prepare_data_per_node", "process_position", "terminate_on_nan", "track_grad_norm", "weights_save_path",
+            "prepare_data_per_node", "process_position", "track_grad_norm", "weights_save_path",
             "stochastic_weight_avg", "max_images",
         ),
         _dropped,
@@ -126,14 +137,17 @@ def translate_trainer(old: dict[str, Any]) -> dict[str, Any]:
     """Arguments of today's Trainer from those in a YAML; a device named on purpose wins over ``gpus``.
 
     Raises:
-        ConfigError: a key that neither Lightning 1 nor Lightning 2 has.
+        ConfigError: a key that neither Lightning 1 nor Lightning 2 has, or an old one's value that means nothing.
     """
     known = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
     new: dict[str, Any] = {}
     for key, value in old.items():
         if key not in known and key not in TRAINER_KEYS:
             raise ConfigError(f"lightning.trainer has no option '{key}'; see the Trainer of Lightning {pl.__version__}")
-        settings = TRAINER_KEYS.get(key, _renamed(key))(value)
+        try:
+            settings = TRAINER_KEYS.get(key, _renamed(key))(value)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"lightning.trainer.{key} is {str(value)[:80]!r}, which means nothing there") from error
         if key in ("gpus", "num_gpus"):
             new = {**settings, **new}
         else:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
+
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from ldm.util import ConfigError
 
+log = logging.getLogger(__name__)
+
 FROZEN = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def change_memory(model: nn.Module, lightning: DictConfig) -> None:
     """``lightning.channels_last`` and ``lightning.compile``: the same numbers, sooner (True, or a submodule's name).
+
+    On a CPU nothing is compiled where there is no compiler.
 
     Raises:
         ConfigError: there is no such submodule.
@@ -28,6 +36,11 @@ def change_memory(model: nn.Module, lightning: DictConfig) -> None:
         found = [modules[name] for name in names if name in modules]
         if not found:
             raise ConfigError(f"lightning.compile: the model has no submodule {' or '.join(names)}")
+        compiler = os.environ.get("CXX", "g++")  # where torch looks for one
+        if not torch.cuda.is_available() and shutil.which(compiler) is None:
+            log.warning("there is no compiler '%s' here: lightning.compile is left out", compiler)
+            return
+        log.info("compiling in the first step, which takes minutes; lightning.compile=false goes without")
         for module in found:
             module.compile()
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ldm.checkpoint import is_diffusers_folder
 from ldm.models.diffusion.sampling import SAMPLERS
+from ldm.released import COMMAND, RELEASED
 from ldm.shipped import ROOT, TINY
 from ldm.util import UserError, nearest, read_yaml
 from ldm.workflows.files import CONFIG, WEIGHTS
@@ -65,7 +66,9 @@ def model_named(name: str | None, listed: list[Listed]) -> Listed:
     for one in listed:
         if name in (one.name, str(one.ckpt)):
             return one
-    raise UserError(f"there is no model '{name}'; {nearest(name, [one.name for one in listed])}")
+    known = next((one for one in RELEASED if name in (one.name, one.folder.name)), None)
+    way = f"'{COMMAND} {known.name}' gets it" if known else nearest(name, [one.name for one in listed])
+    raise UserError(f"there is no model '{name}'; {way}")
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

@@ -144,6 +144,20 @@ def test_convert(
         assert list(read_embedding(tmp_path / "new_emb.safetensors").vectors) == ["<s1>"]
 
 
+def test_the_newest_run_s_file_is_inspected_and_converted(
+    model: Any, two: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "logs/2026-01-01T00-00-00_style/checkpoints/lora.safetensors"
+    made.parent.mkdir(parents=True)
+    made.write_bytes(Path(two[0].partition("=")[0]).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lora_spelling, "model_for", lambda file, config: model)
+    run(monkeypatch, inspect_lora, "latest:style")
+    assert "checkpoints/lora.safetensors: " in capsys.readouterr().out
+    run(monkeypatch, convert_lora, "latest:style", "--format", "peft", "--out", "d.safetensors")
+    assert read_lora(tmp_path / "d.safetensors").modules
+
+
 def test_the_model_of_a_file_is_told_by_its_context(tmp_path: Path) -> None:
     key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     save_state_dict(

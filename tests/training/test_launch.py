@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from ldm.training import launch
 from ldm.training.memory import change_memory
 from ldm.training.options import parse
 from ldm.training.run_folder import RunFolder
+from ldm.training.trainer_settings import trainer_settings
 from ldm.util import UserError
 
 TOY = "tests.training.toy."
@@ -122,7 +125,7 @@ def trainer_of(lightning: dict[str, Any], tmp_path: Path) -> Any:
     folder = RunFolder(tmp_path / "run", "now")
     config = OmegaConf.create({"model": {}, "data": {}})
     section = OmegaConf.create({**lightning, "trainer": {"accelerator": "cpu", **lightning.get("trainer", {})}})
-    return launch.make_trainer(parse([])[0], folder, config, section)
+    return launch.make_trainer(parse([])[0], folder, config, section, trainer_settings(config, section))
 
 
 def test_an_old_lightning_section_works(tmp_path: Path) -> None:
@@ -161,7 +164,8 @@ def test_an_old_lightning_section_works(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lightning", "message"),
     [
-        ({"trainer": {"precision": "7"}}, "lightning.trainer does not fit: "),
+        ({"trainer": {"precision": "7"}}, "lightning.trainer.precision is '7'; it must be 64 or 32 or 16"),
+        ({"trainer": {"devices": "two"}}, "lightning.trainer does not fit: "),
         ({"trainer": {"max_stepps": 7}}, "no option 'max_stepps'"),
         ({"modelcheckpoint": {"params": {"every": 7}}}, "'every'"),
         ({"callbacks": {"x": {"target": "main.Nothing"}}}, "main.Nothing"),
@@ -172,6 +176,15 @@ def test_a_wrong_lightning_section_is_one_sentence(lightning: dict[str, Any], me
         trainer_of(lightning, tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_not_there_are_missed_before_a_network_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "build_model", lambda config: pytest.fail("built"))
+    weights = str(tmp_path / "sd-v1-4.ckpt")
+    with pytest.raises(UserError, match=r"there is no file '.*sd-v1-4.ckpt'; 'python -m scripts.download sd-v1-4'"):
+        launch.main(["-t", "-b", write(tmp_path), "--actual_resume", weights, "-l", str(tmp_path / "logs")])
 
 
 def test_wandb_that_is_not_installed_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +205,8 @@ def test_wandb_that_is_not_installed_is_one_sentence(tmp_path: Path, monkeypatch
         (["-b", "NO DATA", "-t"], "no section 'data'"),
         (["-b", "YAML", "-t", "data.params.train.params.size=0"], "is empty"),
         (["-b", "YAML", "-t", "lightning.compile=unet"], "no submodule unet"),
+        (["-b", "YAML", "-t", "model.base_learning_rate=high"], "model.base_learning_rate is 'high'"),
+        (["-b", "YAML", "-t", "lightning.actual_resume=3"], "lightning.actual_resume is '3'; it must be a file"),
     ],
 )
 def test_bad_input_ends_with_one_sentence_and_exit_2_and_writes_nothing(
@@ -235,7 +250,11 @@ def test_channels_last_leaves_convolutions_over_frames() -> None:
     assert model.get_parameter("1.weight").is_contiguous()
 
 
-def test_channels_last_and_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_last_and_compile(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     compiled: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
     model = nn.ModuleDict({"encoder": nn.Conv2d(8, 8, 3), "other": nn.Conv2d(8, 8, 3)})
@@ -245,6 +264,10 @@ def test_channels_last_and_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled == [model["encoder"]]
     change_memory(model, OmegaConf.create({"compile": "other"}))
     assert compiled[1:] == [model["other"]]
+    assert "compiling in the first step, which takes minutes; lightning.compile=false goes without" in caplog.text
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    change_memory(model, OmegaConf.create({"compile": True}))
+    assert len(compiled) == 2 and "there is no compiler 'g++' here: lightning.compile is left out" in caplog.text
 
 
 def test_pictures_in_files_are_what_the_model_drew(tmp_path: Path) -> None:

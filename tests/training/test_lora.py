@@ -128,8 +128,13 @@ def test_the_file_does_on_the_base_model_what_was_learned(place: Path, whole: Pa
     assert not torch.allclose(plain, learned, atol=1e-3)
 
 
-def test_a_run_that_goes_on_is_the_whole_run(place: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_is_the_whole_run(
+    place: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     half = run(place, tmp_path, "lora", "circle", "--max_steps", "2")
+    proposed = [record.getMessage() for record in caplog.records if record.getMessage().startswith("next: ")][-1]
+    assert "--prompt 'a circle' --lora " in proposed, "as the pictures are called in training"
     main(["-t", "-r", str(half.parent), "--max_steps", str(STEPS)])
     one, other = (read_state_dict(folder / "lora.safetensors") for folder in (whole, half))
     assert one.keys() == other.keys()

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from ldm.training.ending import next_command
+from ldm.data.prior import WithPrior
+from ldm.training.datamodule import DataModuleFromConfig
+from ldm.training.ending import next_command, sentence_of
+from ldm.training.latents import CachedItems
 from ldm.training.progress import ProgressLine, duration, loss_of, progress_line
 from ldm.workflows.models import open_model
 from tests.helpers import ROOT
@@ -96,8 +100,32 @@ def test_the_next_command_of_a_model_makes_a_picture(tmp_path: Path) -> None:
     (tmp_path / "configs" / "2026-project.yaml").write_text(config)
     (tmp_path / "checkpoints" / "last.ckpt").symlink_to(ROOT / "models/ldm/tiny/model.safetensors")
     model, _ = open_model(device="cpu")
-    words = shlex.split(next_command(model, tmp_path))
+    words = shlex.split(next_command(model, tmp_path, sentence="a dog's bone"))
     assert words[:2] == ["python", "txt2img.py"]
     given = dict(zip(words[2::2], words[3::2], strict=True))
-    assert set(given) == {"--ckpt", "--config", "--prompt"}
+    assert set(given) == {"--ckpt", "--config", "--prompt"} and given["--prompt"] == "a dog's bone"
     assert open_model(given["--ckpt"], given["--config"], device="cpu")[0] is not None
+
+
+def test_what_a_run_says_to_ask_for_is_what_its_pictures_are_called(tmp_path: Path) -> None:
+    for name, caption in (("a", "a very old goat"), ("b", "a goat")):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(caption)
+    flower = {"data_root": str(ROOT / "examples/flower"), "size": 32, "placeholder_token": "sks"}
+    personal = "ldm.data.personalized.PersonalizedBase"
+    nodes: dict[str, dict[str, Any]] = {
+        "a big sks on a beach": {"target": personal, "params": {**flower, "captions": "auto"}},
+        "a sks": {"target": personal, "params": {**flower, "templates": ["there is a {}", "a {}"]}},
+        "an artwork by sks": {"target": "ldm.data.personalized_style.PersonalizedBase", "params": flower},
+        "a goat": {"target": "ldm.data.captioned.CaptionedFolder", "params": {"data_root": str(tmp_path)}},
+        "": {"target": "tests.training.toy.ToyPictures"},
+    }  # fmt: skip
+    for sentence, node in nodes.items():
+        data = DataModuleFromConfig(batch_size=1, train=node)
+        data.setup()
+        assert sentence_of(data) == sentence
+        train = data.datasets["train"]
+        for wrapped in (CachedItems(train, lambda images: images, "image"), WithPrior(train, train)):
+            data.datasets["train"] = wrapped
+            assert sentence_of(data) == sentence
+    assert sentence_of(None) == ""

@@ -21,6 +21,7 @@ from ldm.training.image_logger import ImageLogger
 from ldm.training.legacy import translate_trainer
 from ldm.training.options import parse
 from ldm.training.run_folder import RunFolder
+from ldm.training.trainer_settings import trainer_settings
 from ldm.util import ConfigError, UserError
 
 # Stable Diffusion XL's code: callbacks without a target, a strategy beside the trainer, devices as text
@@ -57,7 +58,8 @@ logger_config: {wandb: {target: loggers.WandbLogger, params: {name: nowname, sav
 def trainer_of(text: str, folder: Path) -> pl.Trainer:
     section = OmegaConf.create({"lightning": yaml.safe_load(text)}).lightning
     options, _ = parse(["-l", str(folder)])
-    return launch.make_trainer(options, run_folder(folder), OmegaConf.create({"model": {"target": "x"}}), section)
+    config = OmegaConf.create({"model": {"target": "x"}})
+    return launch.make_trainer(options, run_folder(folder), config, section, trainer_settings(config, section))
 
 
 def run_folder(folder: Path) -> RunFolder:
@@ -89,7 +91,7 @@ def test_others_build(tmp_path: Path, text: str) -> None:
     [
         ("callbacks: {mine: {params: {a: 1}}}",
          "lightning.callbacks.mine has no 'target': those that need none are .*image_logger.*metrics_over"),
-        ("callbacks: [1, 2]", "lightning.callbacks needs nodes by name, got"),
+        ("callbacks: [1, 2]", "lightning.callbacks is .* must be settings by name"),
         ("callbacks: {mine: text}", "lightning.callbacks.mine has no 'target'.*got text"),
         ("strategy: {target: pytorch_lightning.strategies.DDPStrategy, params: {find_unused: true}}",
          "DDPStrategy' has no parameter 'find_unused'; the nearest that it has: find_unused_parameters"),
