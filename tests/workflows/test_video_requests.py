@@ -169,6 +169,9 @@ def test_frames_beside_python_and_the_command(svd: Studio, tmp_path: Path, monke
     ("change", "words"),
     [
         ({"input_path": ""}, "--input_path"),
+        ({"input_path": "nowhere.png"}, "nowhere.png"),
+        ({"input_path": __file__}, "test_video_requests.py"),  # no picture
+        ({"motion_bucket_id": -1}, "between 0"),
         ({"motion_bucket_id": 256}, "between 0"),
         ({"num_frames": 1}, "2 or more"),
         ({"decoding_t": 0}, "--decoding_t"),
