@@ -133,6 +133,8 @@ def _mask_of(init: InitPicture, options: InpaintOptions, optional: bool) -> Tens
     given = options.mask
     if given is None and init.path is not None:
         given = next(iter(find_masks(init.path)), None)
+        if given is not None:
+            log.info("'%s' is filled by the mask beside it, '%s'", init.name, given.name)
     if given is None:
         mask = _transparent(init.path or options.init_img)
     elif isinstance(given, Image.Image | Tensor):

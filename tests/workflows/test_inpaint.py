@@ -166,7 +166,9 @@ def test_where_masks_come_from(
         assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(made, reference[name], strict=True)), change
     white.save(tmp_path / "photo_mask.png")
     (tmp_path / "mask.png").rename(tmp_path / "alone.png")
+    caplog.set_level("INFO")
     beside = inpaint(replace(options, init_img=tmp_path, mask=None), model)
+    assert "photo.png' is filled by the mask beside it, 'photo_mask.png'" in caplog.text
     assert len(beside) == 2 * 2 and "left out: '" in caplog.text and "alone.png' has no mask" in caplog.text
 
 
