@@ -167,6 +167,10 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
         pass
     except MisconfigurationException as error:
         raise ConfigError(f"lightning.trainer does not fit: {one_line(error)}") from error
+    except ValueError as error:
+        if "val_check_interval" not in str(error):
+            raise
+        raise ConfigError(f"there are too few training data: {one_line(error)}") from error
     except RuntimeError as error:
         if "returned nan values in its" not in str(error):  # the words of torch's detect_anomaly
             raise

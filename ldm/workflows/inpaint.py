@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -127,6 +128,12 @@ def masked_pictures(options: InpaintOptions) -> Iterator[tuple[InitPicture, Tens
             yield init, mask
 
 
+@functools.cache
+def _tell(picture: str, mask: str) -> None:
+    """Said once, however often it is looked for."""
+    log.info("'%s' is filled by the mask beside it, '%s'", picture, mask)
+
+
 def _mask_of(init: InitPicture, options: InpaintOptions, optional: bool) -> Tensor | None:
     """The mask of a picture: the one given, the one beside it, or where it is transparent."""
     size = (init.image.height, init.image.width)
@@ -134,7 +141,7 @@ def _mask_of(init: InitPicture, options: InpaintOptions, optional: bool) -> Tens
     if given is None and init.path is not None:
         given = next(iter(find_masks(init.path)), None)
         if given is not None:
-            log.info("'%s' is filled by the mask beside it, '%s'", init.name, given.name)
+            _tell(init.name, given.name)
     if given is None:
         mask = _transparent(init.path or options.init_img)
     elif isinstance(given, Image.Image | Tensor):

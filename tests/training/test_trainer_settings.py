@@ -72,3 +72,12 @@ def test_what_the_trainer_takes_stays_as_it_is() -> None:
         "max_steps": 100_000, "accumulate_grad_batches": {0: 2},
     }  # fmt: skip
     assert type(settings_of(max_steps=1e5)["max_steps"]) is int
+
+
+def test_fewer_data_than_there_are_between_two_validations_is_one_sentence(tmp_path: Path) -> None:
+    pictures = {"target": "tests.training.toy.ToyPictures"}
+    data = {"target": "main.DataModuleFromConfig",
+            "params": {"batch_size": 4, "num_workers": 0, "train": pictures, "validation": pictures}}  # fmt: skip
+    changes = ["lightning.trainer.val_check_interval=500", "-l", str(tmp_path / "logs")]
+    with pytest.raises(ConfigError, match=r"too few training data: .*val_check_interval.* \(500\)"):
+        launch.main(["-t", "-b", write(tmp_path, data=data), *changes])
