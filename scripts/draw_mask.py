@@ -12,6 +12,7 @@ for several. Needs gradio: pip install -e '.[web]'
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,12 @@ from ldm.pictures.painted import OPACITY, layers_to_masks, masks_to_layers, prev
 from ldm.pictures.paints import COLOURS
 from ldm.shipped import SAMPLES
 from ldm.util import MissingPartError, UserError, run_command
-from ldm.web.server import free_port
+from ldm.web.rules import Rules, rules_for
+from ldm.web.server import address, free_port, listen
 
 SHOWN = 1024  # the longer side on the page, in pixels, whatever the picture's size
+TOOLS = 120  # pixels of the editor's own tools, above and below the picture
+AROUND = 110  # and of what the page has above and below the editor
 LARGEST_UPLOAD = "64mb"
 WEB = "pip install -e '.[web]'"
 
@@ -129,18 +133,22 @@ def page(options: argparse.Namespace) -> Any:
     styles = [str(path) for path in options.sty] or [str(path) for path in sorted((SAMPLES / "sty").iterdir())]
     with gr.Blocks(title=f"Masks for {options.content.name}", fill_width=True) as app:
         gr.Markdown(f"**{options.content.name}**: paint where a style goes; a layer for each style.")
-        editor = gr.ImageEditor(
-            acts.start(), type="numpy", image_mode="RGBA", format="png", sources=(), transforms=(), fixed_canvas=True,
-            canvas_size=acts.shown[::-1], height=acts.shown[0] + 120,
-            brush=gr.Brush(default_size=32, colors=[(colour, OPACITY) for colour in COLOURS],
-                           default_color=(COLOURS[0], OPACITY), color_mode="fixed"),
-            layers=gr.LayerOptions(allow_additional_layers=True), label="content",
-        )  # fmt: skip
-        radius = gr.Slider(0, 20, value=0, step=0.5, label="soft edge, in pixels")
         with gr.Row():
-            chosen = gr.Dropdown(styles, value=styles[:1], multiselect=True, label="styles, one for each layer")
-            save, go = gr.Button("Save"), gr.Button("Restyle", variant="primary")
-        told = gr.Textbox(label="what happened", interactive=False)
+            with gr.Column(scale=4):
+                editor = gr.ImageEditor(
+                    acts.start(), type="numpy", image_mode="RGBA", format="png", sources=(), transforms=(),
+                    fixed_canvas=True, canvas_size=acts.shown[::-1],
+                    height=f"min({acts.shown[0] + TOOLS}px, calc(100vh - {AROUND}px))",
+                    brush=gr.Brush(default_size=32, colors=[(colour, OPACITY) for colour in COLOURS],
+                                   default_color=(COLOURS[0], OPACITY), color_mode="fixed"),
+                    layers=gr.LayerOptions(allow_additional_layers=True), label="content",
+                )  # fmt: skip
+            with gr.Column(scale=1, min_width=260):
+                radius = gr.Slider(0, 20, value=0, step=0.5, label="soft edge, in pixels")
+                named = [(Path(style).name, style) for style in styles]
+                chosen = gr.Dropdown(named, value=styles[:1], multiselect=True, label="styles, one for each layer")
+                save, go = gr.Button("Save"), gr.Button("Restyle", variant="primary")
+                told = gr.Textbox(label="what happened", interactive=False)
         with gr.Row():
             seen = gr.Image(acts.see(acts.start(), 0), label="the masks", interactive=False)
             made = gr.Gallery(label="restyled")
@@ -166,13 +174,14 @@ def load_gradio() -> Any:
     return gradio
 
 
-def server(app: Any, host: str, outdir: Path) -> Any:
-    """The page behind a check that a browser asked for this machine by its own name (against DNS rebinding)."""
+def server(app: Any, rules: Rules, outdir: Path) -> Any:
+    """The page behind the guard that app.py's page has."""
     from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from ldm.web.guard import Guard
 
     web = FastAPI()
-    web.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", host])
+    web.add_middleware(Guard, rules=rules)
     return load_gradio().mount_gradio_app(
         web, app, path="/", max_file_size=LARGEST_UPLOAD, allowed_paths=[str(outdir.resolve())]
     )
@@ -195,12 +204,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported, which looks for newer versions
     app = page(options)
-    import uvicorn
-
+    rules = rules_for(options.host, None)
     port = free_port(options.host, options.port)
-    print(f"http://{options.host}:{port} (Ctrl-C ends it)", flush=True)
-    uvicorn.run(server(app, options.host, options.outdir), host=options.host, port=port, log_level="warning")
+    print(f"{address(options.host, port)} (Ctrl-C ends it)", flush=True)
+    if rules.token:
+        print(f"token: {rules.token} (the password; any name will do)", flush=True)
+    listen(server(app, rules, options.outdir), options.host, port)
 
 
 if __name__ == "__main__":

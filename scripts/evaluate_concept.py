@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scri
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from ldm.checkpoint import read_embeddings
 from ldm.metrics.likeness import ClipJudge, Judge, ScorerJudge, among_themselves
@@ -32,7 +33,8 @@ from ldm.pictures.images import image_to_tensor, load_folder, make_grid, read_pa
 from ldm.pictures.numbered import free_path
 from ldm.texts import read_lines
 from ldm.util import UserError, atomic_write, run_command, temporary_folder
-from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+from ldm.workflows.txt2img import Made, Txt2ImgOptions, txt2img
+from ldm.workflows.watch import Watch
 from scripts.score import load_scorer
 
 PROMPTS = (
@@ -77,7 +79,7 @@ def stacked(pictures: Sequence[Image.Image]) -> Tensor:
 def generate(options: argparse.Namespace, templates: Sequence[str], word: str, learned: bool) -> Set:
     """``--n_samples`` pictures of each prompt, the prompt of each, and the word."""
     prompts = [template.replace("{}", word) for template in templates for _ in range(options.n_samples)]
-    with temporary_folder() as folder:
+    with temporary_folder() as folder, tqdm(total=len(prompts), desc=f"pictures of '{word}'", unit="picture") as bar:
         listing = folder / "prompts.txt"
         listing.write_text("\n".join(prompts), encoding="utf-8")
         pictures = txt2img(
@@ -85,10 +87,18 @@ def generate(options: argparse.Namespace, templates: Sequence[str], word: str, l
                 from_file=str(listing), ckpt=options.ckpt, config=options.config, n_samples=options.n_samples,
                 seed=options.seed, steps=options.steps, device=options.device,
                 embedding_path=options.embedding_path if learned else None,
-                skip_save=True, skip_grid=True, progress=False,
-            )
+                skip_save=True, skip_grid=True,
+            ),
+            watch=Watch[Made](on_result=lambda made: bar.update()),
         )  # fmt: skip
     return pictures, prompts, word
+
+
+def announce(options: argparse.Namespace, prompts: int, words: Sequence[str]) -> None:
+    """Say how many pictures are to be made: with a large model, or on a slow processor, they take long."""
+    each = " and ".join(f"'{word}'" for word in words)
+    count, samples = len(words) * prompts * options.n_samples, options.n_samples
+    print(f"making {count} pictures: {prompts} prompts with {each}, --n_samples {samples} of each", flush=True)
 
 
 def evaluate(judge: Judge, references: Pictures, sets: dict[str, Set]) -> list[Row]:
@@ -197,6 +207,9 @@ def main() -> None:
         raise UserError("give either --embedding_path, to make pictures with a word, or --generated, a folder of some")
     word, templates = word_of(options), templates_of(options)
     references = [image for _, image in load_folder(options.references)]
+    words = [*([] if options.generated else [word]), *([options.init_word] if options.init_word else [])]
+    if words:
+        announce(options, len(templates), words)
     judge: Judge = ClipJudge(options.clip) if options.clip else ScorerJudge(load_scorer())
     if options.generated is not None:
         found = load_folder(options.generated)

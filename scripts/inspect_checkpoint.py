@@ -4,7 +4,8 @@
     python -m scripts.inspect_checkpoint models/ldm/tiny/model.safetensors
     python -m scripts.inspect_checkpoint model.safetensors --configs my/configs
 
-Every configuration is built without memory for its weights, and its keys and shapes are compared with the file's.
+A configuration is built without memory for its weights, and its keys and shapes are compared with the file's: first
+those whose network may be the file's by its widths, and the rest only where none of them fits, to name the nearest.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from tqdm import tqdm
 from ldm.checkpoint import is_lightning_checkpoint, read_embedding, read_file, read_metadata, read_state_dict
 from ldm.checkpoint.diagnosis import describe_weights
 from ldm.checkpoint.fit import OPTIONAL, make_report, match_text_model
-from ldm.checkpoint.loading import without_checkpoints
+from ldm.checkpoint.loading import without_checkpoints, without_learning
 from ldm.util import UserError, instantiate_from_config, printable, read_yaml, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
+UNET = "model.diffusion_model."
+NETWORKS = ("unet_config", "network_config")
 PARTS = {
-    "model.diffusion_model.": "UNet",
+    UNET: "UNet",
     "first_stage_model.": "autoencoder",
     "cond_stage_model.": "text encoder (or other condition)",
     "model_ema.": "averaged weights (EMA)",
@@ -75,8 +78,7 @@ def shapes_of(config: Path) -> dict[str, Tensor] | None:
     if node is None or "target" not in node:
         return None
     plain: Any = OmegaConf.to_container(node, resolve=True)
-    plain.get("params", {}).pop("personalization_config", None)  # learned words have files of their own
-    node = without_checkpoints(plain)
+    node = without_checkpoints(without_learning(plain))  # learned words and LoRA have files of their own
     try:
         with torch.device("meta"):
             return dict(instantiate_from_config(node).state_dict(keep_vars=True))
@@ -94,14 +96,46 @@ def compare(config: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Te
     return Fit(config, len(needed), len(report.missing), reshaped, len(report.unexpected))
 
 
+def network_sizes(tensors: Mapping[str, Tensor]) -> dict[str, set[int]]:
+    """The widths of a file's UNet under the names that YAMLs give them; empty where it has none."""
+    network = {key.removeprefix(UNET): value.shape for key, value in tensors.items() if key.startswith(UNET)}
+    first = network.get("input_blocks.0.0.weight", ())
+    contexts = {shape[1] for key, shape in network.items() if key.endswith("attn2.to_k.weight") and len(shape) == 2}
+    found = dict(zip(("model_channels", "in_channels"), ({size} for size in first), strict=False))
+    return {**found, **({"context_dim": contexts} if contexts else {})}
+
+
+def may_fit(config: Path, tensors: Mapping[str, Tensor], sizes: Mapping[str, set[int]]) -> bool:
+    """False where the network that a YAML asks for cannot be the file's; nothing is built for the answer."""
+    document: Any = OmegaConf.to_container(read_yaml(config))
+    asked = next((found for name in NETWORKS if (found := _below(document, "model", "params", name))), None)
+    if (asked is None) == any(key.startswith(UNET) for key in tensors):  # a network in one of them alone
+        return False
+    wanted = _below(asked, "params") or {}
+    return all(wanted[name] in known for name, known in sizes.items() if isinstance(wanted.get(name), int))
+
+
+def _below(node: Any, *names: str) -> dict[str, Any] | None:
+    """The mapping at a place of a document; None where there is none."""
+    for name in names:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else None
+
+
 def fits(tensors: Mapping[str, Tensor], configs: list[Path]) -> list[Fit]:
-    """All configurations with a model, the best first."""
-    found = []
-    for config in tqdm(configs, desc="configurations", leave=False):
-        wanted = shapes_of(config)
-        if wanted:
-            found.append(compare(config, tensors, wanted))
+    """The configurations with a model that were compared, the best first."""
+    sizes = network_sizes(tensors)
+    likely = [config for config in configs if may_fit(config, tensors, sizes)]
+    found = compare_all(tensors, likely)
+    if not any(fit.wrong == 0 for fit in found):
+        found += compare_all(tensors, [config for config in configs if config not in likely])
     return sorted(found, key=lambda fit: (fit.wrong, str(fit.config)))
+
+
+def compare_all(tensors: Mapping[str, Tensor], configs: list[Path]) -> list[Fit]:
+    """How each configuration that has a model compares, in their order."""
+    pairs = ((config, shapes_of(config)) for config in tqdm(configs, desc="configurations", leave=False))
+    return [compare(config, tensors, wanted) for config, wanted in pairs if wanted]
 
 
 def describe(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[str]:

@@ -32,6 +32,8 @@ from ldm.util import ConfigError, UserError, instantiate_from_config, printable
 
 logger = logging.getLogger(__name__)
 
+LEARNED = ("personalization_config", "lora_config", "reg_weight")  # of a model that is to learn; the base has none
+
 
 def load_weights(
     module: nn.Module,
@@ -205,6 +207,14 @@ def model_node(config: Mapping[str, Any]) -> Mapping[str, Any]:
         sections = ", ".join(map(str, config)) or "nothing"
         raise ConfigError(f"the configuration has no section 'model' with a 'target'; it has: {sections}")
     return node
+
+
+def without_learning(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A copy of a configuration without what a run learns beside the model, whose keys are then those of its base."""
+    copied = copy.deepcopy(node)
+    for name in LEARNED:
+        (copied.get("params") or {}).pop(name, None)
+    return copied
 
 
 def without_checkpoints(node: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import secrets
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +20,7 @@ READING = ("GET", "HEAD", "OPTIONS")
 
 
 class Guard:
-    """An ASGI app before another one; it lets through what the rules allow."""
+    """An ASGI app before another one; it lets through what the rules allow. Who leaves in the middle is no error."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self.app, self.rules = app, rules
@@ -31,7 +33,8 @@ class Guard:
         if refused is not None:
             await refused(scope, receive, send)
             return
-        await self.app(scope, _Meter(receive, self.rules.largest), send)
+        with contextlib.suppress(ClientDisconnect):  # a page closed during an upload: nobody waits for an answer
+            await self.app(scope, _Meter(receive, self.rules.largest), send)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)

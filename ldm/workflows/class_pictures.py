@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ldm.checkpoint.loading import without_learning
 from ldm.pictures.images import list_images
 from ldm.pictures.numbered import save_numbered
 from ldm.shipped import here_or_shipped
@@ -19,7 +21,6 @@ from ldm.workflows.watch import Watch
 log = logging.getLogger(__name__)
 
 STEPS, GUIDANCE_SCALE = 50, 10.0  # of XavierXiao's advice: DDIM, eta 0
-LEARNED = ("personalization_config", "lora_config", "reg_weight")  # of a model that is to learn; the base has none
 
 
 def make_class_pictures(
@@ -43,9 +44,8 @@ def make_class_pictures(
         there = 0
     if there >= count:
         return 0
-    base = OmegaConf.create({"model": OmegaConf.to_container(document.model, resolve=True)})
-    for name in LEARNED:
-        base.model.params.pop(name, None)
+    plain: Any = OmegaConf.to_container(document.model, resolve=True)
+    base = OmegaConf.create({"model": without_learning(plain)})
     model = model_of(here_or_shipped(ckpt), base, choose_device(None))
     prompt = f"a photo of a {class_word}"
     log.info("'%s' has %d class pictures: making %d of '%s'", folder, there, count - there, prompt)

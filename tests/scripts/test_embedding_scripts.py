@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,31 @@ def test_inspect_checkpoint(
         run(monkeypatch, inspect_checkpoint, small, "--configs", tmp_path / "none")
 
 
+def test_yamls_that_learn_fit_their_base_and_others_are_not_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A LoRA or a word is learned beside the model, whose keys stay; of a YAML with another width nothing is built."""
+    built: list[str] = []
+    plain = inspect_checkpoint.shapes_of
+
+    def noted(config: Path) -> dict[str, torch.Tensor] | None:
+        built.append(config.name)
+        return plain(config)
+
+    monkeypatch.setattr(inspect_checkpoint, "shapes_of", noted)
+    learning = ["dreambooth.yaml", "lora.yaml", "pivotal.yaml", "textual-inversion.yaml"]
+    for name in [*(f"tiny/{one}" for one in learning), "sdxl/lora.yaml", "stable-diffusion/v1-inference.yaml"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "configs" / name, tmp_path / name)
+    run(monkeypatch, inspect_checkpoint, TINY / "model.safetensors", "--configs", tmp_path)
+    out = capsys.readouterr().out
+    assert built == learning and all(f"tiny/{name}\n" in out for name in learning) and "missing" not in out
+
+    part = {"encoder.conv_in.weight": torch.zeros(32, 3, 3, 3)}  # of an autoencoder, which has no network
+    assert not inspect_checkpoint.may_fit(tmp_path / "tiny/lora.yaml", part, inspect_checkpoint.network_sizes(part))
+    assert inspect_checkpoint.may_fit(ROOT / "configs/tiny/autoencoder.yaml", part, {})
+
+
 def picture(name: str, ground: str, size: str) -> Image.Image:
     """A plain red shape in the middle."""
     scene = Scene(ground, (Thing(name, size, "middle", "red", "plain"),))
@@ -239,7 +265,9 @@ def test_clip_as_a_judge(tmp_path: Path) -> None:
         ClipJudge(str(tmp_path))
 
 
-def test_evaluate_concept(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_concept(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     references = tmp_path / "references"
     for number, ground in enumerate(("white", "black")):
         save_image(picture("star", ground, "large"), references / f"{number}.png")
@@ -247,6 +275,9 @@ def test_evaluate_concept(small: Path, tmp_path: Path, monkeypatch: pytest.Monke
     common = ("--references", references, "--ckpt", small, "--device", "cpu", "--outdir", tmp_path / "out")
     learned = (*common, "--embedding_path", words, "--prompt", "a red {}", "--n_samples", 2, "--steps", 2)
     run(monkeypatch, evaluate_concept, *learned, "--init_word", "square")
+    said = capsys.readouterr()
+    assert "making 4 pictures: 1 prompts with 'circle' and 'square', --n_samples 2 of each" in said.out
+    assert "pictures of 'circle': 100%" in said.err and "2/2" in said.err  # a bar while they are made
     with (tmp_path / "out" / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["pictures"] for row in rows} == {"references", "learned 'circle'", "word 'square'"}

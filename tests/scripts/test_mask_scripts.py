@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import socket
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 from ldm.pictures import painted as paint
 from ldm.pictures.masks import find_masks, mask_path, read_mask
 from ldm.util import MissingPartError, UserError
+from ldm.web.rules import rules_for
 from ldm.workflows.restyle import styleid as restyling
 from scripts import draw_mask, make_mask
 
@@ -239,6 +241,12 @@ def test_without_gradio_one_sentence_says_what_to_install(
         draw_mask.page(draw_mask.parse([str(content)]))
 
 
+def beside_each_other(app: Any) -> list[list[Any]]:
+    """What stands in the columns of a page's first row that has any."""
+    row = next(one for one in app.children if any(hasattr(part, "children") for part in getattr(one, "children", [])))
+    return [[part for form in column.children for part in getattr(form, "children", [form])] for column in row.children]
+
+
 def test_the_page_with_gradio(content: Path) -> None:
     pytest.importorskip("gradio")
     from starlette.testclient import TestClient
@@ -247,6 +255,35 @@ def test_the_page_with_gradio(content: Path) -> None:
     options = draw_mask.parse([str(content)])
     app = draw_mask.page(options)
     assert app.title == "Masks for photo.png"
-    web = TestClient(draw_mask.server(app, "127.0.0.1", options.outdir), base_url="http://127.0.0.1:7860")
+    (editor, *_), (_, _, *pressed, _) = beside_each_other(app)
+    assert [one.value for one in pressed] == ["Save", "Restyle"] and "100vh" in editor.height  # seen without scrolling
+    web = TestClient(draw_mask.server(app, rules_for("127.0.0.1", None), options.outdir), base_url="http://127.0.0.1:7860")
     assert web.get("/").status_code == 200
     assert web.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_a_page_that_is_closed_during_an_upload_is_no_error(content: Path) -> None:
+    pytest.importorskip("gradio")
+    options = draw_mask.parse([str(content)])
+    web = draw_mask.server(draw_mask.page(options), rules_for("127.0.0.1", None), options.outdir)
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nhalf'
+    for messages in ([], [{"type": "http.request", "body": part, "more_body": True}]):
+        assert asyncio.run(answers(web, [*messages, {"type": "http.disconnect"}])) in ([], [500])  # that nobody reads
+
+
+async def answers(app: Any, messages: list[dict[str, Any]]) -> list[int]:
+    """The codes with which an app answers an upload that brings these messages."""
+    coming, codes = iter(messages), []
+
+    async def receive() -> dict[str, Any]:
+        return next(coming)
+
+    async def send(message: dict[str, Any]) -> None:
+        codes.extend([message["status"]] if "status" in message else [])
+
+    headers = [(b"host", b"127.0.0.1:7860"), (b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "raw_path": b"/gradio_api/upload",
+             "root_path": "", "scheme": "http", "query_string": b"", "headers": headers, "http_version": "1.1",
+             "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 7860)}  # fmt: skip
+    await app(scope, receive, send)
+    return codes
