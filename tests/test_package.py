@@ -126,8 +126,8 @@ def same_pictures(ours: Path, theirs: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "arguments", "option"),
     [
-        ("ldm-txt2img", ("--prompt", "a red star in the snow", "--n_samples", "1", "--steps", "3"), "--outdir"),
-        ("ldm-txt2img", ("--prompt", "파란 배경 위의 빨간 별", "--n_samples", "1", "--steps", "3"), "--outdir"),
+        ("ldm-txt2img", ("--prompt", "a red star in the snow", "--n_samples", "1", "--steps", "4"), "--outdir"),
+        ("ldm-txt2img", ("--prompt", "파란 배경 위의 빨간 별", "--n_samples", "1", "--steps", "4"), "--outdir"),
         ("ldm-styleid", ("--ddim_inv_steps", "2", "--save_feat_steps", "2"), "--output_path"),
     ],
 )

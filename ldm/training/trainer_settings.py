@@ -51,13 +51,14 @@ def section(lightning: DictConfig, name: str) -> dict[str, Any]:
 def checked_types(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings; whole numbers that were written with a point or an exponent (1e5) as whole numbers.
 
-    ``null`` stands for what the Trainer does by itself.
+    ``null`` stands for what the Trainer does by itself, unless it is a value of its own (``check_val_every_n_epoch``).
 
     Raises:
         ConfigError: a value that its parameter does not take; it says which, and what would do.
     """
     hints = hints_of(pl.Trainer.__init__)
-    return {name: _checked(name, value, hints[name]) for name, value in settings.items() if value is not None}
+    said = {name: value for name, value in settings.items() if value is not None or not misfit(None, hints[name])}
+    return {name: _checked(name, value, hints[name]) for name, value in said.items()}
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:

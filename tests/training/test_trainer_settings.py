@@ -68,8 +68,8 @@ def test_what_the_trainer_takes_stays_as_it_is() -> None:
     given = {"max_steps": 10, "gradient_clip_val": 1, "limit_train_batches": 0.5, "max_time": "00:01:00:00",
              "benchmark": False, "deterministic": "warn", "accelerator": "cpu"}  # fmt: skip
     assert settings_of(**given) == given
-    assert settings_of(max_steps=1e5, max_epochs=None, accumulate_grad_batches={"0": 2}) == {
-        "max_steps": 100_000, "accumulate_grad_batches": {0: 2},
+    assert settings_of(max_steps=1e5, check_val_every_n_epoch=None, accumulate_grad_batches={"0": 2}) == {
+        "max_steps": 100_000, "check_val_every_n_epoch": None, "accumulate_grad_batches": {0: 2},
     }  # fmt: skip
     assert type(settings_of(max_steps=1e5)["max_steps"]) is int
 
