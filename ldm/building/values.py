@@ -107,10 +107,16 @@ def _elements_fit(values: Sequence[Any], hints: tuple[Any, ...]) -> bool:
     return all(_fits(value, wanted) for value in values)
 
 
+def _place(hint: Any) -> int:
+    """Where a type stands in a sentence. Equal unions share one order in a process, that of whichever came first."""
+    names = list(_NAMES)
+    return 2 * names.index(hint) if hint in names else 2 * names.index(type(None)) - 1
+
+
 def _words(hint: Any) -> str:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_words(part) for part in get_args(hint)))
+        return " or ".join(dict.fromkeys(_words(part) for part in sorted(get_args(hint), key=_place)))
     if origin is Literal:
         return " or ".join(map(str, get_args(hint)))
     kind = type(None) if hint is None else origin or hint

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from ldm.building.values import misfit
 from ldm.training import launch
 from ldm.training.trainer_settings import trainer_settings
 from ldm.util import ConfigError
@@ -62,6 +63,11 @@ def test_it_is_said_before_the_model_is_built(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ConfigError, match=r"lightning.trainer.max_steps is 'abc'"):
         launch.main(["-t", "-b", write(tmp_path), "lightning.trainer.max_steps=abc", "-l", str(tmp_path / "logs")])
     assert not (tmp_path / "logs").exists()
+
+
+def test_the_order_of_a_union_says_nothing() -> None:
+    """Python gives equal unions of typing one order, that of whichever was made first."""
+    assert misfit("half", float | int | None) == misfit("half", int | float | None) == "a whole number or a number or null"
 
 
 def test_what_the_trainer_takes_stays_as_it_is() -> None:
