@@ -67,7 +67,8 @@ def test_it_is_said_before_the_model_is_built(tmp_path: Path, monkeypatch: pytes
 
 def test_the_order_of_a_union_says_nothing() -> None:
     """Python gives equal unions of typing one order, that of whichever was made first."""
-    assert misfit("half", float | int | None) == misfit("half", int | float | None) == "a whole number or a number or null"
+    wanted = "a whole number or a number or null"
+    assert misfit("half", float | int | None) == misfit("half", int | float | None) == wanted
 
 
 def test_what_the_trainer_takes_stays_as_it_is() -> None:
