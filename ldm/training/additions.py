@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 
 from ldm.additions.base import Addition
+from ldm.training.averages import averaged
 from ldm.training.checkpoints import between_updates
+from ldm.training.learner import learned_by
 from ldm.util import ConfigError, UserError
 
 log = logging.getLogger(__name__)
-
-
-class Learns(Protocol):
-    """What learns in a run."""
-
-    @property
-    def additions(self) -> Sequence[Addition]: ...
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """A model that says what learns on it."""
-
-    @property
-    def learning(self) -> Learns: ...
 
 
 class AdditionFiles(pl.Callback):
@@ -37,7 +23,7 @@ class AdditionFiles(pl.Callback):
 
     Words are ``embeddings_gs-<step>.pt``, ``embeddings.pt`` and ``embeddings.safetensors``; adapters of the text
     encoder ``adapters_gs-<step>.safetensors`` and ``adapters.safetensors``. What another callback of this class names
-    is left to that one.
+    is left to that one. In a run that keeps averages of what learns (``ldm.training.averages``) the files are of those.
 
     Args:
         folder: the run's folder of checkpoints; None: where the Trainer has its own.
@@ -79,14 +65,16 @@ class AdditionFiles(pl.Callback):
         due = step and self.every_n_steps and step % self.every_n_steps == 0
         if due and step != self._saved and between_updates(trainer):
             self._saved = step
-            for addition in self._mine(trainer, pl_module):
-                self._save(trainer, addition, f"{addition.file_name}_gs-{step}{addition.step_suffix}")
+            with averaged(trainer, pl_module) as notes:
+                for addition in self._mine(trainer, pl_module):
+                    self._save(trainer, addition, f"{addition.file_name}_gs-{step}{addition.step_suffix}", notes)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._finished = True
-        for addition in self._mine(trainer, pl_module):
-            for suffix in addition.last_suffixes:
-                self._save(trainer, addition, addition.file_name + suffix)
+        with averaged(trainer, pl_module) as notes:
+            for addition in self._mine(trainer, pl_module):
+                for suffix in addition.last_suffixes:
+                    self._save(trainer, addition, addition.file_name + suffix, notes)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that had its last step before it was killed leaves its files when it is resumed."""
@@ -108,16 +96,11 @@ class AdditionFiles(pl.Callback):
             if wanted and addition.learned():
                 yield addition
 
-    def _save(self, trainer: pl.Trainer, addition: Addition, name: str) -> None:
+    def _save(self, trainer: pl.Trainer, addition: Addition, name: str, notes: Mapping[str, str]) -> None:
         if trainer.is_global_zero:
             if not all(bool(learned.isfinite().all()) for learned in addition.learned()):
                 raise UserError(f"'{name}' was not written: what was learned is not finite any more (NaN or inf)")
-            metadata = {"steps": str(trainer.global_step)}
+            metadata = {"steps": str(trainer.global_step), **notes}
             metadata |= {"base_model": self.base_model} if self.base_model else {}
             folder = self.folder or Path(trainer.checkpoint_callback.dirpath)  # type: ignore[union-attr]
             addition.save(folder / name, metadata)
-
-
-def learned_by(pl_module: object) -> Sequence[Addition]:
-    """The additions that learn on a model; none on one that knows none."""
-    return pl_module.learning.additions if isinstance(pl_module, Learner) else ()

@@ -15,10 +15,10 @@ from ldm.additions.base import Addition
 from ldm.additions.vocabulary import Words
 from ldm.data.prior import WithPrior
 from ldm.shipped import here_or_shipped
-from ldm.training.additions import learned_by
 from ldm.training.config import saved_at
 from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.latents import CachedItems, LatentModel
+from ldm.training.learner import learned_by
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor, nn
 
 from ldm.pictures.images import make_grid, save_image, tensor_to_image
+from ldm.training.averages import averaged
 
 GRID_COLUMNS = 4
 READABLE = 112  # pixels that the words of a prompt need
@@ -146,7 +147,7 @@ class ImageLogger(pl.Callback):
         if self.disabled or not due or not trainer.is_global_zero or draw is None or self._done.get(once) == count:
             return
         self._done[once] = count
-        with evaluating(pl_module):
+        with averaged(trainer, pl_module), evaluating(pl_module):
             drawn = draw(batch, split=split, **self.log_images_kwargs)
         for kind, images in drawn.items():
             if isinstance(images, Tensor) and images.ndim in (3, 4):

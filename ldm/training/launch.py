@@ -25,6 +25,7 @@ from ldm.released import how_to_get
 from ldm.runs import LAST, given_or_latest
 from ldm.seeds import DRAW, settled_seed
 from ldm.training import legacy
+from ldm.training.averages import averages_asked_for
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
 from ldm.training.captions import CaptionLengths
 from ldm.training.checkpoints import AccumulatesByHand, AtomicCheckpointIO, TrainCheckpoint
@@ -286,7 +287,8 @@ def make_callbacks(
     ]
     guard = FiniteGuard(run.checkpoints, OmegaConf.select(lightning, TERMINATE))
     last = [StopOnSignal(run.checkpoints), make_checkpoint(run, lightning), Ending(run.path, base or "")]
-    return [ExactResume(options.seed), guard, CaptionLengths(), *built, *last]
+    averages = averages_asked_for(lightning)  # before those that write or show them
+    return [ExactResume(options.seed), guard, CaptionLengths(), *averages, *built, *last]
 
 
 def wants_difference(lightning: DictConfig, base: str | None) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
-from ldm.training.additions import learned_by
+from ldm.training.learner import learned_by
 from ldm.util import ConfigError
 
 
