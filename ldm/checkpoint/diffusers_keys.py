@@ -28,6 +28,14 @@ _UNET_RESNET = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
+# halves of the blocks of a network of films; a residual block's halves have the names above
+_UNET_HALVES = {
+    "spatial_res_block.": "",
+    "temporal_res_block.": "time_stack.",
+    "temporal_transformer_blocks.": "time_stack.",
+    "time_pos_embed.linear_1.": "time_pos_embed.0.",
+    "time_pos_embed.linear_2.": "time_pos_embed.2.",
+}
 _UNET_BLOCK = re.compile(
     r"(down|mid|up)_blocks?(?:\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
 )
@@ -50,12 +58,25 @@ _VAE_RULES: tuple[tuple[str, str], ...] = (
     (r"(attn[._][\d]+)\.(?:to_k|key)\.", r"\1.k."),
     (r"(attn[._][\d]+)\.(?:to_v|value)\.", r"\1.v."),
     (r"(attn[._][\d]+)\.(?:to_out\.0|proj_attn)\.", r"\1.proj_out."),
+    (r"spatial_res_block\.", ""),
+    *((rf"temporal_res_block\.{name}\.", f"time_stack.{ours}.") for name, ours in _UNET_RESNET.items()),
+    (r"time_mixer\.", ""),
+    (r"time_conv_out\.", "conv_out.time_mix_conv."),
 )
 _OPEN_CLIP = {
     "embeddings.token_embedding.weight": "token_embedding.weight",
     "embeddings.position_embedding.weight": "positional_embedding",
     "final_layer_norm.weight": "ln_final.weight",
     "final_layer_norm.bias": "ln_final.bias",
+}
+_OPEN_CLIP_VISION = {
+    "embeddings.class_embedding": "class_embedding",
+    "embeddings.patch_embedding.weight": "conv1.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "pre_layrnorm.weight": "ln_pre.weight",
+    "pre_layrnorm.bias": "ln_pre.bias",
+    "post_layernorm.weight": "ln_post.weight",
+    "post_layernorm.bias": "ln_post.bias",
 }
 _OPEN_CLIP_LAYER = {
     "layer_norm1": "ln_1",
@@ -67,7 +88,7 @@ _OPEN_CLIP_LAYER = {
 
 
 def unet_weights(tensors: Mapping[str, Tensor], blocks: Sequence[int]) -> Tensors:
-    """``UNet2DConditionModel`` -> ``UNetModel``.
+    """``UNet2DConditionModel`` -> ``UNetModel``, ``UNetSpatioTemporalConditionModel`` -> ``VideoUNet``.
 
     Args:
         blocks: number of ResBlocks per level of the encoder (``layers_per_block``); the decoder has one more each.
@@ -81,9 +102,7 @@ def _unet_key(key: str, blocks: Sequence[int], tensors: Mapping[str, Tensor]) ->
         stem, _, leaf = key.rpartition(".")
         return f"{_UNET_TOP.get(stem, stem)}.{leaf}"
     part, level, kind, index, rest = match[1], int(match[2] or 0), match[3], int(match[4]), match[5]
-    if kind == "resnets":
-        stem, _, leaf = rest.rpartition(".")
-        rest = f"{_UNET_RESNET.get(stem, stem)}.{leaf}"
+    rest = _unet_name_within(kind, rest)
     if part == "mid":
         return f"middle_block.{_MIDDLE[kind, index]}.{rest}"
     if part == "down":
@@ -99,9 +118,20 @@ def _unet_key(key: str, blocks: Sequence[int], tensors: Mapping[str, Tensor]) ->
     return f"output_blocks.{first + index}.{int(kind == 'attentions')}.{rest}"
 
 
+def _unet_name_within(kind: str, rest: str) -> str:
+    """The part of a key behind that of its block, which is of a ``kind``."""
+    half = next((name for name in _UNET_HALVES if rest.startswith(name)), "")
+    name = rest.removeprefix(half)
+    if kind == "resnets":
+        stem, _, leaf = name.rpartition(".")
+        name = f"{_UNET_RESNET.get(stem, stem)}.{leaf}"
+    return _UNET_HALVES.get(half, "") + name
+
+
 def autoencoder_weights(tensors: Mapping[str, Tensor]) -> Tensors:
     """``AutoencoderKL`` or ``VQModel`` of diffusers -> the class of that name here.
 
+    Those of ``AutoencoderKLTemporalDecoder`` become those of an ``Encoder``, a ``VideoDecoder`` and a ``quant_conv``.
     Its linear attention projections are 1x1 convolutions here, and levels of the decoder count from the finest.
     """
     levels = {int(m[1]) for key in tensors if (m := re.match(r"decoder\.up_blocks\.(\d+)\.", key))}
@@ -134,23 +164,36 @@ def open_clip_weights(tensors: Mapping[str, Tensor], projection_dim: int, whole:
         whole: nothing was dropped, as in SDXL's second text encoder, which runs every block.
     """
     tensors = {key.removeprefix("text_model."): value for key, value in tensors.items()}
-    made: Tensors = {}
-    for key, value in tensors.items():
-        layer = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
-        if layer is None:
-            if key in _OPEN_CLIP:
-                made[_OPEN_CLIP[key]] = value
-        elif layer[2] in _OPEN_CLIP_LAYER:
-            made[f"transformer.resblocks.{layer[1]}.{_OPEN_CLIP_LAYER[layer[2]]}.{layer[3]}"] = value
-        elif layer[2] == "self_attn.q_proj":
-            parts = [tensors[key.replace("q_proj", f"{name}_proj")] for name in "qkv"]
-            made[f"transformer.resblocks.{layer[1]}.attn.in_proj_{layer[3]}"] = torch.cat(parts)
+    made = _open_clip_tower(tensors, _OPEN_CLIP)
     made |= {} if whole else _last_block_again(made)
     width, dtype = made["token_embedding.weight"].shape[1], made["token_embedding.weight"].dtype
     projection = tensors.get("text_projection.weight")
     made["text_projection"] = torch.eye(width, projection_dim, dtype=dtype) if projection is None else projection.T
     made["logit_scale"] = torch.tensor(1.0, dtype=dtype)
     return {f"model.{key}": value for key, value in made.items()}
+
+
+def open_clip_vision_weights(tensors: Mapping[str, Tensor]) -> Tensors:
+    """``CLIPVisionModelWithProjection`` -> open_clip's image tower, inside what holds it."""
+    tensors = {key.removeprefix("vision_model."): value for key, value in tensors.items()}
+    made = {**_open_clip_tower(tensors, _OPEN_CLIP_VISION), "proj": tensors["visual_projection.weight"].T}
+    return {f"model.visual.{key}": value for key, value in made.items()}
+
+
+def _open_clip_tower(tensors: Mapping[str, Tensor], outside: Mapping[str, str]) -> Tensors:
+    """transformers' names of a tower as open_clip's; ``outside`` has those of what is not in its blocks."""
+    made: Tensors = {}
+    for key, value in tensors.items():
+        layer = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
+        if layer is None:
+            if key in outside:
+                made[outside[key]] = value
+        elif layer[2] in _OPEN_CLIP_LAYER:
+            made[f"transformer.resblocks.{layer[1]}.{_OPEN_CLIP_LAYER[layer[2]]}.{layer[3]}"] = value
+        elif layer[2] == "self_attn.q_proj":
+            parts = [tensors[key.replace("q_proj", f"{name}_proj")] for name in "qkv"]
+            made[f"transformer.resblocks.{layer[1]}.attn.in_proj_{layer[3]}"] = torch.cat(parts)
+    return made
 
 
 def _last_block_again(made: Tensors) -> Tensors:

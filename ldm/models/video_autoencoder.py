@@ -27,6 +27,22 @@ class ModeOnlyKL(KLAutoencoder):
         return DiagonalGaussianDistribution(super().encode(x).parameters, deterministic=True)
 
 
+class MeanEncoder(nn.Module):
+    """The half of an autoencoder that shows a film's network the first frame.
+
+    Args:
+        encoder_config: a network whose output is means and log-variances.
+    """
+
+    def __init__(self, encoder_config: dict[str, Any]) -> None:
+        super().__init__()
+        self.encoder = instantiate_from_config(encoder_config)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] -> means of posteriors over latents [B, C, H/f, W/f]."""
+        return DiagonalGaussianDistribution(self.encoder(x)).mode()
+
+
 class VideoAutoencoder(TrainedAutoencoder):
     """Pictures to latents, and the latents of a clip's frames to pictures.
 
