@@ -2,7 +2,7 @@
 
 from ldm.checkpoint.checksums import FIELD as CHECKSUM
 from ldm.checkpoint.checksums import checksum, is_whole
-from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folder
+from ldm.checkpoint.diffusers_folder import diffusers_config, is_diffusers_folder, is_film_folder
 from ldm.checkpoint.embedding_sources import merge_embeddings, read_embeddings
 from ldm.checkpoint.embeddings import EmbeddingFile, read_embedding, write_embedding
 from ldm.checkpoint.fit import LoadReport
@@ -23,6 +23,7 @@ __all__ = [
     "checksum",
     "diffusers_config",
     "is_diffusers_folder",
+    "is_film_folder",
     "is_lightning_checkpoint",
     "is_whole",
     "load_model",

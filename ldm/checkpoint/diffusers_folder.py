@@ -10,7 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ldm.checkpoint.diffusers_keys import autoencoder_weights, clip_text_weights, open_clip_weights, unet_weights
+from ldm.checkpoint import diffusers_video as films
+from ldm.checkpoint.diffusers_keys import (
+    autoencoder_weights,
+    clip_text_weights,
+    open_clip_vision_weights,
+    open_clip_weights,
+    unet_weights,
+)
 from ldm.checkpoint.diffusers_xl import SECOND, text_prefixes, whole_config
 from ldm.checkpoint.formats import open_file
 from ldm.checkpoint.source import MappedTensors
@@ -23,6 +30,10 @@ _OPEN_CLIP = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
 _LATENT_DIFFUSION = "ldm.models.diffusion.ddpm.LatentDiffusion"
 _INPAINTING = "ldm.models.diffusion.ddpm.LatentInpaintDiffusion"
 
+_CLASSES = (
+    "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPTextModelWithProjection",
+    films.UNET, films.AUTOENCODER, films.IMAGE_ENCODER,
+)  # fmt: skip
 _PARTS = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
 # parts of other models than Stable Diffusion 1 and 2, which would be wrong without them
 _OTHERS = {
@@ -43,6 +54,14 @@ _TRANSFORMERS_PROJECTION = 512  # CLIPTextConfig's default, which a config.json 
 def is_diffusers_folder(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` is a folder that diffusers' ``save_pretrained`` made, of a pipeline or of one of its parts."""
     return (Path(path) / "model_index.json").is_file() or (Path(path) / "config.json").is_file()
+
+
+def is_film_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is the folder of a pipeline that makes films; no damaged one is."""
+    try:
+        return films.makes_films(_index(Path(path)))
+    except UserError:
+        return False
 
 
 def read_diffusers_folder(path: str | os.PathLike[str]) -> MappedTensors:
@@ -66,32 +85,37 @@ def _read_parts(path: Path) -> MappedTensors:
         tensors = _read_part(path / part)
         whole.update({prefix + key: value for key, value in tensors.items()})
         whole.sources += tensors.sources
+    if films.makes_films(_index(path)):
+        whole.update(films.weights_of_first_frame(whole))
     return whole
 
 
 def _prefixes(path: Path) -> dict[str, str]:
     """A pipeline's folders of weights, and where those belong."""
+    if films.makes_films(_index(path)):
+        return films.PREFIXES
     if not _is_xl(path):
         return _PARTS
-    return {part: _PARTS[part] for part in ("unet", "vae")} | text_prefixes(_read_json(path / "model_index.json"))
+    return {part: _PARTS[part] for part in ("unet", "vae")} | text_prefixes(_index(path))
 
 
 def _is_xl(path: Path) -> bool:
     """Whether a pipeline is one of Stable Diffusion XL: it has a second text encoder."""
-    index = _read_json(path / "model_index.json")
+    index = _index(path)
     return index.get(SECOND) not in (None, [None, None]) or (path / SECOND).is_dir()
 
 
 def _refuse_others(path: Path) -> None:
     """Raises UserError for a pipeline with a part that has no counterpart here; its class is named."""
-    index = _read_json(path / "model_index.json")
+    index = _index(path)
     named = {part for part, value in index.items() if value not in (None, [None, None])}
     other = next((part for part in _OTHERS if part in named or (path / part).is_dir()), None)
     if other is not None:
         kind = index.get("_class_name", "pipeline")
         raise UserError(
             f"'{path}' is a {kind} with '{other}', {_OTHERS[other]}, which has no counterpart here; "
-            "diffusers folders of Stable Diffusion 1, 2 (in-painting included) and XL can be opened"
+            "diffusers folders of Stable Diffusion 1, 2 (in-painting included) and XL, and of Stable Video Diffusion, "
+            "can be opened"
         )
 
 
@@ -103,10 +127,14 @@ def _read_part(folder: Path) -> MappedTensors:
         contents = open_file(file)
         made.sources.append(contents.source)
         made.update({key: value for key, value in contents.value.items() if isinstance(value, Tensor)})
-    if kind == "UNet2DConditionModel":
+    if kind in ("UNet2DConditionModel", films.UNET):
         translated = unet_weights(made, _blocks(config))
     elif kind == "AutoencoderKL":
         translated = autoencoder_weights(made)
+    elif kind == films.AUTOENCODER:
+        translated = films.first_stage_weights(made)
+    elif kind == films.IMAGE_ENCODER:
+        translated = open_clip_vision_weights(made)
     elif folder.name == SECOND or _is_open_clip(config):
         width = config.get("projection_dim", _TRANSFORMERS_PROJECTION)
         translated = open_clip_weights(made, width, whole=folder.name == SECOND)
@@ -117,7 +145,7 @@ def _read_part(folder: Path) -> MappedTensors:
 
 def _class_name(config: dict[str, Any], folder: Path) -> str:
     name = config.get("_class_name") or next(iter(config.get("architectures") or []), "unknown")
-    if name not in ("UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPTextModelWithProjection"):
+    if name not in _CLASSES:
         raise UserError(f"'{folder}' holds a {name}, which has no counterpart here")
     return str(name)
 
@@ -149,6 +177,10 @@ def _understood(path: str | os.PathLike[str]) -> Iterator[None]:
             f"a configuration (JSON) in the diffusers folder '{os.fspath(path)}' is damaged or of a kind that is not "
             f"known: {type(error).__name__}, {what}"
         ) from error
+
+
+def _index(path: Path) -> dict[str, Any]:
+    return _read_json(path / "model_index.json")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -184,10 +216,13 @@ def _whole_config(path: Path) -> dict[str, Any]:
         return _part_config(path)
     _refuse_others(path)
     unet, vae = _read_json(path / "unet" / "config.json"), _read_json(path / "vae" / "config.json")
-    parts = {part: _part_config(path / part) for part in _PARTS if part in ("unet", "vae") or not _is_xl(path)}
-    if _is_xl(path):
+    index = _index(path)
+    makes_films, is_xl = films.makes_films(index), _is_xl(path)
+    needed = films.PREFIXES if makes_films else ("unet", "vae") if is_xl else _PARTS
+    parts = {part: _part_config(path / part) for part in needed}
+    if makes_films or is_xl:
         given = {"unet": unet, "vae": vae, "scheduler": _read_json(path / "scheduler" / "scheduler_config.json")}
-        return whole_config(path, _read_json(path / "model_index.json"), parts, given)
+        return films.film_config(path, parts, given) if makes_films else whole_config(path, index, parts, given)
     channels = vae.get("latent_channels", 4)
     target, own = _kind(path, unet, channels)
     return {
@@ -250,6 +285,12 @@ def _part_config(folder: Path) -> dict[str, Any]:
         return {"target": _UNET, "params": _unet_params(config)}
     if kind == "AutoencoderKL":
         return {"target": _AUTOENCODER, "params": _autoencoder_params(config)}
+    if kind == films.UNET:
+        return films.film_network(_unet_params(config), config)
+    if kind == films.AUTOENCODER:
+        return films.film_autoencoder(_autoencoder_params(config)["ddconfig"])
+    if kind == films.IMAGE_ENCODER:
+        return films.image_encoder(config)
     return _text_config(config, folder)
 
 

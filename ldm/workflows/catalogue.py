@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 
-from ldm.checkpoint import is_diffusers_folder
+from ldm.checkpoint import is_diffusers_folder, is_film_folder
 from ldm.models.diffusion.sampling import SAMPLERS
 from ldm.released import COMMAND, RELEASED
 from ldm.shipped import ROOT, TINY
@@ -84,7 +84,7 @@ def _candidates(folder: Path) -> Iterator[Path]:
 def _listed(ckpt: Path, folder: Path) -> Listed | None:
     """The entry of a weight file or a diffusers folder; None where it holds no latent diffusion model."""
     if ckpt.is_dir():
-        return Listed(_name(ckpt, folder), ckpt, "diffusers folder")
+        return Listed(_name(ckpt, folder), ckpt, "diffusers folder", is_film_folder(ckpt))
     if ckpt.suffix == ".safetensors" and not _has_unet(ckpt):
         return None
     try:

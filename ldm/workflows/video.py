@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ldm.checkpoint import is_diffusers_folder
 from ldm.finite import check_finite
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample, step_rule
@@ -284,8 +285,9 @@ def output_folder(options: VideoOptions) -> str:
 
 
 def config_of(options: VideoOptions) -> str | None:
-    """The configuration given, or that of a version."""
-    if options.config is None and options.version is not None:
+    """The configuration given, or that of a version; a diffusers folder describes itself."""
+    is_folder = options.ckpt is not None and is_diffusers_folder(options.ckpt)
+    if options.config is None and options.version is not None and not is_folder:
         return VERSIONS[options.version].config
     return options.config
 
@@ -296,7 +298,7 @@ def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
     Raises:
         UserError: the model makes no films.
     """
-    model, inference = studio.model, studio.inference
+    model, inference = studio.model, {**studio.model.usual, **studio.inference}
     if "frames" not in {need.name for need in model.needs.optional}:
         raise UserError(f"'{studio.name}' makes pictures, not films; Stable Video Diffusion and its like make those")
     if options.last_path is not None and "last_image" not in {need.name for need in model.needs.optional}:
@@ -335,9 +337,10 @@ def sized(image: Image.Image, options: VideoOptions, studio: Studio) -> Image.Im
         UserError: the model's factor does not divide the size.
     """
     factor, inference = int(studio.model.first_stage_model.factor), studio.inference
-    usual = studio.model.image_size * factor if isinstance(studio.model.image_size, int) else 512
-    height = options.height or options.width or int(inference.get("height", usual))
-    width = options.width or options.height or int(inference.get("width", usual))
+    size = studio.model.image_size
+    rows, columns = (size, size) if isinstance(size, int) else size
+    height = options.height or options.width or int(inference.get("height", rows * factor))
+    width = options.width or options.height or int(inference.get("width", columns * factor))
     check_size(width, height, factor)
     if options.crop:
         return centre_crop(image, width, height)

@@ -247,7 +247,9 @@ class EngineModel(LatentModel):
         kind = class_from_str(sampler["target"]) if "target" in sampler else EulerEDMSampler
         if not issubclass(kind, SigmaSampler):
             raise ConfigError(f"sampler_config: '{sampler['target']}' is no sampler of this kind")
-        scale = guider.get("scale", 5.0 if not params or "guider_config" in params else 1.0)
+        scale = guider.get("scale", guider.get("max_scale"))
+        if scale is None:
+            scale = 5.0 if not params or "guider_config" in params else 1.0
         return {"sampler": kind.name, "steps": params.get("num_steps") or 50, "guidance_scale": scale}
 
     def get_learned_conditioning(self, c: Any) -> Any:

@@ -28,7 +28,7 @@ class EngineOptions:
     log_keys: Sequence[str] | str | None = None  # accepted for old YAMLs
     no_cond_log: bool = False  # accepted for old YAMLs
     compile_model: bool = False  # accepted for old YAMLs
-    sampling_size: int | None = None  # of the latents, where nothing else is asked for
+    sampling_size: int | Sequence[int] | None = None  # of the latents (height, width), where none is asked for
     zero_empty_text: bool | None = None  # see ``EngineModel.zeroes_text``
     spatial: str = "trained"  # "frozen": of a network of films, only the temporal layers learn
 
