@@ -27,7 +27,8 @@ class Object:
     name: str  # in the code and in files
     colour: str | None  # the colour that a person would name, if there is one
     forms: dict[str, tuple[str, ...]]  # language -> nouns; an English one that takes no article begins with '+'
-    measure: str  # the Chinese measure word
+    counters: dict[str, tuple[str, ...]]  # 'ko' and 'zh' -> words that it is counted with
+    pose: str  # what it is seen to do: a row of the poses of Korean and Chinese
     cell: int
 
 
@@ -40,7 +41,8 @@ def objects() -> dict[str, Object]:
 
 def _object(row: dict[str, str], cell: int) -> Object:
     forms = {language: tuple(row[language].split("/")) for language in ("en", "ko", "zh")}
-    return Object(row["name"], row["colour"] or None, forms, row["measure"], cell)
+    counters = {"ko": tuple(row["counter"].split("/")), "zh": tuple(row["measure"].split("/"))}
+    return Object(row["name"], row["colour"] or None, forms, counters, row["pose"], cell)
 
 
 def object_called(name: str) -> Object:

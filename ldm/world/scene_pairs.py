@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ldm.languages import what_is_wrong
 from ldm.world.photos import PHOTOS
 from ldm.world.photos import TEMPLATES as PHOTO_TEMPLATES
 from ldm.world.scene import Scene, Split
@@ -51,9 +52,12 @@ def _about(scene: Scene, language: str, rng: random.Random) -> Pair:
     if rng.random() < SLOTTED:
         slotted = _with_slot(wish, rng)
         source = speak(slotted, language, rng)
-        if any(letter.isalpha() and not letter.isascii() for letter in source) or language == "en":
+        if what_is_wrong(source, language) is None and any(letter.isalpha() for letter in source):
             return Pair(language, source, speak(slotted, "en"))  # "*, 4k" is in no language
-    return Pair(language, speak(wish, language, rng), speak(wish, "en"))
+    source = speak(wish, language, rng)
+    if what_is_wrong(source, language) is not None:  # 'red circle' in a Korean mouth
+        source = speak(wish, language)
+    return Pair(language, source, speak(wish, "en"))
 
 
 def _with_slot(wish: Wish, rng: random.Random) -> Wish:

@@ -11,7 +11,9 @@ import pytest
 from ldm.util import UserError
 from ldm.world.objects import ATLAS, drawing, object_called, objects
 from ldm.world.scene import COLOURS
-from ldm.world.sentences import chinese, english, korean
+from ldm.world.sentences import chinese_words as chinese
+from ldm.world.sentences import english
+from ldm.world.sentences import korean_words as korean
 
 
 def test_every_object_has_a_drawing_names_and_a_measure_word() -> None:
@@ -19,7 +21,8 @@ def test_every_object_has_a_drawing_names_and_a_measure_word() -> None:
     for name, thing in objects().items():
         assert all(form.strip() == form and form for forms in thing.forms.values() for form in forms), name
         assert thing.colour is None or thing.colour in COLOURS, name
-        assert len(thing.measure) == 1
+        assert all(word.strip() and len(word) <= 3 for words in thing.counters.values() for word in words), name
+        assert thing.pose in korean.POSES and thing.pose in chinese.POSES, name
         sprite = drawing(name, 64)
         assert sprite.shape == (64, 64, 4) and 0.1 < sprite[..., 3].mean() < 0.85, name
         assert (sprite[..., :3] <= sprite[..., 3:] + 0.02).all(), name  # colours times coverage

@@ -1,127 +1,54 @@
-"""Korean: the background comes first or last, particles follow the last syllable, and everyday words for colours."""
+"""Korean: the background comes first or last, particles follow the last syllable, and much is said after the noun."""
 
 from __future__ import annotations
 
 from ldm.world.objects import objects
 from ldm.world.scene import GROUNDS
-from ldm.world.sentences.voice import Named, Voice, Wish, Words
+from ldm.world.sentences.korean_templates import (
+    BESIDE,
+    CLAUSES,
+    COLOUR_AFTER,
+    FRAMES,
+    LANDSCAPE_FRAMES,
+    LISTED,
+    OPEN_TEMPLATES,
+    PLAIN_FRAMES,
+    RELATIONS,
+    TEMPLATES,
+    UNPLACED_FRAMES,
+)
+from ldm.world.sentences.korean_words import (
+    COLOURS,
+    COUNTERS,
+    DRAW,
+    ENDS,
+    FIGURES,
+    GROUND_TEXTURES,
+    IS,
+    LANDSCAPES,
+    NICE,
+    NOUNS,
+    PICTURES,
+    PLACES,
+    POSES,
+    SHAPES,
+    SIZES,
+    SIZES_AFTER,
+    STARTS,
+    TAGS,
+    TEXTURES,
+    TEXTURES_AFTER,
+    TYPOS,
+)
+from ldm.world.sentences.voice import Named, Voice, Wish, without
 
-COLOURS: Words = {  # before a noun
-    "red": ("빨간", "빨간색", "붉은", "새빨간", "빨강"),
-    "orange": ("주황색", "주황", "오렌지색"),
-    "yellow": ("노란", "노란색", "샛노란", "노랑"),
-    "green": ("초록색", "녹색", "초록", "초록빛"),
-    "cyan": ("청록색", "하늘색", "옥색"),
-    "blue": ("파란", "파란색", "푸른", "새파란", "파랑"),
-    "purple": ("보라색", "보라", "보랏빛", "자주색"),
-    "pink": ("분홍색", "분홍", "핑크색", "핑크"),
-    "black": ("검은", "검은색", "까만", "검정", "검정색", "까만색"),
-    "white": ("흰", "하얀", "흰색", "하얀색", "새하얀"),
-    "brown": ("갈색", "밤색", "고동색"),
-    "grey": ("회색", "잿빛"),
-}
-NOUNS: Words = {  # a colour on its own
-    "red": ("빨간색", "빨강", "붉은색"),
-    "orange": ("주황색", "주황"),
-    "yellow": ("노란색", "노랑"),
-    "green": ("초록색", "녹색", "초록"),
-    "cyan": ("청록색", "하늘색"),
-    "blue": ("파란색", "파랑", "푸른색"),
-    "purple": ("보라색", "보라"),
-    "pink": ("분홍색", "핑크색", "분홍"),
-    "black": ("검은색", "검정", "검정색"),
-    "white": ("흰색", "하얀색", "하양"),
-    "brown": ("갈색", "밤색"),
-    "grey": ("회색",),
-}
-SIZES: Words = {"small": ("작은", "조그만", "자그마한"), "large": ("큰", "커다란", "큼직한")}
-TEXTURES: Words = {
-    "plain": ("민무늬", "단색"),
-    "striped": ("줄무늬", "줄무늬가 있는"),
-    "dotted": ("물방울무늬", "점무늬", "땡땡이"),
-    "checked": ("체크무늬", "바둑판무늬"),
-    "halved": ("두 가지 색의", "반반 색의"),
-}
-SHAPES: Words = {
-    "circle": ("원", "동그라미"),
-    "square": ("정사각형", "네모"),
-    "triangle": ("삼각형", "세모"),
-    "diamond": ("마름모",),
-    "star": ("별", "별 모양"),
-    "heart": ("하트", "하트 모양"),
-    "cross": ("십자가", "십자 모양"),
-    "moon": ("초승달", "달"),
-    "pentagon": ("오각형",),
-    "hexagon": ("육각형",),
-    "ring": ("고리", "반지 모양"),
-    "oval": ("타원", "타원형"),
-    "rectangle": ("직사각형",),
-    "arrow": ("화살표",),
-}
-FIGURES: Words = {
-    "polygon": ("다각형", "각진 도형"),
-    "rosette": ("꽃 모양", "꽃무늬 도형"),
-    "blob": ("둥근 도형", "덩어리"),
-    "gear": ("톱니바퀴",),
-}
-PLACES: Words = {
-    "middle": ("가운데", "중앙", "한가운데"),
-    "left": ("왼쪽", "좌측", "왼편"),
-    "right": ("오른쪽", "우측", "오른편"),
-    "top": ("위쪽", "상단", "맨 위"),
-    "bottom": ("아래쪽", "하단", "맨 아래"),
-    "top left": ("왼쪽 위", "왼쪽 상단", "좌측 상단", "왼쪽 위 구석"),
-    "top right": ("오른쪽 위", "오른쪽 상단", "우측 상단", "오른쪽 위 구석"),
-    "bottom left": ("왼쪽 아래", "왼쪽 하단", "좌측 하단", "왼쪽 아래 구석"),
-    "bottom right": ("오른쪽 아래", "오른쪽 하단", "우측 하단", "오른쪽 아래 구석"),
-}
-LANDSCAPES: Words = {
-    "meadow": ("풀밭", "초원", "잔디밭", "들판"),
-    "beach": ("해변", "바닷가", "모래사장", "해변가"),
-    "night": ("밤하늘", "별이 빛나는 밤하늘"),
-    "snow": ("눈밭", "눈 덮인 들판", "설원"),
-    "desert": ("사막", "모래사막"),
-    "sea": ("바다", "푸른 바다", "넓은 바다"),
-}
-NICE = ("귀여운", "예쁜", "멋진", "아름다운", "단순한", "재미있는")
-TAGS = ("고화질", "4k", "고해상도", "디테일한", "벡터 아트", "심플하게", "클립아트", "선명하게")
-
-# T: the thing, T이 T을 T은: with its particle; G: the background, G을; N: what it is ('파란색', '바다'), N을
-TEMPLATES = (
-    "{G} 위의 {T}", "{G}에 {T}", "{G} 위에 {T}", "{G} 앞의 {T}", "{G}의 {T}", "{G} 위에 있는 {T}", "{G}에 있는 {T}",
-    "{G} 앞에 있는 {T}", "{G}에 놓인 {T}", "{G}에 {T이} 있다", "{G}에 {T이} 있어요", "{G}에 {T이} 있습니다",
-    "{G} 위에 {T이} 있다", "{G} 위에 {T이} 있어요", "{G} 위에 {T이} 있습니다", "{G} 앞에 {T이} 있다",
-    "{G}에 {T이} 하나 있다", "{G}에 {T이} 있는 그림", "{G} 위에 {T이} 있는 그림", "{G}에 {T을} 그려줘",
-    "{G}에 {T을} 그려 주세요", "{G}에 {T을} 그려주세요", "{G} 위에 {T을} 그려줘", "{G}에 {T} 그려줘",
-    "{G}에 {T} 하나 그려줘", "{G} 위의 {T} 그림", "{G}의 {T} 그림", "{T}, {G}", "{G}, {T}", "{T} {G}", "{G} {T}",
-    "{T이} 있는 {G}", "{T이} 보이는 {G}", "{T이} {G} 위에 있다", "{T이} {G}에 있어요", "{T이} {G} 앞에 있습니다",
-    "{T을} {G} 위에 그려줘", "{T을} {G}에 그려 주세요", "{T} 그림, {G}", "{T} 이미지, {G}", "{G}에서 {T이} 보인다",
-    "{G}에 {T이} 보여요", "{G}에 {T을} 보여줘", "{G}에 {T을} 만들어줘", "{G}에 {T을} 넣어줘",
-    "{G} 위의 {T을} 보고 싶어", "{G}에 {T이} 그려진 그림", "{T} - {G}", "{T} ({G})", "{G}: {T}",
-    "{G}에 {T을} 부탁해", "{G}에 {T} 부탁드려요", "{G} 위의 {T} 일러스트", "{G} 위의 {T} 아이콘",
-    "{G}에 {T만} 있는 그림", "{G}에 {T을} 그려 줄래?", "{G}에 {T을} 그려봐", "{G} 위의 {T}입니다",
-    "{G} 위에 놓여 있는 {T}", "{N을} 배경으로 한 {T}", "{N을} 배경으로 {T을} 그려줘", "{N을} 배경으로 {T이} 있다",
-    "{N} 배경에 {T}", "배경은 {N}, {T}", "{T}, 배경은 {N}", "{T을} 그려줘, 배경은 {N으로}",
-    "{T을} 그리고 배경은 {N으로} 해줘", "배경이 {N인} {T}",
-)  # fmt: skip
-OPEN_TEMPLATES = (
-    "{T}", "{T} 그림", "{T을} 그려줘", "{T을} 그려 주세요", "{T} 하나", "{T} 하나 그려줘", "{T이} 있다",
-    "{T이} 있는 그림", "{T} 이미지", "{T} 보여줘", "{T을} 보여 주세요", "{T} 일러스트", "{T을} 만들어줘",
-    "{T을} 그려 줄래?", "{T} 그려줘", "{T}입니다", "{T을} 보고 싶어요", "{T} 부탁해",
-)  # fmt: skip
-BESIDE = ("{A와} {Z}", "나란히 있는 {A와} {Z}", "{A} 옆의 {Z}", "{A} 그리고 {Z}", "{A} 옆에 있는 {Z}")
-RELATIONS: Words = {
-    "left of": (
-        "{Z} 왼쪽에 있는 {A}", "{Z} 왼쪽의 {A}", "왼쪽의 {A와} 오른쪽의 {Z}", "{A} 오른쪽의 {Z}",
-        "{A} 오른쪽에 있는 {Z}", "왼쪽에 {A}, 오른쪽에 {Z}",
-    ),
-    "above": (
-        "{Z} 위의 {A}", "{Z} 위에 있는 {A}", "위쪽의 {A와} 아래쪽의 {Z}", "{A} 아래의 {Z}", "{A} 아래에 있는 {Z}",
-        "위에 {A}, 아래에 {Z}",
-    ),
+USUAL = 0.2  # share of choices that take the first, most usual way to say it
+CLAUSED, LISTING, AFTER, COUNTED = 0.5, 0.08, 0.15, 0.15
+PARTICLES = {
+    "이": ("이", "가"), "을": ("을", "를"), "은": ("은", "는"), "와": ("과", "와"), "만": ("만", "만"),
+    "으로": ("으로", "로"), "인": ("인", "인"), "이랑": ("이랑", "랑"), "하고": ("하고", "하고"),
+    "이고": ("이고", "고"), "이면": ("이면", "면"), "인데": ("인데", "인데"),
 }  # fmt: skip
-PARTICLES = {"이": ("이", "가"), "을": ("을", "를"), "은": ("은", "는"), "와": ("과", "와"), "만": ("만", "만"),
-             "으로": ("으로", "로"), "인": ("인", "인")}  # fmt: skip
 
 
 def with_particle(phrase: str, particle: str) -> str:
@@ -142,18 +69,130 @@ class Fields(dict[str, str]):
 
 def sentence(wish: Wish, voice: Voice) -> str:
     """A sentence that says all of a wish and nothing else."""
+    single = len(wish.named) == 1 and not wish.named[0].figure
+    if single and voice.chance(LISTING):
+        return _listed(wish, voice)
+    if not wish.named[0].figure and voice.chance(CLAUSED):
+        return _claused(wish, voice)
     phrases = [noun(named, voice) for named in wish.named]
+    if voice.chance(COUNTED):
+        phrases = [_counted(phrase, named, voice) for phrase, named in zip(phrases, wish.named, strict=True)]
     whole = phrases[0]
     if len(phrases) == 2:
         ways = BESIDE if wish.aside else RELATIONS[str(wish.relation)]
         whole = voice.pick(ways).format_map(Fields(A=phrases[0], Z=phrases[1]))
     place = wish.named[0].thing.place if len(phrases) == 1 else None
     said = voice.pick(PLACES[place]) if place else ""
-    if said and not voice.chance(0.3):
+    if said and not voice.chance(0.2):
         whole, said = f"{said}에 있는 {whole}" if voice.chance(0.5) else f"{said}의 {whole}", ""
     template = voice.pick(OPEN_TEMPLATES if wish.ground is None else TEMPLATES)
-    text = template.format_map(Fields(T=whole, **_ground_fields(wish.ground, voice)))
+    text = template.format_map(Fields(T=whole, **_doing(wish, voice), **_ground_fields(wish.ground, voice)))
     return f"{said}에, {text}" if said else text
+
+
+def _claused(wish: Wish, voice: Voice) -> str:
+    """A clause ('왼쪽에 고양이가 있다'), what is said after it ('크기는 작게'), and the background around them."""
+    fields = _doing(wish, voice)
+    after: list[str] = []
+    if len(wish.named) == 2:
+        phrases = [noun(named, voice) for named in wish.named]
+        if voice.chance(2 * COUNTED):
+            phrases = [_counted(phrase, named, voice) for phrase, named in zip(phrases, wish.named, strict=True)]
+        fields |= {"A": phrases[0], "Z": phrases[1]}
+        kind = "aside" if wish.aside else str(wish.relation)
+    else:
+        kind, fields, after = _single(wish.named[0], voice, fields)
+    clause = voice.pick(CLAUSES[kind]).format_map(Fields(fields))
+    clause = ", ".join([clause.rstrip("?") if after else clause, *after])
+    if wish.ground is None:
+        return clause
+    frames: tuple[str, ...] = FRAMES
+    if wish.ground in LANDSCAPES:
+        frames = (*FRAMES, *LANDSCAPE_FRAMES)
+    elif GROUNDS[wish.ground].kind == "plain":
+        frames = (*FRAMES, *PLAIN_FRAMES)
+    if kind in ("one", "sized"):
+        frames = (*frames, *UNPLACED_FRAMES)
+    return voice.pick(frames).format_map(Fields(C=clause, **_ground_fields(wish.ground, voice)))
+
+
+def _single(named: Named, voice: Voice, doing: dict[str, str]) -> tuple[str, dict[str, str], list[str]]:
+    """The kind of the clause about one thing, its fields, and what is said after it."""
+    thing = named.thing
+    sized = bool(thing.size) and voice.chance(0.5)
+    bare, after = _said_after(named, voice, size=not sized)
+    if sized:
+        bare = without(bare, "size")
+    fields = {**doing, "T": noun(bare, voice), "K": counter(named, voice)}
+    if thing.size:
+        fields["S"] = voice.pick(SIZES_AFTER[thing.size])
+    if thing.place:
+        fields["P"] = voice.pick(PLACES[thing.place])
+    kind = ("sized placed" if thing.place else "sized") if sized else ("placed" if thing.place else "one")
+    return kind, fields, after
+
+
+def _said_after(named: Named, voice: Voice, size: bool) -> tuple[Named, list[str]]:
+    """A thing without some of what is said of it, and those as phrases on their own."""
+    thing, after, gone = named.thing, [], []
+    if thing.size and size and voice.chance(AFTER):
+        after.append(voice.pick(SIZES_AFTER[thing.size]))
+        gone.append("size")
+    colour = thing.colour or named.own_colour
+    if colour and voice.chance(AFTER):
+        after.append(voice.pick(COLOUR_AFTER).format_map(Fields(N=voice.pick(NOUNS[colour]))))
+        gone.append("colour")
+    if thing.texture and voice.chance(AFTER):
+        after.append(voice.pick(TEXTURES_AFTER[thing.texture]))
+        gone.append("texture")
+    return without(named, *gone), after
+
+
+def _listed(wish: Wish, voice: Voice) -> str:
+    """All that is said as a list: '고양이, 작게, 왼쪽 위, 파란 배경'."""
+    named = wish.named[0]
+    bare, parts = _said_after(named, voice, size=True)
+    first = noun(bare, voice)
+    if voice.chance(0.3):
+        first = f"{first} {counter(named, voice)}"
+    if named.thing.place:
+        parts.append(voice.pick(PLACES[named.thing.place]) + voice.pick(("", "에")))
+    if voice.chance(0.5):
+        parts = voice.shuffled(parts)
+    if wish.ground:
+        fields = Fields(_ground_fields(wish.ground, voice))
+        ground = voice.pick(("{G}", "{N} 배경", "배경은 {N}", "배경 {N}", "배경: {N}", "{G으로}")).format_map(fields)
+        parts = [*parts, ground] if voice.chance(0.6) else [ground, *parts]
+    parts = [first, *parts] if voice.chance(0.7) else [*parts, first]
+    return voice.pick(LISTED).join(parts)
+
+
+def _doing(wish: Wish, voice: Voice) -> dict[str, str]:
+    """What things do, the end of a sentence, a request, and a word for a picture."""
+    kinds = {pose(named) for named in wish.named}
+    stem = voice.any(POSES[kinds.pop()]) if len(kinds) == 1 and voice.chance(0.6) else "있"
+    return {"V": stem, "E": voice.pick(IS), "D": voice.pick(DRAW), "I": voice.pick(PICTURES)}
+
+
+def pose(named: Named) -> str:
+    """The row of POSES for a thing."""
+    if named.thing.is_shape or named.slot or named.figure:
+        return "shape"
+    return objects()[named.thing.name].pose
+
+
+def counter(named: Named, voice: Voice) -> str:
+    """'한 마리', '1마리' or '하나'."""
+    thing = named.thing
+    plain = named.slot or named.figure or thing.is_shape
+    words = COUNTERS.get(thing.name, ("개",)) if plain else objects()[thing.name].counters["ko"]
+    word = voice.pick(words)
+    ways = (f"한 {word}", f"한 {word}", f"1{word}", f"한{word}", "하나")
+    return voice.any(ways) if word in ("개", "송이", "대") else voice.any(ways[:4])
+
+
+def _counted(phrase: str, named: Named, voice: Voice) -> str:
+    return phrase if " 한 " in phrase else f"{phrase} {counter(named, voice)}"
 
 
 def _ground_fields(ground: str | None, voice: Voice) -> dict[str, str]:
@@ -163,19 +202,36 @@ def _ground_fields(ground: str | None, voice: Voice) -> dict[str, str]:
     if ground in LANDSCAPES:
         name = voice.pick(LANDSCAPES[ground])
         return {"G": name, "N": name}
-    word = voice.pick(("배경", "배경", "바탕"))
+    word = voice.pick(("배경", "배경", "바탕", "배경", "배경색", "뒷배경", "백그라운드"))
     first = voice.pick(COLOURS[about.first])
     if about.kind == "plain":
+        first = f"{voice.any(('단색', '순', '온통'))} {first}" if voice.chance(0.04) else first
         return {"G": f"{first} {word}", "N": voice.pick(NOUNS[about.first])}
     firsts, seconds = voice.pick(NOUNS[about.first]), voice.pick(NOUNS[about.second])
     if about.kind == "graded":
-        both = f"{with_particle(firsts, '와')} {seconds} 그라데이션"
-        name = voice.pick((f"{firsts}에서 {with_particle(seconds, '으로')} 변하는", both))
-        return {"G": f"{name} {word}", "N": both}
+        return _graded(firsts, seconds, word, voice)
     texture = voice.pick(TEXTURES[about.kind])
-    noun = TEXTURES[about.kind][0]
-    name = voice.pick((f"{with_particle(firsts, '와')} {seconds} {texture}", f"{first} {texture}"))
-    return {"G": f"{name} {word}", "N": f"{first} {noun}"}
+    noun = voice.pick(GROUND_TEXTURES[about.kind])
+    both = with_particle(firsts, "와")
+    name = voice.pick((
+        f"{both} {seconds} {texture}", f"{first} {texture}", f"{firsts} {seconds} {texture}", f"{texture} {first}",
+        f"{with_particle(firsts, '이랑')} {seconds} {texture}", f"{seconds}에 {firsts} {texture}", f"{first} {texture}",
+    ))  # fmt: skip
+    return {"G": f"{name} {word}", "N": voice.pick((f"{first} {noun}", f"{both} {seconds} {noun}"))}
+
+
+def _graded(first: str, second: str, word: str, voice: Voice) -> dict[str, str]:
+    """A background that turns from one colour into another."""
+    change = voice.pick(("그라데이션", "그라데이션", "그러데이션", "그라디언트", "그라데이션 색"))
+    both = f"{with_particle(first, '와')} {second} {change}"
+    to = with_particle(second, "으로")
+    name = voice.pick((
+        f"{first}에서 {to} 변하는", both, f"{first}에서 {to} 바뀌는", f"{first}에서 {second} {change}",
+        f"{first} {second} {change}", f"{first}에서 {to} 이어지는", f"{first}에서 {to} 가는 {change}",
+        f"{first}에서 {to} 번지는", f"{first}에서 점점 {to} 변하는",
+        f"위는 {first} 아래는 {second}인 {change}",
+    ))  # fmt: skip
+    return {"G": f"{name} {word}", "N": voice.pick((both, f"{first}에서 {to} 가는 {change}"))}
 
 
 def noun(named: Named, voice: Voice) -> str:
@@ -195,20 +251,47 @@ def noun(named: Named, voice: Voice) -> str:
         words.append(voice.pick(COLOURS[colour]))
     if thing.texture:
         words.append(voice.pick(TEXTURES[thing.texture]))
+    if voice.chance(0.15):
+        words.reverse()  # '빨간 작은 별', '줄무늬 빨간 별'
     forms = SHAPES[thing.name] if thing.is_shape else objects()[thing.name].forms["ko"]
+    if not thing.is_shape and voice.chance(0.02):
+        forms = (objects()[thing.name].forms["en"][0].removeprefix("+"),)
     return " ".join([*words, named.slot or voice.pick(forms)])
 
 
 def finish(text: str, voice: Voice) -> str:
-    """Tags, quotes, full stops, and spaces that people leave out."""
+    """Slips, chatter, tags, quotes, full stops, and spaces that people leave out."""
     if voice.rng is None:
         return text
-    if voice.chance(0.06) and " " in text:
-        spaces = [i for i, letter in enumerate(text) if letter == " "]
-        at = voice.rng.choice(spaces)
-        text = text[:at] + text[at + 1 :]
+    if voice.chance(0.04):
+        slips = [(right, wrong) for right, wrong in TYPOS if right in text]
+        text = text.replace(*voice.rng.choice(slips), 1) if slips else text
+    text = _spaced(text, voice)
     if voice.chance(0.1):
         text = f"{text}, {', '.join(voice.rng.sample(TAGS, voice.rng.randint(1, 2)))}"
-    if voice.chance(0.15) and text[-1] not in "?!":
+    if voice.chance(0.04):
+        text = voice.any(STARTS) + text
+    if voice.chance(0.07):
+        text = text.rstrip("?") + voice.any(ENDS)
+    elif voice.chance(0.15) and text[-1] not in "?!.":
         text += "."
-    return f'"{text}"' if voice.chance(0.03) else text
+    return f'"{text}"' if voice.chance(0.02) else text
+
+
+def _spaced(text: str, voice: Voice) -> str:
+    """Spaces that people leave out, or type twice."""
+    spaces = [i for i, letter in enumerate(text) if letter == " "]
+    if not spaces or voice.rng is None:
+        return text
+    look = voice.rng.random()
+    if look < 0.1:
+        at = voice.rng.choice(spaces)
+        return text[:at] + text[at + 1 :]
+    if look < 0.13:
+        return text.replace(" ", "")
+    if look < 0.18:
+        return "".join("" if letter == " " and voice.chance(0.4) else letter for letter in text)
+    if look < 0.2:
+        at = voice.rng.choice(spaces)
+        return f"{text[:at]} {text[at:]}"
+    return text

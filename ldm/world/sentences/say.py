@@ -18,7 +18,7 @@ from ldm.util import UserError
 from ldm.world.objects import objects
 from ldm.world.scene import PAIRS, Scene, Thing
 from ldm.world.sentences import chinese, english, korean
-from ldm.world.sentences.voice import Named, Voice, Wish
+from ldm.world.sentences.voice import USUAL, Named, Voice, Wish
 
 LANGUAGES: dict[str, ModuleType] = {"en": english, "ko": korean, "zh": chinese}
 
@@ -61,7 +61,8 @@ def speak(wish: Wish, language: str, rng: random.Random | None = None) -> str:
     Raises:
         UserError: an unknown language.
     """
-    speech, voice = language_called(language), Voice(rng)
+    speech = language_called(language)
+    voice = Voice(rng, getattr(speech, "USUAL", USUAL))
     return str(speech.finish(speech.sentence(wish, voice), voice))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ldm.world.scene import Thing
 
@@ -17,16 +17,21 @@ class Voice:
     """Somebody who chooses words; without a generator they choose the most usual ones."""
 
     rng: random.Random | None
+    usual: float = USUAL
 
     def pick(self, ways: Sequence[str]) -> str:
         """One of the ways to say something; the first is the most usual."""
-        if self.rng is None or self.rng.random() < USUAL:
+        if self.rng is None or self.rng.random() < self.usual:
             return ways[0]
         return self.rng.choice(ways)
 
     def any(self, ways: Sequence[str]) -> str:
         """One of the ways, all as likely."""
         return ways[0] if self.rng is None else self.rng.choice(ways)
+
+    def shuffled(self, parts: Sequence[str]) -> list[str]:
+        """Parts in any order."""
+        return list(parts) if self.rng is None else self.rng.sample(list(parts), len(parts))
 
     def chance(self, share: float) -> bool:
         """True in this share of calls, between 0 and 1; never without a generator."""
@@ -52,6 +57,19 @@ class Wish:
     ground: str | None  # None is unsaid
     relation: str | None = None  # of two things
     aside: bool = False  # the relation is said as 'beside' or 'and': which is left is the order in the sentence
+
+
+def without(named: Named, *unsaid: str) -> Named:
+    """A thing of which some is left out here: 'size', 'colour', 'texture'."""
+    thing = named.thing
+    kept = Thing(
+        thing.name,
+        None if "size" in unsaid else thing.size,
+        thing.place,
+        None if "colour" in unsaid else thing.colour,
+        None if "texture" in unsaid else thing.texture,
+    )
+    return replace(named, thing=kept, own_colour=None if "colour" in unsaid else named.own_colour)
 
 
 def with_slip(text: str, rng: random.Random) -> str:
