@@ -44,6 +44,7 @@ RUN: dict[str, list[str]] = {  # what is run, with what makes it short; the firs
     r"-m scripts\.(img2img|inpaint) ": [*QUICK_PICTURE, "--longest", "64"],
     r"run_styleid.py(?!.*(--ckpt|--lora))": QUICK_RESTYLING,
     r"-m scripts\.make_mask (?!.*--sam)": [],
+    r"-m scripts\.crop_subjects (?!.*--sam)": [],
     r"-m scripts\.(inspect|convert|merge)_embedding": [],
     r"-m scripts\.check_word": [],
     r"-m scripts\.download$": [],

@@ -14,6 +14,8 @@ from ldm.pictures.images import centre_crop
 from ldm.util import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 MIDDLE, SUBJECT, WHOLE = CROPS = ("middle", "subject", "whole")
@@ -21,6 +23,9 @@ LARGEST = 1024  # pixels of a square; training makes them smaller still
 LOOKED_AT = 384  # of the longer side: as much as a mask needs
 RIM = 0.03  # of each side: where the thing does not reach
 MARGIN = 0.15  # around the thing, as a share of its longer side
+Box = tuple[int, int, int, int]  # (left, top, right, bottom)
+Colour = tuple[int, int, int]
+GREY: Colour = (128, 128, 128)  # the middle of what a model sees
 
 
 @dataclass(frozen=True)
@@ -82,20 +87,52 @@ def _values(grey: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(grey, np.float32) / 255)
 
 
-def _box_around(mask: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The square (left, top, right, bottom) around what a mask [H, W] marks, in a picture (width, height)."""
+def cut_out(image: Image.Image, mask: Tensor, margin: float = MARGIN, fill: Colour | None = None) -> Square:
+    """The square around what a mask [H, W] marks, whole: it reaches beyond the picture where the thing is longer.
+
+    Args:
+        margin: around the thing, as a share of its longer side, as far as the picture goes.
+        fill: the colour of all that the mask leaves out; None: as it is (and grey beyond the picture).
+
+    Raises:
+        UserError: a margin that cannot be, or the mask is empty.
+    """
+    from ldm.pictures.masks import fit_mask  # brings torch, which others of this file go without
+
+    if not 0 <= margin <= 10:
+        raise UserError(f"a margin of {margin:g} cannot be: it is a share of the thing's longer side, such as {MARGIN}")
+    if not bool(mask.any()):
+        raise UserError("the mask is empty: no value is above 0, so that there is nothing to cut out")
+    box = _square_box(edges(mask), image.size, margin, beyond=True)
+    thing = _grey(mask).crop(box)  # black beyond the picture
+    kept = Image.new("L", image.size, 255).crop(box) if fill is None else thing
+    square = image.crop(box)
+    picture = _limited(Image.composite(square, Image.new("RGB", square.size, fill or GREY), kept))
+    return Square(picture, fit_mask(_values(thing), picture.size[::-1]))
+
+
+def _box_around(mask: Tensor, size: tuple[int, int]) -> Box:
+    """The square around what a mask [H, W] marks, in a picture (width, height)."""
+    return _square_box(edges(mask), size)
+
+
+def edges(mask: Tensor) -> Box:
+    """Where what a mask [H, W] marks begins and ends."""
     import torch
 
     least = min(0.5, float(mask.max()))
     rows, columns = (torch.nonzero(mask.amax(dim=axis) >= least).flatten() for axis in (1, 0))
-    return _square_box((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), size)
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def subject_mask(image: Image.Image) -> Tensor:
-    """The mask [H, W] of the thing in a picture: what differs from its rim.
+def subject_mask(image: Image.Image, strokes: NDArray[np.float64] | None = None) -> Tensor:
+    """The mask [H, W] of the thing in a picture: what differs from its rim, or what strokes are on.
+
+    Args:
+        strokes: [H, W] with 1 where it belongs, 0 where it does not, NaN where nothing is said.
 
     Raises:
-        UserError: nothing does.
+        UserError: nothing is found, or the strokes are of another size.
     """
     import torch
 
@@ -104,17 +141,44 @@ def subject_mask(image: Image.Image) -> Tensor:
     scale = min(1.0, LOOKED_AT / max(image.size))
     small = image.resize((max(8, round(image.width * scale)), max(8, round(image.height * scale))))
     inset = [max(1.0, RIM * side) for side in small.size]
-    box = (inset[0], inset[1], small.width - inset[0], small.height - inset[1])
-    mask = propose(small, Marks(box=box))[None, None]
+    within = (inset[0], inset[1], small.width - inset[0], small.height - inset[1])
+    if strokes is None:
+        marks = Marks(box=within)
+    else:
+        Marks(strokes=strokes).check(*image.size)
+        drawn = _smaller(strokes, small.size[::-1])
+        marks = Marks(box=None if (drawn == 0).any() else within, strokes=drawn)
+    mask = propose(small, marks)[None, None]
     return torch.nn.functional.interpolate(mask, size=(image.height, image.width), mode="bilinear")[0, 0]
 
 
-def _square_box(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The square (left, top, right, bottom) around a box with a margin, inside of a picture (width, height)."""
+def _smaller(strokes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Strokes at (height, width), where thin ones are not lost."""
+    import numpy as np
+    import torch
+
+    from ldm.pictures.masks import fit_mask
+
+    made = np.full(size, np.nan)
+    for value in (0, 1):
+        drawn = torch.from_numpy((strokes == value).astype(np.float32))
+        if bool(drawn.any()):
+            made[fit_mask(drawn, size, most=True).numpy() > 0] = value
+    return made
+
+
+def _square_box(box: Box, size: tuple[int, int], margin: float = MARGIN, beyond: bool = False) -> Box:
+    """The square around a box with a margin, inside of a picture (width, height).
+
+    Args:
+        beyond: where the box itself is longer than the picture is wide or high, the square is as long as the box.
+    """
     left, top, right, bottom = box
-    side = min(round(max(right - left, bottom - top) * (1 + 2 * MARGIN)), *size)
+    longer = max(right - left, bottom - top)
+    side = min(round(longer * (1 + 2 * margin)), *size)
+    side = max(side, longer) if beyond else side
     starts = [
-        min(max(round((first + last - side) / 2), 0), whole - side)
+        min(max(round((first + last - side) / 2), 0), whole - side) if side <= whole else (whole - side) // 2
         for first, last, whole in ((left, right, size[0]), (top, bottom, size[1]))
     ]
     return starts[0], starts[1], starts[0] + side, starts[1] + side
