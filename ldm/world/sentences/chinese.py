@@ -8,7 +8,6 @@ from typing import Any
 from ldm.world.objects import objects
 from ldm.world.scene import GROUNDS
 from ldm.world.sentences.chinese_templates import (
-    BACKDROP_FRAMES,
     BESIDE,
     CLAUSES,
     COLOUR_AFTER,
@@ -16,6 +15,7 @@ from ldm.world.sentences.chinese_templates import (
     LANDSCAPE_FRAMES,
     LISTED,
     OPEN_TEMPLATES,
+    PLACED_TEMPLATES,
     PLAIN_FRAMES,
     RELATIONS,
     TEMPLATES,
@@ -50,7 +50,7 @@ from ldm.world.sentences.voice import Named, Voice, Wish, without
 USUAL = 0.2  # share of choices that take the first, most usual way to say it
 TRADITIONAL = 0.3  # share of sentences in traditional characters
 WAYS = ("s2tw", "s2twp", "s2hk")  # OpenCC's: Taiwan's characters; its words, too; Hong Kong's characters
-CLAUSED, LISTING, AFTER = 0.5, 0.08, 0.15
+CLAUSED, LISTING, PLACED, AFTER = 0.5, 0.08, 0.25, 0.15
 
 
 def traditional(text: str, way: str = "s2tw") -> str:
@@ -81,10 +81,12 @@ def sentence(wish: Wish, voice: Voice) -> str:
     thing, named = whole[0], bare[0]
     place = wish.named[0].thing.place if len(wish.named) == 1 else None
     said = voice.pick(PLACES[place]) if place else ""
+    fields = {"T": thing, "B": named, "P": said, **_doing(wish, voice), **_ground_fields(wish.ground, voice)}
+    if said and wish.ground and wish.ground not in LANDSCAPES and voice.chance(PLACED):
+        return voice.pick(PLACED_TEMPLATES).format_map(fields)
     if said and not voice.chance(0.2):
-        thing, named, said = f"{said}的{thing}", f"{said}的{named}", ""
-    template = voice.pick(OPEN_TEMPLATES if wish.ground is None else TEMPLATES)
-    text = template.format_map({"T": thing, "B": named, **_doing(wish, voice), **_ground_fields(wish.ground, voice)})
+        fields, said = {**fields, "T": f"{said}的{thing}", "B": f"{said}的{named}"}, ""
+    text = voice.pick(OPEN_TEMPLATES if wish.ground is None else TEMPLATES).format_map(fields)
     if said:
         text = f"{said}，{text}" if voice.chance(0.4) else f"{text.rstrip('？')}，在{said}"
     return text
@@ -115,8 +117,6 @@ def _claused(wish: Wish, voice: Voice) -> str:
         frames = (*FRAMES, *LANDSCAPE_FRAMES)
     elif GROUNDS[wish.ground].kind == "plain":
         frames = (*FRAMES, *PLAIN_FRAMES)
-    if kind == "placed" and wish.ground not in LANDSCAPES:
-        frames = (*frames, *BACKDROP_FRAMES)
     return voice.pick(frames).format_map({"C": clause, **_ground_fields(wish.ground, voice)})
 
 
@@ -196,7 +196,7 @@ def _ground_fields(ground: str | None, voice: Voice) -> dict[str, str]:
             f"{first}与{second}的{texture}", f"{second}底{first}{texture}", f"{texture}{first}",
         ))  # fmt: skip
     word = voice.pick(("背景", "背景", "底", "底色", "背景色", "背景", "背景板"))
-    where = voice.pick(("上", "上", "前", "下", "中", "里", "上面"))
+    where = voice.pick(("上", "上", "前", "下", "中", "里"))
     return {"G": f"{name}{word}", "N": name.removesuffix("的"), "W": f"{name}{word}{where}"}
 
 
@@ -233,6 +233,8 @@ def noun(named: Named, voice: Voice) -> str:
     if voice.chance(0.15):
         words = [*words[:-2], *reversed(words[-2:])]  # '红色小圆', '条纹红色圆'
     forms = SHAPES[thing.name] if thing.is_shape else objects()[thing.name].forms["zh"]
+    if thing.size == "large":  # no large 小狗
+        forms = tuple(form for form in forms if not form.startswith("小")) or forms
     if not thing.is_shape and voice.chance(0.02):
         forms = (objects()[thing.name].forms["en"][0].removeprefix("+"),)
     form = named.slot or voice.pick(forms)

@@ -108,7 +108,13 @@ FRAMES = (  # a clause and any background
     "{G}前{C}", "{C}，背景设为{N}", "{C}，要{G}", "{C}，背景是{N}的", "{C}（{G}）", "{C}，背景选{N}", "{C}/{G}",
     "{C}+{G}", "背景画{N}，{C}", "{C}背景{N}", "{C}背景是{N}", "背景要{N}，{C}",
 )  # fmt: skip
-BACKDROP_FRAMES = ("{G}的{C}", "{G}{C}", "{C}，底是{N}", "{C}，{N}底", "{N}底，{C}")
+PLACED_TEMPLATES = (  # the place is one of a background that is no landscape: 草地上面 is a place on it
+    "{G}的{P}有{T}", "{G}的{P}是{T}", "{G}{P}有{T}", "{T}在{G}的{P}", "{B}在{G}的{P}", "{G}的{P}画{T}",
+    "在{G}的{P}{D}{T}", "{G}{P}的{B}", "{W}{P}有{T}", "{G}的{P}的{B}", "{G}的{P}{V}着{T}", "在{G}的{P}有{T}",
+    "{B}在{G}{P}", "{G}的{P}放{T}", "{G}，{P}{T}", "{G}，{P}是{T}", "{G}，{B}在{P}", "{T}，{P}，{G}", "{P}{T}，{G}",
+    "{B}{P}{G}", "{G}{P}{B}", "{D}{G}{P}的{B}", "把{B}放在{G}的{P}", "把{B}画在{G}的{P}", "{J}{G}的{I}，{P}有{T}",
+    "{N}背景的{P}有{T}", "位于{G}{P}的{B}",
+)  # fmt: skip
 PLAIN_FRAMES = (  # a background of one colour
     "{C}，底色是{N}", "{C}，{N}底", "{N}底，{C}", "{C}，背景色{N}", "背景色是{N}，{C}", "背景颜色为{N}，{C}",
     "{C}，背景全是{N}", "{C}，背景一片{N}", "{N}底色，{C}", "{C}，{N}底色", "{C}，纯{N}背景", "纯{N}背景，{C}",

@@ -12,7 +12,9 @@ from ldm.world.sentences.korean_templates import (
     LANDSCAPE_FRAMES,
     LISTED,
     OPEN_TEMPLATES,
+    PLACED_TEMPLATES,
     PLAIN_FRAMES,
+    POSED,
     RELATIONS,
     TEMPLATES,
     UNPLACED_FRAMES,
@@ -43,7 +45,7 @@ from ldm.world.sentences.korean_words import (
 from ldm.world.sentences.voice import Named, Voice, Wish, without
 
 USUAL = 0.2  # share of choices that take the first, most usual way to say it
-CLAUSED, LISTING, AFTER, COUNTED = 0.5, 0.08, 0.15, 0.15
+CLAUSED, LISTING, PLACED, AFTER, COUNTED = 0.5, 0.08, 0.25, 0.15, 0.15
 PARTICLES = {
     "이": ("이", "가"), "을": ("을", "를"), "은": ("은", "는"), "와": ("과", "와"), "만": ("만", "만"),
     "으로": ("으로", "로"), "인": ("인", "인"), "이랑": ("이랑", "랑"), "하고": ("하고", "하고"),
@@ -82,11 +84,15 @@ def sentence(wish: Wish, voice: Voice) -> str:
         ways = BESIDE if wish.aside else RELATIONS[str(wish.relation)]
         whole = voice.pick(ways).format_map(Fields(A=phrases[0], Z=phrases[1]))
     place = wish.named[0].thing.place if len(phrases) == 1 else None
+    fields = Fields(T=whole, **_doing(wish, voice), **_ground_fields(wish.ground, voice))
+    if place and wish.ground and voice.chance(PLACED):
+        fields["P"] = voice.pick(PLACES[place])
+        return voice.pick(PLACED_TEMPLATES).format_map(fields)
     said = voice.pick(PLACES[place]) if place else ""
     if said and not voice.chance(0.2):
-        whole, said = f"{said}에 있는 {whole}" if voice.chance(0.5) else f"{said}의 {whole}", ""
+        fields["T"], said = f"{said}에 있는 {whole}" if voice.chance(0.5) else f"{said}의 {whole}", ""
     template = voice.pick(OPEN_TEMPLATES if wish.ground is None else TEMPLATES)
-    text = template.format_map(Fields(T=whole, **_doing(wish, voice), **_ground_fields(wish.ground, voice)))
+    text = template.format_map(fields)
     return f"{said}에, {text}" if said else text
 
 
@@ -102,7 +108,8 @@ def _claused(wish: Wish, voice: Voice) -> str:
         kind = "aside" if wish.aside else str(wish.relation)
     else:
         kind, fields, after = _single(wish.named[0], voice, fields)
-    clause = voice.pick(CLAUSES[kind]).format_map(Fields(fields))
+    clauses = (*CLAUSES[kind], *POSED) if kind == "one" and fields["V"] != "있" else CLAUSES[kind]
+    clause = voice.pick(clauses).format_map(Fields(fields))
     clause = ", ".join([clause.rstrip("?") if after else clause, *after])
     if wish.ground is None:
         return clause
