@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable
+from string import Formatter
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from ldm.util import UserError
 from ldm.world.objects import objects
 from ldm.world.scene import GROUNDS, SHAPES, Scene, Thing
 from ldm.world.scenes import SceneWorld
-from ldm.world.sentences import LANGUAGES, chinese, english, say, wish_for
+from ldm.world.sentences import LANGUAGES, chinese, chinese_templates, english, korean_templates, say, wish_for
 from ldm.world.sentences.korean import Fields, with_particle
 from ldm.world.sentences.voice import Named, Voice, Wish, with_slip
 from ldm.world.vocabulary import english_vocabulary
@@ -110,6 +112,22 @@ def test_there_are_many_ways_to_say_the_same(language: str) -> None:
     assert len(ways) > 600
     pair = Wish((Named(Thing("cat")), Named(Thing("dog"))), "meadow", "left of")
     assert len({speech.sentence(pair, Voice(random.Random(number))) for number in range(2000)}) > 600
+
+
+@pytest.mark.parametrize("templates", [korean_templates, chinese_templates])
+def test_every_template_has_a_place_for_all_that_is_to_say(templates: ModuleType) -> None:
+    thing, ground, pair, place = "TB", "GNW", "A Z", "PQ"
+    needed = {"TEMPLATES": (thing, ground), "OPEN_TEMPLATES": (thing,), "PLACED_TEMPLATES": (thing, ground, place),
+              "FRAMES": ("C", ground), "PLAIN_FRAMES": ("C", ground), "LANDSCAPE_FRAMES": ("C", ground)}  # fmt: skip
+    kinds = {"one": (thing,), "placed": (thing, place), "sized": (thing, "S"), "sized placed": (thing, "S", place)}
+    tables = [(getattr(templates, name), fields) for name, fields in needed.items()]
+    tables += [(ways, kinds.get(kind, pair.split())) for kind, ways in templates.CLAUSES.items()]
+    tables += [(ways, pair.split()) for ways in (*templates.RELATIONS.values(), templates.BESIDE)]
+    for ways, fields in tables:
+        assert len(ways) == len(set(ways))
+        for way in ways:
+            held = [name[0] for _, name, _, _ in Formatter().parse(way) if name]
+            assert all(sum(held.count(letter) for letter in field) == 1 for field in fields), way
 
 
 @pytest.mark.parametrize("language", ["en", "ko", "zh"])

@@ -216,15 +216,14 @@ def measures(named: Named) -> tuple[str, ...]:
 def noun(named: Named, voice: Voice) -> str:
     """A thing with what is said of it, without a measure word."""
     thing = named.thing
-    words = [voice.any(NICE)] if voice.chance(0.08) else []
-    if thing.size:
-        words.append(voice.pick(SIZES[thing.size]))
+    nice = voice.any(NICE) if voice.chance(0.08) else ""
+    words = [voice.pick(SIZES[thing.size])] if thing.size else []
     if named.figure:
         first, second = (voice.pick(NOUNS[c]) for c in named.tones or ("red", "red"))
         if thing.texture == "plain":
-            return "".join([*words, first, voice.pick(FIGURES[named.figure])])
+            return "".join([nice, *words, first, voice.pick(FIGURES[named.figure])])
         texture = voice.pick(TEXTURES[str(thing.texture)])
-        return "".join([*words, first, "和", second, texture, voice.pick(FIGURES[named.figure])])
+        return "".join([nice, *words, first, "和", second, texture, voice.pick(FIGURES[named.figure])])
     colour = thing.colour or named.own_colour
     if colour:
         words.append(voice.pick(COLOURS[colour]))
@@ -235,14 +234,14 @@ def noun(named: Named, voice: Voice) -> str:
     forms = SHAPES[thing.name] if thing.is_shape else objects()[thing.name].forms["zh"]
     if thing.size == "large":  # no large 小狗
         forms = tuple(form for form in forms if not form.startswith("小")) or forms
-    if not thing.is_shape and voice.chance(0.02):
+    if not thing.is_shape and voice.chance(0.04):
         forms = (objects()[thing.name].forms["en"][0].removeprefix("+"),)
     form = named.slot or voice.pick(forms)
     if words and words[-1] == "大" and form.startswith("大"):
         form = form[1:]
     if words and words[-1] == "小" and form.startswith("小"):
         form = form[1:]
-    return "".join([*words, form])
+    return "".join([nice, *words, form])
 
 
 def finish(text: str, voice: Voice) -> str:

@@ -261,7 +261,7 @@ def noun(named: Named, voice: Voice) -> str:
     if voice.chance(0.15):
         words.reverse()  # '빨간 작은 별', '줄무늬 빨간 별'
     forms = SHAPES[thing.name] if thing.is_shape else objects()[thing.name].forms["ko"]
-    if not thing.is_shape and voice.chance(0.02):
+    if not thing.is_shape and voice.chance(0.04):
         forms = (objects()[thing.name].forms["en"][0].removeprefix("+"),)
     return " ".join([*words, named.slot or voice.pick(forms)])
 
