@@ -116,13 +116,13 @@ def test_there_are_many_ways_to_say_the_same(language: str) -> None:
 
 @pytest.mark.parametrize("templates", [korean_templates, chinese_templates])
 def test_every_template_has_a_place_for_all_that_is_to_say(templates: ModuleType) -> None:
-    thing, ground, pair, place = "TB", "GNW", "A Z", "PQ"
+    thing, ground, pair, place = "TB", "GNW", ("A", "Z"), "PQ"
     needed = {"TEMPLATES": (thing, ground), "OPEN_TEMPLATES": (thing,), "PLACED_TEMPLATES": (thing, ground, place),
               "FRAMES": ("C", ground), "PLAIN_FRAMES": ("C", ground), "LANDSCAPE_FRAMES": ("C", ground)}  # fmt: skip
     kinds = {"one": (thing,), "placed": (thing, place), "sized": (thing, "S"), "sized placed": (thing, "S", place)}
     tables = [(getattr(templates, name), fields) for name, fields in needed.items()]
-    tables += [(ways, kinds.get(kind, pair.split())) for kind, ways in templates.CLAUSES.items()]
-    tables += [(ways, pair.split()) for ways in (*templates.RELATIONS.values(), templates.BESIDE)]
+    tables += [(ways, kinds.get(kind, pair)) for kind, ways in templates.CLAUSES.items()]
+    tables += [(ways, pair) for ways in (*templates.RELATIONS.values(), templates.BESIDE)]
     for ways, fields in tables:
         assert len(ways) == len(set(ways))
         for way in ways:
