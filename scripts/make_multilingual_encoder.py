@@ -3,9 +3,11 @@
     python -m scripts.make_multilingual_encoder outputs/pairs/train.csv outputs/multilingual
     python -m scripts.make_multilingual_encoder pairs.csv FOLDER --vocab_size 700 --layers 2
     python -m scripts.make_multilingual_encoder pairs.csv FOLDER --width 256 --heads 8 --length 96
+    python -m scripts.make_multilingual_encoder more.csv FOLDER --vocab_size 2000 --start models/ldm/tiny/multilingual
 
 The folder is one that transformers reads (tokenizer.json, config.json, model.safetensors). Training an aligner with
-``train_encoder: true`` trains its weights.
+``train_encoder: true`` trains its weights. With ``--start`` they begin as those of another such encoder, of its sizes;
+pieces of words that are in both vocabularies keep their vectors.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from ldm.data.sentence_pairs import read_pairs
 from ldm.modules.encoders.wordpiece import CLS, MASK, PAD, SEP, UNK
-from ldm.util import run_command
+from ldm.util import UserError, run_command
 
 
 def learn_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -61,6 +63,30 @@ def untrained_encoder(vocab_size: int, width: int, layers: int, heads: int, leng
     return BertModel(sizes, add_pooling_layer=False)
 
 
+@torch.no_grad()
+def encoder_from(folder: Path, tokenizer: PreTrainedTokenizerFast) -> BertModel:
+    """Another encoder's weights, with a vector for each piece of a new vocabulary.
+
+    Pieces that the old vocabulary lacks begin as the mean of those that it would make of them.
+
+    Raises:
+        UserError: the folder holds no such encoder.
+    """
+    if not (folder / "config.json").is_file() or not (folder / "tokenizer.json").is_file():
+        raise UserError(f"'{folder}' is no folder of an encoder: it needs config.json, tokenizer.json and weights")
+    old = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    encoder = BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
+    table = encoder.get_input_embeddings().weight
+    fresh = table.new_empty(len(tokenizer), table.shape[1])
+    for piece, number in tokenizer.get_vocab().items():
+        known = old.get_vocab().get(piece)
+        parts = [known] if known is not None else old(piece.removeprefix("##"), add_special_tokens=False)["input_ids"]
+        fresh[number] = table[parts].mean(dim=0)
+    encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    encoder.get_input_embeddings().weight.copy_(fresh)
+    return encoder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, help="CSV of sentence pairs, see scripts/world_pairs.py")
@@ -71,12 +97,16 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--length", type=int, default=64, help="positions")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="folder of an encoder whose weights and sizes it begins with")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args()
     tokenizer = learn_tokenizer((pair["source"] for pair in read_pairs(options.pairs)), options.vocab_size)
-    tokenizer.model_max_length = options.length
-    sizes = (options.width, options.layers, options.heads, options.length, options.seed)
-    encoder = untrained_encoder(len(tokenizer), *sizes)
+    if options.start:
+        encoder = encoder_from(options.start, tokenizer)
+    else:
+        sizes = (options.width, options.layers, options.heads, options.length, options.seed)
+        encoder = untrained_encoder(len(tokenizer), *sizes)
+    tokenizer.model_max_length = encoder.config.max_position_embeddings
     tokenizer.save_pretrained(options.folder)
     encoder.save_pretrained(options.folder)
     weights = sum(parameter.numel() for parameter in encoder.parameters())

@@ -87,6 +87,7 @@ class AlignerTraining(pl.LightningModule):
         encoder: the multilingual encoder, a folder or a hub id.
         model_config: YAML of the model that is to understand foreign prompts.
         ckpt_path: its weights; None builds the aligner alone, which cannot be trained.
+        start: an aligner's file, of ``aligner_config``'s sizes, whose weights it begins with.
         train_encoder: the encoder learns as well; otherwise it is frozen, and each sentence's states are computed once.
         slots: words that stand in both sentences for what is learned later; each a token of the English encoder.
         context_weight, place_weight, response_weight: of the parts of the loss; that of the token vectors has 1.
@@ -95,7 +96,7 @@ class AlignerTraining(pl.LightningModule):
         monitor: what a checkpoint is judged by.
 
     Raises:
-        UserError: a file is missing, or the aligner's sizes are not those of the encoders.
+        UserError: a file is missing, or the aligner's sizes are not those of the encoders or of ``start``.
     """
 
     encoder: MultilingualEncoder | None
@@ -106,6 +107,7 @@ class AlignerTraining(pl.LightningModule):
         encoder: str,
         model_config: str,
         ckpt_path: str | None = None,
+        start: str | None = None,
         train_encoder: bool = False,
         slots: Sequence[str] = ("*", "@"),
         context_weight: float = 1.0,
@@ -131,6 +133,8 @@ class AlignerTraining(pl.LightningModule):
         reader = MultilingualEncoder(encoder)
         ForeignReader(reader, self.aligner).check(self.frozen.english)
         self.aligner.fit_to(self.frozen.english.token_embedding.weight.float())
+        if start is not None:
+            load_weights(self.aligner, start, strict=True, dtype=torch.float32)
         if train_encoder:
             self.encoder = reader
         else:

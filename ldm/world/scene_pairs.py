@@ -1,7 +1,8 @@
 """Sentences about scenes with the plainest English of the same, for an aligner to learn from.
 
 The English side says what the other says and nothing else, in the words and the order that the text-to-image model
-knows best. A slot, "*" or "@", stands in both sentences for a word that is learned later.
+knows best. A slot, "*" or "@", stands in both sentences for a word that is learned later. A few of the foreign
+sentences have a word without meaning in them, so that words that nobody thought of are learned to be passed over.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from ldm.world.sentences import speak, wish_for
 from ldm.world.sentences.voice import Wish
 
 SLOTS = ("*", "@")
+SYLLABLES = {
+    "ko": "가나다라마바사아자차카타파하거너더러머버서어저처커고노도로모보소오조초코토구누두루무부수우주추",
+    "zh": "啊呀嘛的了是我你他们这那就也都还又很来去把给让会能可以么什怎样些再已经正真其实好吧呢",
+}
 SHARES = {"ko": 0.42, "zh": 0.42, "en": 0.16}
-SLOTTED, PHOTOGRAPHS = 0.3, 0.06
+SLOTTED, PHOTOGRAPHS, STRAY = 0.3, 0.06, 0.08
 TOGETHER = 256  # scenes that are drawn at once
 
 
@@ -57,7 +62,18 @@ def _about(scene: Scene, language: str, rng: random.Random) -> Pair:
     source = speak(wish, language, rng)
     if what_is_wrong(source, language) is not None:  # 'red circle' in a Korean mouth
         source = speak(wish, language)
+    if language in SYLLABLES and rng.random() < STRAY:
+        source = with_stray_word(source, language, rng)
     return Pair(language, source, speak(wish, "en"))
+
+
+def with_stray_word(text: str, language: str, rng: random.Random) -> str:
+    """The sentence with two or three syllables of no meaning: between two words, or at an end where there are no
+    spaces."""
+    stray = "".join(rng.choices(SYLLABLES[language], k=rng.randint(2, 3)))
+    words = text.split(" ")
+    words.insert(rng.randint(0, len(words)), stray)
+    return (" " if language == "ko" or len(words) > 2 else "").join(words)
 
 
 def _with_slot(wish: Wish, rng: random.Random) -> Wish:

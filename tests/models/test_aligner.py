@@ -16,7 +16,8 @@ from ldm.modules.encoders.multilingual import ForeignReader
 from ldm.training import launch
 from ldm.util import UserError, find_beside, instantiate_from_config
 from scripts.export_aligner import export
-from tests.modules.encoders.multilingual_files import write_encoder
+from scripts.make_multilingual_encoder import encoder_from, learn_tokenizer
+from tests.modules.encoders.multilingual_files import SENTENCES, write_encoder
 from tests.workflows.small_model import write_small_model
 
 PAIRS = """lang,source,en
@@ -160,3 +161,27 @@ def test_paths_beside_a_configuration(tmp_path: Path) -> None:
     for key in ("a.here", "a.hub", "a.none", "b.c"):
         find_beside(document, key, tmp_path / "elsewhere", tmp_path)
     assert document == {"a": {"here": str(tmp_path / "vocab.txt"), "hub": "some/encoder", "none": None}}
+
+
+def test_it_may_begin_with_another_aligner_and_its_encoder(tmp_path: Path) -> None:
+    path = files(tmp_path, train_encoder=True)
+    launch.main(["-t", "-l", str(tmp_path / "logs"), "-b", str(path), "--scale_lr", "false"])
+    (run,) = (tmp_path / "logs").iterdir()
+    aligner, _ = export(run, tmp_path / "out", "fp32")
+    old = ForeignReader.from_file(aligner)
+    more = learn_tokenizer([*SENTENCES, "노란 세모와 파란 별"], 140)
+    encoder = encoder_from(tmp_path / "out/multilingual", more)
+    kept = set(more.get_vocab()) & set(old.encoder.tokenizer.get_vocab())
+    assert set(more.get_vocab()) - kept and len(kept) > 30
+    before, after = old.encoder.model.get_input_embeddings().weight, encoder.get_input_embeddings().weight
+    for piece in kept:
+        assert torch.equal(before[old.encoder.tokenizer.get_vocab()[piece]], after[more.get_vocab()[piece]]), piece
+    assert bool(torch.isfinite(after).all())
+    more.save_pretrained(tmp_path / "more")
+    encoder.save_pretrained(tmp_path / "more")
+    (tmp_path / "again").mkdir()
+    begun = training(tmp_path / "again", train_encoder=True, start=str(aligner), encoder=str(tmp_path / "more"))
+    for key, value in old.aligner.state_dict().items():
+        assert torch.equal(value, begun.aligner.state_dict()[key]), key
+    with pytest.raises(UserError, match="is no folder of an encoder"):
+        encoder_from(tmp_path / "model", more)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import random
 from collections import Counter
 from pathlib import Path
 
 from ldm.data.sentence_pairs import SentencePairs
 from ldm.languages import what_is_wrong
 from ldm.world.objects import objects
-from ldm.world.scene_pairs import PHOTOGRAPHS, SHARES, SLOTS, SLOTTED, scene_pairs
+from ldm.world.scene_pairs import PHOTOGRAPHS, SHARES, SLOTS, SLOTTED, SYLLABLES, scene_pairs, with_stray_word
 from scripts.world_pairs import write_pairs
 
 PAIRS = list(scene_pairs(1500, seed=2))
@@ -59,3 +60,12 @@ def test_the_file_is_one_that_an_aligner_reads(tmp_path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as file:
         assert next(csv.reader(file)) == ["lang", "source", "en"]
     assert len(SentencePairs(str(path))) == 60
+
+
+def test_a_few_have_a_word_without_meaning_between_their_own() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        words = with_stray_word("파란 배경 위의 별", "ko", rng).split(" ")
+        (stray,) = [word for word in words if word not in ("파란", "배경", "위의", "별")]
+        assert len(words) == 5 and 2 <= len(stray) <= 3 and set(stray) <= set(SYLLABLES["ko"])
+        assert with_stray_word("蓝色的星星", "zh", rng).replace("蓝色的星星", "", 1) != ""
