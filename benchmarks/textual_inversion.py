@@ -19,13 +19,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.textual_inversion_common import SIZES, Measured, Side, Size
+from benchmarks.textual_inversion_common import DEVICE, SIZES, Measured, Side, Size
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("ours", "diffusers", "diffusers_in_half")
@@ -45,10 +45,10 @@ def build(side: str, size: Size, weights: Path) -> Side:
 class Worker:
     """One side in a process of its own; commands go in and answers come out as lines."""
 
-    def __init__(self, side: str, size: str, threads: int, weights: Path) -> None:
-        command = [sys.executable, "-m", "benchmarks.textual_inversion", "--worker", side, "--parts", size]
-        command += ["--threads", str(threads), "--weights", str(weights)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, command: Sequence[str]) -> None:
+        """``command``: what follows the interpreter."""
+        whole = [sys.executable, *command]
+        self.process = subprocess.Popen(whole, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, line: str) -> Measured:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -65,21 +65,20 @@ class Worker:
         self.process.wait()
 
 
-def work(side: str, size: str, weights: Path) -> None:
+def work(made: Side) -> None:
     """The loop of a worker: each line is the number of a step, whose draws it seeds."""
-    made = build(side, SIZES[size], weights)
     for line in sys.stdin:
         print(json.dumps(vars(made.measure(int(line)))), flush=True)
 
 
-def make_weights(size: str, path: Path) -> None:
+def make_weights(size: str, path: Path, dtype: str) -> None:
     """In a process of its own, so that the memory that it takes is given back."""
     code = (
-        "import sys; from pathlib import Path; from benchmarks.textual_inversion_common import SIZES; "
+        "import sys, torch; from pathlib import Path; from benchmarks.textual_inversion_common import SIZES; "
         "from benchmarks.textual_inversion_diffusers import write_weights; "
-        "write_weights(SIZES[sys.argv[1]], Path(sys.argv[2]))"
+        "write_weights(SIZES[sys.argv[1]], Path(sys.argv[2]), getattr(torch, sys.argv[3]))"
     )
-    subprocess.run([sys.executable, "-c", code, size, str(path)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", code, size, str(path), dtype], cwd=ROOT, check=True)
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -87,19 +86,31 @@ def cosine(a: list[float], b: list[float]) -> float:
     return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
-def compare(size: str, repeats: int, threads: int, other: str) -> dict[str, Any]:
-    """Medians of both sides, their peaks, and whether they compute the same."""
+def compare(
+    module: str, size: str, repeats: int, threads: int, other: str = "diffusers", dtype: str = "bfloat16",
+    apart: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Medians of both sides, their peaks, and whether they compute the same.
+
+    Args:
+        module: the benchmark whose ``--worker`` is a side.
+        dtype: of what is frozen.
+        apart: one side after the other, where memory does not hold both.
+    """
     rows: dict[str, list[Measured]] = {"ours": [], other: []}
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
-        make_weights(size, weights)
-        workers = {side: Worker(side, size, threads, weights) for side in rows}
-        first = {side: worker.ask("0") for side, worker in workers.items()}  # warms up, and is compared
-        for number in range(1, repeats + 1):
-            for side, worker in workers.items():
-                rows[side].append(worker.ask(str(number)))
-        for worker in workers.values():
-            worker.close()
+        make_weights(size, weights, dtype)
+        given = ["--parts", size, "--threads", str(threads), "--weights", str(weights)]
+        first: dict[str, Measured] = {}
+        for sides in [[side] for side in rows] if apart else [list(rows)]:
+            workers = {side: Worker(["-m", module, "--worker", side, *given]) for side in sides}
+            first |= {side: worker.ask("0") for side, worker in workers.items()}  # warms up, and is compared
+            for number in range(1, repeats + 1):
+                for side, worker in workers.items():
+                    rows[side].append(worker.ask(str(number)))
+            for worker in workers.values():
+                worker.close()
     seconds = {side: statistics.median(row.seconds for row in found) for side, found in rows.items()}
     cpu = {side: statistics.median(row.cpu for row in found) for side, found in rows.items()}
     peak = {side: max(row.peak for row in found) for side, found in rows.items()}
@@ -130,20 +141,29 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.worker:
-        work(options.worker, options.parts[0], options.weights)
+        work(build(options.worker, SIZES[options.parts[0]], options.weights))
         return
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"{device}, {options.threads} threads, torch {torch.__version__}; a step of one picture, bf16")
+    other = "diffusers" if options.text == "recipe" else "diffusers_in_half"
+    print_head(options.threads, "bf16")
+    rows = [compare("benchmarks.textual_inversion", size, options.repeats, options.threads, other)
+            for size in options.parts]  # fmt: skip
+    write_report(options.out / f"textual_inversion-{options.text}.json", rows, options.threads, other=other)
+
+
+def print_head(threads: int, precision: str) -> None:
+    """The line above the rows that ``compare`` prints."""
+    print(f"{DEVICE}, {threads} threads, torch {torch.__version__}; a step of one picture, {precision}")
     print(
         f"{'':6}{'ours':>11}{'diffusers':>11}{'ratio':>7}{'CPU time':>9}"
-        f"{'ours':>12}{'diffusers':>10}{'ratio':>7}{'gradient':>10}"
-    )
-    start, other = time.perf_counter(), "diffusers" if options.text == "recipe" else "diffusers_in_half"
-    rows = [compare(size, options.repeats, options.threads, other) for size in options.parts]
-    options.out.mkdir(parents=True, exist_ok=True)
-    report = {"other": other, "device": device, "threads": options.threads, "torch": torch.__version__, "rows": rows}
-    (options.out / f"textual_inversion-{options.text}.json").write_text(json.dumps(report, indent=2))
-    print(f"{time.perf_counter() - start:.0f} s in all")
+        f"{'ours':>12}{'diffusers':>10}{'ratio':>7}{'gradient':>10}", flush=True,
+    )  # fmt: skip
+
+
+def write_report(path: Path, rows: Sequence[Mapping[str, Any]], threads: int, **about: Any) -> None:
+    """All rows, with what they were measured on, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"device": DEVICE, "threads": threads, "torch": torch.__version__}
+    path.write_text(json.dumps({**about, **machine, "rows": list(rows)}, indent=2))
 
 
 if __name__ == "__main__":

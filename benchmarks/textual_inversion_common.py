@@ -16,6 +16,7 @@ from ldm.checkpoint import read_state_dict
 
 SCALE = 0.18215
 RATE, DECAY = 5e-3, 1e-2
+LORA_RATE, RANK = 1e-4, 4  # of diffusers' example
 PLACEHOLDER = 7  # the id of the token whose vector is learned
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16
@@ -56,7 +57,7 @@ SIZES = {
 @dataclass
 class Measured:
     """One step: its time on the clock and of all threads, the peak of the process so far (after building) in MB, the
-    loss and the vector's gradient."""
+    loss and the gradient."""
 
     seconds: float
     cpu: float
@@ -93,9 +94,10 @@ class Draws:
 class Side(ABC):
     """A model, an optimiser, and a step."""
 
-    def __init__(self, size: Size, weights: Path) -> None:
-        """``weights``: a file in diffusers' layout, one part below ``unet.``, ``vae.`` and ``text.`` each."""
-        self.size = size
+    def __init__(self, size: Size, weights: Path, dtype: torch.dtype = DTYPE) -> None:
+        """``weights``: a file in diffusers' layout, one part below ``unet.``, ``vae.`` and ``text.`` each; ``dtype`` is
+        theirs, which stays that of what is frozen."""
+        self.size, self.dtype = size, dtype
         self.build(read_parts(weights))
         reset_peak()
 
@@ -105,7 +107,7 @@ class Side(ABC):
 
     @abstractmethod
     def step(self, draws: Draws) -> tuple[Tensor, Tensor]:
-        """One training step; the loss, and the gradient [D] of the placeholder's vector."""
+        """One training step; the loss, and a gradient, flat: of the placeholder's vector, of a LoRA's factors."""
 
     def measure(self, number: int) -> Measured:
         draws = Draws.of_step(number, self.size)
@@ -115,6 +117,12 @@ class Side(ABC):
             torch.cuda.synchronize()
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         return Measured(seconds, cpu, peak_mb(), float(loss), gradient.float().tolist())
+
+
+@torch.no_grad()
+def begin(first: Tensor, number: int) -> None:
+    """The first factor of a LoRA's layer, the same on both sides: normal numbers of spread 1 / rank."""
+    first.copy_(torch.randn(first.shape, generator=torch.Generator().manual_seed(number)) / RANK)
 
 
 def read_parts(weights: Path) -> dict[str, dict[str, Tensor]]:

@@ -47,17 +47,43 @@ def their_clip(size: Size) -> CLIPTextConfig:
     )
 
 
-def write_weights(size: Size, path: Path) -> None:
-    """Random weights for the three networks, the same every time."""
+def write_weights(size: Size, path: Path, dtype: torch.dtype = DTYPE) -> None:
+    """Random weights for the three networks, the same every time but for their precision."""
     weights = {
         f"{part}.{name}": value
         for part, module in their_modules(size).items()
-        for name, value in random_weights(module, DTYPE).items()
+        for name, value in random_weights(module, dtype).items()
     }
     save_state_dict(weights, path)
 
 
-class Diffusers(Side):
+class Frozen(Side):
+    """Networks of diffusers and transformers that stay as they are, and what is done with them in every step."""
+
+    text_dtype: torch.dtype | None = None  # None: that of the others
+
+    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+        modules = their_modules(self.size)
+        for name, module in modules.items():
+            given = weights[name]
+            if name == "text" and self.text_dtype is not None:
+                given = {key: value.to(self.text_dtype) for key, value in given.items()}
+            module.load_state_dict(given, strict=False, assign=True)
+            real_buffers(module)
+            module.requires_grad_(False).to(DEVICE)
+        self.unet: Any = modules["unet"].train()
+        self.vae: Any = modules["vae"].eval()
+        self.text: Any = modules["text"].train()
+        self.scheduler: Any = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+
+    def noisy(self, draws: Draws) -> Tensor:
+        """The picture's latents with noise, in what is frozen's precision."""
+        posterior = self.vae.encode(draws.picture.to(self.dtype)).latent_dist
+        latents = (posterior.mean + posterior.std * draws.posterior.to(self.dtype)).detach() * SCALE
+        return self.scheduler.add_noise(latents, draws.noise.to(self.dtype), draws.t)
+
+
+class Diffusers(Frozen):
     """The recipe of diffusers' textual-inversion example, with diffusers' and transformers' classes.
 
     UNet and autoencoder are bfloat16. The text encoder is float32 and computes under autocast, as accelerate has it.
@@ -66,17 +92,7 @@ class Diffusers(Side):
     text_dtype = torch.float32
 
     def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
-        modules = their_modules(self.size)
-        for name, module in modules.items():
-            given = weights[name]
-            if name == "text":
-                given = {key: value.to(self.text_dtype) for key, value in given.items()}
-            module.load_state_dict(given, strict=False, assign=True)
-            real_buffers(module)
-            module.requires_grad_(False).to(DEVICE)
-        self.unet: Any = modules["unet"].train()
-        self.vae: Any = modules["vae"].eval()
-        self.text: Any = modules["text"].train()
+        super().build(weights)
         table = self.text.get_input_embeddings()
         table.weight = nn.Parameter(table.weight.detach().float())
         table.register_forward_hook(lambda _, __, vectors: vectors.to(self.text_dtype))
@@ -85,12 +101,9 @@ class Diffusers(Side):
         self.others = torch.ones(len(self.table), dtype=torch.bool)
         self.others[PLACEHOLDER] = False
         self.optimizer = torch.optim.AdamW([self.table], lr=RATE, weight_decay=DECAY)
-        self.scheduler: Any = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
     def step(self, draws: Draws) -> tuple[Tensor, Tensor]:
-        posterior = self.vae.encode(draws.picture.to(DTYPE)).latent_dist
-        latents = (posterior.mean + posterior.std * draws.posterior.to(DTYPE)).detach() * SCALE
-        noisy = self.scheduler.add_noise(latents, draws.noise.to(DTYPE), draws.t)
+        noisy = self.noisy(draws)
         with torch.autocast(DEVICE, DTYPE, enabled=self.text_dtype is torch.float32):
             context = self.text(draws.tokens)[0].to(DTYPE)
         predicted = self.unet(noisy, draws.t, context).sample

@@ -86,8 +86,8 @@ def clip_weights(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"transformer.{key}": value for key, value in theirs.items()}
 
 
-class Ours(Side):
-    """``LatentDiffusion`` with an ``EmbeddingManager``, on cached moments."""
+class Model(Side):
+    """``LatentDiffusion``, all of it frozen, on cached moments."""
 
     def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
         with torch.device("meta"):
@@ -99,22 +99,33 @@ class Ours(Side):
             self.model.cond_stage_model: text(weights["text"]),
         }
         for module, given in parts.items():
-            load_part(module, given)
+            load_part(module, given, self.dtype)
         self.model.requires_grad_(False).to(DEVICE)
+        with torch.no_grad():
+            picture = Draws.of_step(0, self.size).picture
+            self.moments = self.model.encode_first_stage(picture).parameters.half()
+
+    def loss(self, draws: Draws) -> Tensor:
+        """Of a step, as the model computes it."""
+        mean, log_variance = self.moments.float().chunk(2, dim=1)
+        latents = (mean + (log_variance / 2).exp() * draws.posterior) * SCALE
+        loss, _ = self.model.p_losses(latents, self.model.condition(draws.tokens), draws.t, draws.noise)
+        return loss
+
+
+class Ours(Model):
+    """One vector of an ``EmbeddingManager`` learns."""
+
+    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+        super().build(weights)
         manager = EmbeddingManager(Words(self.model.cond_stage_model))
         manager.add_vectors({"*": self.model.cond_stage_model.vector_of(PLACEHOLDER)[None].float()})
         self.model.learn_words(manager.to(DEVICE))
         self.vector = manager.vectors("*")
         self.optimizer = torch.optim.AdamW([self.vector], lr=RATE, weight_decay=DECAY)
-        with torch.no_grad():
-            picture = Draws.of_step(0, self.size).picture
-            self.moments = self.model.encode_first_stage(picture).parameters.half()
 
     def step(self, draws: Draws) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.moments.float().chunk(2, dim=1)
-        latents = (mean + (log_variance / 2).exp() * draws.posterior) * SCALE
-        context = self.model.condition(draws.tokens)
-        loss, _ = self.model.p_losses(latents, context, draws.t, draws.noise)
+        loss = self.loss(draws)
         loss.backward()
         assert self.vector.grad is not None
         gradient = self.vector.grad[0].clone()
@@ -123,12 +134,12 @@ class Ours(Side):
         return loss.detach(), gradient
 
 
-def load_part(module: nn.Module, weights: dict[str, Tensor]) -> None:
+def load_part(module: nn.Module, weights: dict[str, Tensor], dtype: torch.dtype = DTYPE) -> None:
     """Assign weights to a module on the meta device; every parameter must get one.
 
     LDM's text encoder carries a head that nothing uses and diffusers leaves out: zeros.
     """
-    head = {name: torch.zeros(p.shape, dtype=DTYPE) for name, p in module.named_parameters() if "to_logits" in name}
+    head = {name: torch.zeros(p.shape, dtype=dtype) for name, p in module.named_parameters() if "to_logits" in name}
     module.load_state_dict({**head, **weights}, strict=False, assign=True)
     empty = [name for name, parameter in module.named_parameters() if parameter.is_meta]
     if empty:

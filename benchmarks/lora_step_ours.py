@@ -1,0 +1,34 @@
+"""This project's side of ``benchmarks.lora_step``: factors beside frozen layers, on cached moments."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.textual_inversion_common import DECAY, DEVICE, LORA_RATE, RANK, Draws, begin
+from benchmarks.textual_inversion_ours import Model
+from ldm.additions.lora.trained import TrainedLora
+
+
+class OurLora(Model):
+    """A LoRA at q, k, v and out of attention learns."""
+
+    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+        super().build(weights)
+        lora = TrainedLora(self.model, rank=RANK, layers="diffusers").to(DEVICE)
+        self.model.learn_lora(lora)
+        factors = [lora.factors[name] for name in sorted(lora.places, key=lambda name: lora.places[name].name)]
+        for number, own in enumerate(factors):
+            begin(own.lora_down, number)  # type: ignore[arg-type]
+        self.seconds: list[Tensor] = [own.lora_up for own in factors]  # type: ignore[misc]
+        self.learned = list(lora.parameters())
+        self.optimizer = torch.optim.AdamW(self.learned, lr=LORA_RATE, weight_decay=DECAY)
+
+    def step(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        loss = self.loss(draws)
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in self.seconds if p.grad is not None])
+        torch.nn.utils.clip_grad_norm_(self.learned, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach(), gradient

@@ -1,0 +1,38 @@
+"""The benchmark of a LoRA's step compares like with like: the same loss and the same gradients of all layers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import lora_step
+from benchmarks.lora_step_diffusers import DiffusersLora
+from benchmarks.lora_step_ours import OurLora
+from benchmarks.textual_inversion_common import SIZES, Draws
+from benchmarks.textual_inversion_diffusers import write_weights
+
+
+def test_both_sides_do_the_same_work(tmp_path: Path) -> None:
+    size, weights = SIZES["small_sd"], tmp_path / "weights.safetensors"
+    write_weights(size, weights, torch.float32)
+    ours, theirs = (kind(size, weights, lora_step.dtype_of(weights)) for kind in (OurLora, DiffusersLora))
+    assert [p.shape for p in ours.seconds] == [p.shape for p in theirs.seconds] and len(ours.seconds) == 128
+    for number in (3, 4):  # the second step has factors that the first one moved
+        our_loss, our_gradient = ours.step(Draws.of_step(number, size))
+        their_loss, their_gradient = theirs.step(Draws.of_step(number, size))
+        assert float(our_loss) == pytest.approx(float(their_loss), rel=2e-3)
+        assert torch.cosine_similarity(our_gradient, their_gradient, dim=0) > 0.999
+    moved = torch.cat([p.detach().flatten() for p in ours.seconds])
+    assert torch.cosine_similarity(moved, torch.cat([p.detach().flatten() for p in theirs.seconds]), dim=0) > 0.98
+    assert all(".factors." in f".{name}" for name, p in ours.model.named_parameters() if p.requires_grad)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    lora_step.main(["--parts", "small_sd", "--repeats", "1", "--threads", "1", "--out", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "lora_step-bfloat16.json").read_text())["rows"]
+    assert row["time_ratio"] == pytest.approx(row["seconds"]["ours"] / row["seconds"]["diffusers"])
+    assert row["gradient_cosine"] > 0.98
