@@ -4,11 +4,11 @@
     python -m benchmarks.lora_step --dtype float32    # for processors that do not compute in bfloat16
 
 As ``benchmarks.textual_inversion`` has it: each side is a process of its own, and they take turns. The recipe, that of
-diffusers' example of text to image with LoRA, encodes the picture and the sentence in every step, with everything frozen in
-bfloat16, and lets PEFT's layers of rank 4 at q, k, v and out of attention learn in float32 under autocast. This
-project's side reads the cached moments of the latents and has the same factors beside its layers, as ``main.py`` with
-``configs/stable-diffusion/lora.yaml``. One picture a step, no gradient checkpointing on either side. The gradients that
-are compared are those of all second factors, whose first are the same on both sides.
+diffusers' example of text to image with LoRA, encodes the picture and the sentence in every step, with everything
+frozen in bfloat16, and lets PEFT's layers of rank 4 at q, k, v and out of attention learn in float32 under autocast.
+This project's side reads the cached moments of the latents and has the same factors beside its layers, as ``main.py``
+with ``configs/stable-diffusion/lora.yaml``. One picture a step, no gradient checkpointing on either side. The gradients
+that are compared are those of all second factors, whose first are the same on both sides.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from benchmarks.textual_inversion_diffusers import write_weights
 def test_both_sides_do_the_same_work(tmp_path: Path) -> None:
     size, weights = SIZES["small_sd"], tmp_path / "weights.safetensors"
     write_weights(size, weights, torch.float32)
-    ours, theirs = (kind(size, weights, lora_step.dtype_of(weights)) for kind in (OurLora, DiffusersLora))
+    dtype = lora_step.dtype_of(weights)
+    ours, theirs = OurLora(size, weights, dtype), DiffusersLora(size, weights, dtype)
     assert [p.shape for p in ours.seconds] == [p.shape for p in theirs.seconds] and len(ours.seconds) == 128
     for number in (3, 4):  # the second step has factors that the first one moved
         our_loss, our_gradient = ours.step(Draws.of_step(number, size))
