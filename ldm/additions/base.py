@@ -29,6 +29,7 @@ class Addition(ABC):
         last_suffixes: of those that are written at the end.
         own_keys: beginnings of the keys that it has in a model's state dict, where it is learned with the model.
         rate: its learning rate as a multiple of the run's.
+        changes_text: whether what the text encoder makes of a prompt changes with what is learned.
     """
 
     file_name: ClassVar[str]
@@ -36,6 +37,7 @@ class Addition(ABC):
     last_suffixes: ClassVar[tuple[str, ...]] = (".safetensors",)
     own_keys: ClassVar[tuple[str, ...]] = ()
     rate: float = 1.0
+    changes_text: bool = True
 
     @abstractmethod
     def learned(self) -> Sequence[nn.Parameter]:

@@ -34,7 +34,7 @@ from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.ending import Ending
 from ldm.training.finite import FiniteGuard
 from ldm.training.image_logger import ImageLogger
-from ldm.training.memory import change_memory, convert_frozen
+from ldm.training.memory import change_memory, convert_frozen, keep_text_states
 from ldm.training.options import parse
 from ldm.training.progress import ProgressLine
 from ldm.training.resume import ExactResume
@@ -102,6 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
         check_sharding(trainer, model)
         change_memory(model, lightning)
         convert_frozen(model, lightning)
+        keep_text_states(model, lightning)
         if options.train:
             fit(trainer, model, data, run)
         if tests:

@@ -1,4 +1,5 @@
-"""How a model lies in memory while it trains: channels last, compiled, frozen parts in half precision."""
+"""How a model lies in memory while it trains: channels last, compiled, frozen parts in half precision,
+the states of prompts kept."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from ldm.models.diffusion.text_states import TextStates
 from ldm.util import ConfigError
 
 log = logging.getLogger(__name__)
@@ -61,3 +63,20 @@ def convert_frozen(model: nn.Module, lightning: DictConfig) -> None:
     for name, child in model.named_children():
         if name != "first_stage_model" and not any(p.requires_grad for p in child.parameters()):
             child.to(FROZEN[wish])
+
+
+def keep_text_states(model: nn.Module, lightning: DictConfig) -> None:
+    """``lightning.cache_text``: each prompt goes through the text encoder once in a run.
+
+    Raises:
+        ConfigError: something of the encoder learns, or there is none.
+    """
+    if not lightning.get("cache_text"):
+        return
+    encoder = getattr(model, "cond_stage_model", None)
+    if encoder is None or not hasattr(model, "text_states"):
+        raise ConfigError("lightning.cache_text is for a model with one text encoder, and this one has none or several")
+    additions = model.learning.additions  # type: ignore[union-attr]
+    if any(p.requires_grad for p in encoder.parameters()) or any(one.changes_text for one in additions):
+        raise ConfigError("lightning.cache_text needs a text encoder that stays as it is, but in this run it learns")
+    model.text_states = TextStates()  # type: ignore[assignment]

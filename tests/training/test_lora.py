@@ -15,6 +15,7 @@ from PIL import Image
 from ldm.additions.base import applied
 from ldm.additions.lora.lora import Lora
 from ldm.checkpoint import read_embedding, read_file, read_metadata, read_state_dict, save_state_dict
+from ldm.modules.encoders.modules import BERTEmbedder
 from ldm.training.launch import main
 from ldm.util import ConfigError, instantiate_from_config
 from tests.models.small_words import small_model, small_node
@@ -186,3 +187,20 @@ def test_a_wrong_value_is_said_before_anything_is_written(place: Path, tmp_path:
     with pytest.raises(ConfigError, match="no layer of the unet is called 'attic'"):
         run(place, tmp_path, "lora", "circle", "model.params.lora_config.params.layers=attic")
     assert not list(tmp_path.iterdir())
+
+
+def test_prompts_are_encoded_once_where_the_encoder_stays(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    encode = BERTEmbedder.encode
+    monkeypatch.setattr(BERTEmbedder, "encode", lambda self, text: (asked.append(len(text)), encode(self, text))[1])
+    frozen = ["model.params.lora_config.params.text_layers=none", "lightning.trainer.max_steps=8"]
+    files = [run(place, tmp_path / name, "lora", "circle", *frozen, f"lightning.cache_text={name}")
+             for name in ("false", "true")]  # fmt: skip
+    plain, kept = (read_file(folder / "lora.safetensors") for folder in files)
+    assert asked[:8] == [2] * 8 and sum(asked[8:]) == 2, "two templates, so two prompts"
+    for key, value in plain.items():
+        torch.testing.assert_close(kept[key], value, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ConfigError, match="cache_text needs a text encoder that stays as it is"):
+        run(place, tmp_path / "text", "lora", "circle", "lightning.cache_text=true")

@@ -103,6 +103,10 @@ class TrainedLora(nn.Module, Addition):
     def model(self) -> Any:
         return self._model[0]
 
+    @property
+    def changes_text(self) -> bool:  # type: ignore[override]
+        return any(place.network != UNET for place in self.places.values())
+
     # ---- what learns ----------------------------------------------------------------------------------------------
 
     def learned(self) -> Sequence[nn.Parameter]:

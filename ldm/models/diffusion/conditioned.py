@@ -23,6 +23,7 @@ from ldm.models.diffusion.condition import (
 )
 from ldm.models.diffusion.guidance import expand_condition, rows_of
 from ldm.models.diffusion.loss import DiffusionModel, images_to_channels_first
+from ldm.models.diffusion.text_states import TextStates
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.encoders.clip_image import ClipImageEmbedder
 from ldm.modules.encoders.conditions import ClassEmbedder
@@ -40,6 +41,7 @@ class ConditionedModel(DiffusionModel):
         cond_stage_key: the key of what it encodes in a training batch.
         cond_stage_forward: its method; None for ``encode``.
         embedding_manager: learned words, or None.
+        text_states: the states of prompts that were encoded before, for a run whose encoder stays as it is; or None.
     """
 
     first_stage_model: Any
@@ -47,6 +49,7 @@ class ConditionedModel(DiffusionModel):
     cond_stage_key: str
     cond_stage_forward: str | None
     embedding_manager: Any
+    text_states: TextStates | None = None
 
     @property
     def needs(self) -> Needs:
@@ -150,7 +153,12 @@ class ConditionedModel(DiffusionModel):
         if self.cond_stage_model is None:
             return None
         words = self.embedding_manager
-        encoded = self._encode(c) if words is None else words.condition(self._encode, c)
+        if words is not None:
+            encoded = words.condition(self._encode, c)
+        elif self.text_states is not None and not isinstance(c, Tensor):
+            encoded = self.text_states(self._encode, c)
+        else:
+            encoded = self._encode(c)
         return encoded.mode() if isinstance(encoded, DiagonalGaussianDistribution) else encoded
 
     @property
