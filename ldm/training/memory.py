@@ -11,7 +11,6 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from ldm.models.diffusion.text_states import TextStates
 from ldm.util import ConfigError
 
 log = logging.getLogger(__name__)
@@ -73,10 +72,7 @@ def keep_text_states(model: nn.Module, lightning: DictConfig) -> None:
     """
     if not lightning.get("cache_text"):
         return
-    encoder = getattr(model, "cond_stage_model", None)
-    if encoder is None or not hasattr(model, "text_states"):
+    keep = getattr(model, "keep_text_states", None)
+    if keep is None:
         raise ConfigError("lightning.cache_text is for a model with one text encoder, and this one has none or several")
-    additions = model.learning.additions  # type: ignore[union-attr]
-    if any(p.requires_grad for p in encoder.parameters()) or any(one.changes_text for one in additions):
-        raise ConfigError("lightning.cache_text needs a text encoder that stays as it is, but in this run it learns")
-    model.text_states = TextStates()  # type: ignore[assignment]
+    keep()

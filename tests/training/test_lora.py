@@ -194,7 +194,12 @@ def test_prompts_are_encoded_once_where_the_encoder_stays(
 ) -> None:
     asked: list[int] = []
     encode = BERTEmbedder.encode
-    monkeypatch.setattr(BERTEmbedder, "encode", lambda self, text: (asked.append(len(text)), encode(self, text))[1])
+
+    def counted(self: BERTEmbedder, text: list[str]) -> Any:
+        asked.append(len(text))
+        return encode(self, text)
+
+    monkeypatch.setattr(BERTEmbedder, "encode", counted)
     frozen = ["model.params.lora_config.params.text_layers=none", "lightning.trainer.max_steps=8"]
     files = [run(place, tmp_path / name, "lora", "circle", *frozen, f"lightning.cache_text={name}")
              for name in ("false", "true")]  # fmt: skip

@@ -21,7 +21,9 @@ from ldm.models.diffusion.invertible import invertible_loss
 from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.prior import REG, SUBJECT
+from ldm.models.diffusion.text_states import TextStates
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
+from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.conditioner import GeneralConditioner
 from ldm.util import ConfigError, UserError, instantiate_from_config
 
@@ -137,6 +139,19 @@ class LatentModel(ConditionedModel):
         self.further_additions.append(lora)
         lora.attach(self)
         self.learning.freeze_the_rest(self)
+
+    def keep_text_states(self) -> None:
+        """From here on, each prompt goes through the encoder once.
+
+        Raises:
+            ConfigError: the condition is no text, or something of the encoder learns.
+        """
+        if not isinstance(self.cond_stage_model, TextEncoder):
+            raise ConfigError("lightning.cache_text: the model's condition is no text")
+        learns = any(parameter.requires_grad for parameter in self.cond_stage_model.parameters())
+        if learns or any(addition.changes_text for addition in self.learning.additions):
+            raise ConfigError("lightning.cache_text needs a text encoder that stays as it is; in this run it learns")
+        self.text_states = TextStates()
 
     def _build_cond_stage(self, config: dict[str, Any] | str) -> Any:
         if config == "__is_unconditional__":

@@ -11,7 +11,7 @@ LIMIT = 10_000  # prompts; beyond it the oldest are forgotten (77 x 768 numbers 
 
 
 class TextStates:
-    """The states of each prompt, computed once. An encoder that gives anything but states [B, N, D] is asked each time."""
+    """The states of each prompt, computed once; an encoder that gives anything but states is asked each time."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit = limit
