@@ -19,24 +19,30 @@ class Batch:
     Attributes:
         varied: the seeds of the noise that each picture's own is varied towards; () for none.
         strength: how far, from 0 to 1.
+        given: the prompts as they were before a language model went on with them; () where none did.
+        expander: that model's name.
     """
 
     prompts: list[str]
     seeds: list[int]
     varied: tuple[int, ...] = ()
     strength: float = 0.0
+    given: tuple[str, ...] = ()
+    expander: str = ""
 
     def part(self, rows: Sequence[int]) -> Batch:
         """Some of the pictures."""
         prompts, seeds = [self.prompts[row] for row in rows], [self.seeds[row] for row in rows]
-        return replace(
-            self, prompts=prompts, seeds=seeds, varied=tuple(self.varied[row] for row in rows if self.varied)
-        )
+        varied = tuple(self.varied[row] for row in rows if self.varied)
+        given = tuple(self.given[row] for row in rows if self.given)
+        return replace(self, prompts=prompts, seeds=seeds, varied=varied, given=given)
 
     def about(self, row: int) -> dict[str, Any]:
         """What a picture's parameters say of it."""
         varied = {"variation_seed": self.varied[row], "variation_strength": self.strength} if self.varied else {}
-        return {"prompt": self.prompts[row], "seed": self.seeds[row], **varied}
+        grown = self.given and self.given[row] != self.prompts[row]
+        expanded = {"prompt_given": self.given[row], "expanded_by": self.expander} if grown else {}
+        return {"prompt": self.prompts[row], "seed": self.seeds[row], **varied, **expanded}
 
     def start(self, shape: Sequence[int], noise: ImageNoise) -> Tensor:
         """The start noise [B, *shape] of the pictures: the first draw of ``noise``, varied where that is asked for."""

@@ -18,6 +18,9 @@ class ExtraOptions:
     wildcards: str | None = option(
         None, "where __name__ in a prompt looks for name.txt, one of whose lines it is (wildcards)", metavar="FOLDER"
     )
+    expand: str | None = option(
+        None, "a causal language model of transformers, which goes on where a prompt ends", metavar="FOLDER"
+    )
     variation_seed: int | None = option(
         None, "of other noise, towards which that of --seed goes a little; each picture has the next", type=int,
         metavar="SEED",

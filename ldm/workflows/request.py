@@ -11,6 +11,7 @@ from ldm.seeds import settled_seed
 from ldm.texts import check_text, read_lines
 from ldm.util import UserError, writable_folder
 from ldm.workflows.batches import Batch, batches
+from ldm.workflows.expansion import with_expansions
 from ldm.workflows.extras import VARIATION, ExtraOptions, check_extras
 from ldm.workflows.guide.options import GuideOptions
 from ldm.workflows.guide.reading import Edit, Guide, read_edit, read_guide
@@ -117,6 +118,8 @@ def read_request(options: Txt2ImgOptions) -> Request:
         check_text(text or "", what)
     if options.is_edited and (options.is_varied or options.hires is not None):
         raise UserError("--edit and --reweight do not go together with --variation_seed or --hires")
+    if options.edit is not None and options.expand is not None:
+        raise UserError("--edit goes word by word along the prompt, which --expand makes longer: give one of them")
     if options.edit is not None and len(prompts) > 1:
         raise UserError("--edit is another prompt for one prompt; a file of several takes --reweight alone")
     if calls_in(options.negative_prompt):
@@ -143,13 +146,13 @@ def prompts_of(options: Txt2ImgOptions) -> list[str]:
 
 
 def batches_of(options: Txt2ImgOptions, prompts: Sequence[str]) -> tuple[int, list[Batch]]:
-    """The first seed, and all batches, with the choices in each picture's prompt made.
+    """The first seed, and all batches, with the choices in each picture's prompt made, and gone on with.
 
     Each of several prompts of one line gets the seeds that it would get alone. Variations have one seed, and seeds of
     their own for what they are varied towards.
 
     Raises:
-        UserError: a seed that no generator takes, or a wildcard that is not there.
+        UserError: a seed that no generator takes, a wildcard that is not there, or no model that goes on with prompts.
     """
     if options.from_file is None:
         rows = [[prompt] * options.n_samples for prompt in prompts]
@@ -166,7 +169,7 @@ def batches_of(options: Txt2ImgOptions, prompts: Sequence[str]) -> tuple[int, li
         made = [
             replace(one, seeds=[seed] * len(one.seeds), varied=tuple(one.seeds), strength=strength) for one in made
         ]
-    return seed, [_chosen(one, options.wildcards) for one in made]
+    return seed, with_expansions([_chosen(one, options.wildcards) for one in made], options.expand)
 
 
 def _chosen(batch: Batch, wildcards: str | None) -> Batch:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldm.checkpoint.transformers_folder import quiet_transformers
 from ldm.languages import check_language, detect_language, simplified
 from ldm.modules.encoders.aligner import Aligner, load_aligner
 from ldm.modules.encoders.base import EmbeddingChange, TextEncoder
@@ -108,7 +109,7 @@ def _from_pretrained(source: str) -> tuple[Any, Any]:
         if not local and Path(source).exists():
             break
         try:
-            with _quiet():
+            with quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
                 model = AutoModel.from_pretrained(source, local_files_only=local, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
@@ -117,22 +118,6 @@ def _from_pretrained(source: str) -> tuple[Any, Any]:
             return tokenizer, model.eval()
     reason = " ".join(str(problem).split())[:160]
     raise UserError(f"'{source}' gives no multilingual encoder with its tokenizer: {reason}") from problem
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no reports of unused heads while a model is read."""
-    from transformers.utils import logging as their_log
-
-    level, bars = their_log.get_verbosity(), their_log.is_progress_bar_enabled()
-    their_log.set_verbosity_error()
-    their_log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        their_log.set_verbosity(level)
-        if bars:
-            their_log.enable_progress_bar()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,173 @@
+"""Prompts that a language model goes on with: what is kept of them, what is put behind, files that are none."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ldm.modules.encoders.prompt_weights import read_weights
+from ldm.pictures.images import read_parameters
+from ldm.util import UserError
+from ldm.workflows.expansion import Expander, joined
+from ldm.workflows.lora_calls import calls_in
+from ldm.workflows.request import Txt2ImgOptions, read_request
+from ldm.workflows.txt2img import txt2img
+from tests.workflows.small_language_model import write_language_model
+
+TEXTS = ["in the rain, at night", "on a blue background, very detailed", "<lora:style:0.8> (word:1.3) * | __colour__\n"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_language_model(tmp_path_factory.mktemp("models") / "poet", TEXTS * 4)
+
+
+@pytest.fixture(scope="module")
+def expander(folder: Path) -> Expander:
+    return Expander(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said", "whole"),
+    [
+        ("a cat", " in the rain", "a cat in the rain"), ("a cat", ", at  night\t,", "a cat, at night"),
+        ("a photo of sks", "ing in the rain", "a photo of sks in the rain"), ("a *", "*bold* in red", "a * in red"),
+        ("a cat", "s", "a cat"), ("a cat", " \n\n", "a cat"), ("a cat", "", "a cat"), ("a cat", "...", "a cat"),
+        ("a cat", " in red.\nA dog", "a cat in red."), ("a cat", "\n a hat", "a cat a hat"),
+        ("a cat", " (big:1.4) <lora:x:1> [red|blue] {a} __b__ \\", "a cat big:1.4 lora:x:1 redblue a b"),
+        ("a cat <lora:x:1>", " in red", "a cat <lora:x:1> in red"), ("a cat ", " in red", "a cat in red"),
+        ("빨간 별", "이 밤에, 비", "빨간 별 밤에, 비"), ("红色的星", "在夜里，", "红色的星在夜里"),
+        ("星 *", "在夜里，雨", "星 *，雨"),
+    ],
+)  # fmt: skip
+def test_what_is_put_behind_a_prompt(prompt: str, said: str, whole: str) -> None:
+    assert joined(prompt, said) == whole
+
+
+def test_words_calls_and_weights_of_the_prompt_stay(expander: Expander) -> None:
+    """Whatever the model says: this one says anything, signs and parts of words included."""
+    prompt = "a photo of <cat> * sks, (red:1.3) <lora:style:0.8> *"
+    state = torch.random.get_rng_state()
+    made = [expander(prompt, seed) for seed in range(10)]
+    assert torch.equal(torch.random.get_rng_state(), state), "a request leaves nothing behind"
+    assert len(set(made)) > 5 and made[:3] == [expander(prompt, seed) for seed in range(3)], "a function of the seed"
+    for whole in made:
+        assert whole.startswith(prompt) and len(whole) < 400
+        assert calls_in(whole) == calls_in(prompt)
+        assert whole.count("*") == 2 and re.search(r"(?<!\w)\*(?!\w)", whole[len(prompt) - 1 :])
+        assert [whole[s.start : s.end] for s in read_weights(whole).spans] == [
+            prompt[s.start : s.end] for s in read_weights(prompt).spans
+        ]
+        assert not re.search(r"[\n|_{}\[\]]", whole)
+
+
+def test_prompts_that_are_empty_or_longer_than_the_model_reads(expander: Expander) -> None:
+    assert expander("", 1) == "" and expander("<lora:style:0.8>", 1) == "<lora:style:0.8>"
+    long = "very " * 200 + "long"
+    assert expander(long, 1).startswith(long)
+
+
+def test_a_picture_says_both_prompts_and_is_made_again_by_the_longer(
+    model: Any, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    options = Txt2ImgOptions(
+        prompt="a red circle | a star", n_samples=2, steps=2, seed=7, skip_grid=True, outdir=str(tmp_path / "out"),
+        progress=False, expand=str(folder),
+    )  # fmt: skip
+    made = txt2img(options, model)
+    said: list[Any] = [read_parameters(path) for path in sorted((tmp_path / "out/samples").iterdir())]
+    for about, prompt in zip(said, ["a red circle"] * 2 + ["a star"] * 2, strict=True):
+        if about["prompt"] == prompt:
+            assert "expanded_by" not in about
+            assert f"not expanded: poet puts nothing behind '{prompt}'" in caplog.messages
+        else:
+            assert (about["prompt_given"], about["expanded_by"]) == (prompt, "poet")
+            assert about["prompt"].startswith(prompt) and f"expanded by poet: {about['prompt']}" in caplog.messages
+    assert len({about["prompt"] for about in said}) > 2
+    alone = replace(options, skip_save=True, n_samples=1, seed=8, prompt="a star")
+    (again,) = read_request(alone).batches
+    assert again.prompts == [said[3]["prompt"]] != ["a star"], "whatever stands beside it in a batch"
+    (same,) = txt2img(replace(alone, expand=None, prompt=said[3]["prompt"]), model)
+    assert same.tobytes() == made[3].tobytes()
+
+
+def test_a_prompt_that_the_model_adds_nothing_to(
+    expander: Expander, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(expander, "_continued", lambda text, seed: "s")
+    assert expander("a cat", 1) == "a cat"
+    assert caplog.messages == ["not expanded: poet puts nothing behind 'a cat'"]
+
+
+def test_weights_in_a_pickle_say_the_same(expander: Expander, tmp_path: Path) -> None:
+    pickled = Expander(str(write_language_model(tmp_path / "pickled", TEXTS * 4, safe=False)))
+    assert [pickled("a red circle", seed) for seed in range(3)] == [expander("a red circle", s) for s in range(3)]
+
+
+def test_folders_that_are_no_language_model(folder: Path, tmp_path: Path) -> None:
+    def copied(name: str) -> Path:
+        place = tmp_path / name
+        place.mkdir()
+        for path in folder.iterdir():
+            (place / path.name).write_bytes(path.read_bytes())
+        return place
+
+    def refused(place: Path, message: str) -> None:
+        with pytest.raises(UserError, match=message) as error:
+            read_request(Txt2ImgOptions(expand=str(place), outdir=str(tmp_path / "out")))
+        assert "\n" not in str(error.value)
+
+    refused(tmp_path / "nowhere", "no causal language model in '.*nowhere': a folder of transformers is needed")
+    no_words = copied("no_words")
+    for path in no_words.glob("tokenizer*"):
+        path.unlink()
+    refused(no_words, "language model 'no_words' cannot go on .* its tokenizer, if there is one in the folder, finds")
+    empty = copied("empty")
+    (empty / "model.safetensors").unlink()
+    refused(empty, "there are no weights in '.*empty'")
+    other = copied("other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"n_layer": 2}))
+    refused(other, r"is not whole: it lacks 12 weights, such as transformer\.h\.1")
+    (other / "config.json").write_text("{")
+    refused(other, "cannot read a causal language model in '.*other'")
+    (other / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    refused(other, "cannot read a causal language model in '.*other'")
+
+
+def test_nothing_that_a_folder_names_is_run(folder: Path, tmp_path: Path) -> None:
+    place, mark = tmp_path / "own", tmp_path / "ran"
+    place.mkdir()
+    for path in folder.iterdir():
+        (place / path.name).write_bytes(path.read_bytes())
+    code = f"open({str(mark)!r}, 'w')\nclass Own: pass\n"
+    (place / "own.py").write_text(code)
+    named = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}}
+    (place / "config.json").write_text(json.dumps(named))
+    with pytest.raises(UserError, match="cannot read a causal language model"):
+        Expander(str(place))
+    (place / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (place / "model.safetensors").unlink()
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return open, (str(mark), "w")
+
+    (place / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Evil()}))
+    with pytest.raises(UserError):
+        Expander(str(place))
+    assert not mark.exists()
+
+
+def test_an_edit_is_not_expanded(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--edit goes word by word along the prompt"):
+        read_request(Txt2ImgOptions(edit="a blue circle", expand=str(folder), outdir=str(tmp_path)))
