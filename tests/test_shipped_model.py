@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,9 @@ from ldm.workflows.models import open_model
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from ldm.world.photos import load_photo, photos
 from ldm.world.scene import COLOURS
-from tests.helpers import ROOT
+from tests import forked
 
 BACKGROUNDS = {name: COLOURS[name] for name in ("blue", "yellow", "red", "white")}
-
-
-def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """A command in the repository's root, with this interpreter."""
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +84,8 @@ def test_files_are_small_and_safe() -> None:
 
 @pytest.mark.slow
 def test_txt2img_of_the_readme(tmp_path: Path) -> None:
-    done = run("txt2img.py", "--prompt", "a small red star on a blue background", "--outdir", tmp_path,
-               "--ddim_steps", "5", "--n_samples", "2")  # fmt: skip
+    done = forked.run("txt2img.py", "--prompt", "a small red star on a blue background", "--outdir", tmp_path,
+                      "--ddim_steps", "5", "--n_samples", "2")  # fmt: skip
     assert done.returncode == 0, done.stderr
     samples = sorted((tmp_path / "samples").glob("*.png"))
     assert [path.name for path in samples] == ["00000.png", "00001.png"]
@@ -109,15 +101,15 @@ def test_new_words_are_learned_from_a_folder_by_the_command_of_the_readme(tmp_pa
     from scripts.demo import render_sunsets
 
     render_sunsets(tmp_path / "pictures")
-    done = run("main.py", "-b", "configs/tiny/finetune.yaml", "-t", "--scale_lr", "false", "--name", "words",
-               "--data_root", tmp_path / "pictures", "--logdir", tmp_path / "logs", "--max_steps", "2",
-               "--lightning.callbacks.image_logger.params.disabled", "true")  # fmt: skip
+    done = forked.run("main.py", "-b", "configs/tiny/finetune.yaml", "-t", "--scale_lr", "false", "--name", "words",
+                      "--data_root", tmp_path / "pictures", "--logdir", tmp_path / "logs", "--max_steps", "2",
+                      "--lightning.callbacks.image_logger.params.disabled", "true")  # fmt: skip
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "logs").iterdir()
     assert (folder / "checkpoints" / "last.ckpt").is_file()
 
     exported = tmp_path / "model.safetensors"
-    done = run("-m", "scripts.export_model", folder / "checkpoints" / "last.ckpt", exported)
+    done = forked.run("-m", "scripts.export_model", folder / "checkpoints" / "last.ckpt", exported)
     assert done.returncode == 0, done.stderr
     assert exported.stat().st_size < 1.1 * (TINY / "model.safetensors").stat().st_size
     again, _ = open_model(exported, TINY / "config.yaml")

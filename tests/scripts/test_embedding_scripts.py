@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +31,7 @@ from scripts import (
     merge_embeddings,
     score,
 )
+from tests import forked
 from tests.checkpoint.pickles import attacks
 from tests.helpers import ROOT
 from tests.modules.encoders.vocabularies import write_bpe
@@ -307,15 +306,8 @@ def test_commands_end_with_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
         ["merge_embeddings", "--manager_ckpts", str(evil), "--output_path", str(out)],
         ["inspect_embedding", str(tmp_path / "none.pt")],
     ]
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments], cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for name, *arguments in commands
-    ]  # fmt: skip
-    for process, message in zip(started, ["asks to call os.system", "there is no file"], strict=True):
-        _, errors = process.communicate()
-        assert process.returncode == 2
-        assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
+    for (name, *arguments), message in zip(commands, ["asks to call os.system", "there is no file"], strict=True):
+        done = forked.run(f"scripts/{name}.py", *arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
     assert not out.exists() and not (tmp_path / "trace").exists()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from ldm.world.scene_files import read_scenes, write_scenes
 from ldm.world.scenes import SceneWorld
 from scripts.judge import report
 from scripts.scene_prompts import prompts
+from tests import forked
 from tests.helpers import ROOT
 
 
@@ -68,9 +67,8 @@ def test_the_command_judges_a_folder(tmp_path: Path) -> None:
         image = tensor_to_image(torch.from_numpy(picture if number else -picture).movedim(-1, 0))
         save_image(image, tmp_path / "pictures" / f"{number}.png")
     write_scenes(tmp_path / "scenes.jsonl", wanted)
-    command = [sys.executable, "-m", "scripts.judge", str(tmp_path / "pictures"), "--scenes",
-               str(tmp_path / "scenes.jsonl"), "--json", str(tmp_path / "out.json")]  # fmt: skip
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = forked.run("-m", "scripts.judge", tmp_path / "pictures", "--scenes", tmp_path / "scenes.jsonl",
+                        "--json", tmp_path / "out.json")  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "right            5 of     6   83.33%" in result.stdout and "seams:" in result.stdout
     written = json.loads((tmp_path / "out.json").read_text())

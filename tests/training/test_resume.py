@@ -22,6 +22,7 @@ from ldm.checkpoint import read_state_dict
 from ldm.training import checkpoints
 from ldm.training.launch import main
 from ldm.util import UserError
+from tests import forked
 from tests.helpers import ROOT
 
 CONFIG = """
@@ -192,7 +193,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_lines(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for_lines(folder: Path, count: int, process: subprocess.Popen[str] | forked.Forked) -> None:
     log = folder / "log.0"
     deadline = time.monotonic() + 400
     while not log.exists() or len(log.read_text().splitlines()) < count:
@@ -203,9 +204,10 @@ def wait_for_lines(folder: Path, count: int, process: subprocess.Popen[str]) -> 
 
 @pytest.mark.slow
 def test_continues_exactly_after_kill_9(straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
-    process = start(tmp_path, "-b", write_config(tmp_path, every=2), "model.params.delay=0.2")
+    process = forked.start("main.py", "-t", "-l", tmp_path / "logs", "-b", write_config(tmp_path, every=2),
+                           "model.params.delay=0.2")  # fmt: skip
     wait_for_lines(tmp_path, 9, process)  # step 4 is saved, step 5 has begun
-    os.killpg(process.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     killed = history(tmp_path)
     assert 9 <= len(killed) < 2 * STEPS

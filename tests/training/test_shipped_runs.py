@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import yaml
 
 from ldm.checkpoint import read_state_dict, save_state_dict
 from ldm.shipped import TINY
+from tests import forked
 from tests.helpers import ROOT
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "first_losses.json").read_text())
@@ -59,11 +57,10 @@ def test_a_short_run_has_the_first_losses(name: str, autoencoder: Path, tmp_path
     config = tmp_path / f"{name}.yaml"
     config.write_text(yaml.safe_dump(few(yaml.safe_load((ROOT / f"configs/tiny/{name}.yaml").read_text()))))
     options = [option.format(autoencoder=autoencoder, model=TINY / "model.safetensors") for option in record["options"]]
-    result = subprocess.run(
-        [sys.executable, "main.py", "-b", str(config), "-t", "--scale_lr", "false", "--name", name,
-         "--logdir", str(tmp_path), *OPTIONS, f"lightning.trainer.max_steps={len(record['values'])}", *options],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    result = forked.run(
+        "main.py", "-b", config, "-t", "--scale_lr", "false", "--name", name, "--logdir", tmp_path, *OPTIONS,
+        f"lightning.trainer.max_steps={len(record['values'])}", *options,
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     (metrics,) = tmp_path.glob("*/metrics/version_0/metrics.csv")
     with metrics.open() as file:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from ldm.checkpoint.embeddings import read_embedding
 from ldm.run_metrics import read_metric, running_mean
 from ldm.training.launch import main
 from ldm.util import UserError
-from tests.helpers import ROOT
+from tests import forked
 from tests.models.small_words import small_model, small_node
 
 STEPS = 6
@@ -125,7 +123,7 @@ def test_a_checkpoint_holds_the_words_alone(whole: Path) -> None:
     assert path.stat().st_size < 50_000
 
 
-def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(pattern: str, folder: Path, process: forked.Forked) -> None:
     deadline = time.monotonic() + 300
     while not list(folder.glob(pattern)):
         assert process.poll() is None, process.communicate()[1]
@@ -135,11 +133,9 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> None
 
 @pytest.mark.slow
 def test_kill_9_and_resume_gives_the_same_embedding(place: Path, whole: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "main.py", *arguments(place, tmp_path), "--max_steps", "100000"]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
-                               stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    process = forked.start("main.py", *arguments(place, tmp_path), "--max_steps", "100000")
     wait_for("*_word/checkpoints/last.ckpt", tmp_path, process)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     run = run_folder(tmp_path)
     reached = read_file(run / "checkpoints" / "last.ckpt")["global_step"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,8 @@ from ldm.workflows.learned_words import files_of, report_words
 from ldm.workflows.models import open_model
 from ldm.workflows.studio import open_studio
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+from tests import forked
 from tests.checkpoint.pickles import attacks
-from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model
 
 
@@ -171,10 +169,7 @@ def test_what_does_not_fit_is_one_sentence(model: Any, tmp_path: Path) -> None:
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "txt2img.py"), *arguments], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    return forked.run("txt2img.py", *arguments, cwd=cwd)
 
 
 def test_command(ckpt: str, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from ldm.pictures.sizing import sizing_for
 from ldm.util import UserError
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.results import Result
-from tests.helpers import ROOT
+from tests import forked
+from tests.training.two_processes import torchrun
 from tests.workflows.small_model import write_small_model
 
 QUICK = ["--ddim_inv_steps", "2", "--save_feat_steps", "2"]
@@ -78,13 +77,6 @@ def test_masks_on_the_command_line(monkeypatch: pytest.MonkeyPatch, line: str, m
     assert parsed(monkeypatch, *line.split()).masks == masks
 
 
-def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run_styleid.py"), *map(str, arguments)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("line", [("--boxes", "cat: 0 0 1 1"), ("--excite",), ("--edit", "a dog")])
 def test_guidance_by_attention_is_of_another_command(monkeypatch: pytest.MonkeyPatch, line: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match=rf"{line[0]} is for what txt2img\.py makes: .* name that by --cnt"):
@@ -92,7 +84,10 @@ def test_guidance_by_attention_is_of_another_command(monkeypatch: pytest.MonkeyP
 
 
 def test_the_small_model_on_the_samples(tmp_path: Path) -> None:
-    done = command(*QUICK, "--longest", 64, "--output_path", tmp_path / "out", "--precomputed", "", "--device", "cpu")
+    done = forked.run(
+        "run_styleid.py", *QUICK, "--longest", 64, "--output_path", tmp_path / "out", "--precomputed", "",
+        "--device", "cpu",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     names = {f"{c}_stylized_{s}" for c in ("astronaut", "cat") for s in ("retina", "shapes", "tissue")}
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == names | {"contact_sheet"}
@@ -102,7 +97,8 @@ def test_the_small_model_on_the_samples(tmp_path: Path) -> None:
 
 
 def test_bad_input_ends_with_one_sentence(tmp_path: Path) -> None:
-    done = command("--cnt", tmp_path / "nothing.jpg", "--sty", tmp_path, "--output_path", tmp_path / "out")
+    missing = tmp_path / "nothing.jpg"
+    done = forked.run("run_styleid.py", "--cnt", missing, "--sty", tmp_path, "--output_path", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no content") and done.stderr.count("\n") == 1
 
@@ -117,17 +113,13 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
         "--cnt", tmp_path / "cnt", "--sty", tmp_path / "sty", "--ckpt", ckpt, "--device", "cpu", *QUICK,
         "--output_path", tmp_path / "out", "--precomputed", tmp_path / "cache",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         str(ROOT / "run_styleid.py"), *map(str, arguments)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("3 made, 0 skipped") == 2
+    for process in [forked.start("run_styleid.py", *arguments, **torchrun(rank)) for rank in range(2)]:
+        _, said = process.communicate()
+        assert process.returncode == 0 and "3 made, 0 skipped" in said, said
     out = tmp_path / "out"
     assert len(list(out.glob("*_stylized_*.png"))) == len(list(out.glob("*.json"))) == 6
 
-    alone = command(*arguments, "--output_path", tmp_path / "alone", RANK="1", WORLD_SIZE="2")
+    alone = forked.run("run_styleid.py", *arguments, "--output_path", tmp_path / "alone", RANK="1", WORLD_SIZE="2")
     assert alone.returncode == 0, alone.stderr
     made = sorted((tmp_path / "alone").glob("*_stylized_*.png"))
     assert [path.stem for path in made] == ["a_stylized_t", "b_stylized_s", "c_stylized_t"]

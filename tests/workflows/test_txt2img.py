@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +26,8 @@ from ldm.workflows.request import Txt2ImgOptions, read_request
 from ldm.workflows.studio import Studio
 from ldm.workflows.txt2img import Made, txt2img
 from ldm.workflows.watch import Step, Watch
-from tests.helpers import ROOT, noted
+from tests import forked
+from tests.helpers import noted
 from tests.workflows.small_model import write_small_model
 
 
@@ -188,10 +187,7 @@ def test_what_does_not_fit_is_one_sentence_and_writes_nothing(options: Txt2ImgOp
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "txt2img.py"), *arguments], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    return forked.run("txt2img.py", *arguments, cwd=cwd)
 
 
 def test_command(ckpt: str, tmp_path: Path) -> None:
