@@ -13,19 +13,23 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from types import SimpleNamespace
+from typing import IO, Any, NoReturn
 
 import torch
 
 from tests.helpers import ROOT
 
+_pipes: list[IO[str]] = []  # this process's ends, which another fork must not keep open
+
 
 class Forked:
     """A command that has been started; it is used like a ``subprocess.Popen``."""
 
-    def __init__(self, pid: int, output: IO[str], errors: IO[str]) -> None:
-        self.pid, self._files = pid, (output, errors)
+    def __init__(self, pid: int, stdin: IO[str] | None, stdout: IO[str], stderr: IO[str] | None) -> None:
+        self.pid, self.stdin, self.stdout, self.stderr = pid, stdin, stdout, stderr
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -35,50 +39,81 @@ class Forked:
             self.returncode = os.waitstatus_to_exitcode(status) if done else None
         return self.returncode
 
-    def communicate(self) -> tuple[str, str]:
-        """Wait for its end; what it has written to stdout and stderr."""
-        if self.poll() is None:
+    def wait(self) -> int:
+        """Its exit code, when it has come to its end."""
+        if self.returncode is None:
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        for file in self._files:
-            file.seek(0)
-        return self._files[0].read(), self._files[1].read()
+        return self.returncode
+
+    def communicate(self) -> tuple[str, str]:
+        """What it has written to stdout and stderr, when it has come to its end."""
+        assert self.stderr is not None
+        self.wait()
+        self.stdout.seek(0)
+        self.stderr.seek(0)
+        return self.stdout.read(), self.stderr.read()
 
 
 def start(*command: object, cwd: Path = ROOT, **environment: str) -> Forked:
-    """Start ``python *command``: a file and its arguments, or ``-m``, a module and its arguments."""
+    """Start ``python *command``: a file, ``-m`` with a module or ``-c`` with a program, and arguments."""
     output, errors = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2))  # noqa: SIM115
-    pid = os.fork()
-    if not pid:
-        os.dup2(output.fileno(), 1)
-        os.dup2(errors.fileno(), 2)
-        _be([str(word) for word in command], cwd, environment)
-    return Forked(pid, output, errors)
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        pid = _fork([str(word) for word in command], cwd, environment, (nothing, output, errors))
+    return Forked(pid, None, output, errors)
 
 
 def run(*command: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``start``, and wait for its end."""
+    """``start``, and wait for the end."""
     started = start(*command, cwd=cwd, **environment)
     output, errors = started.communicate()
-    assert started.returncode is not None
-    return subprocess.CompletedProcess(command, started.returncode, output, errors)
+    return subprocess.CompletedProcess(command, started.wait(), output, errors)
 
 
-def _be(words: list[str], cwd: Path, environment: dict[str, str]) -> NoReturn:
+def piped(command: Sequence[str], cwd: Path = ROOT, **_: Any) -> Forked:
+    """In place of ``subprocess.Popen``, where that starts Python and talks to it by its stdin and stdout."""
+    (asked, ask), (answers, answer) = os.pipe(), os.pipe()
+    _pipes.extend([os.fdopen(ask, "w"), os.fdopen(answers)])
+    with os.fdopen(asked) as stdin, os.fdopen(answer, "w") as stdout:
+        pid = _fork(command[1:], cwd, {}, (stdin, stdout, sys.__stderr__ or stdout))
+    return Forked(pid, _pipes[-2], _pipes[-1], None)
+
+
+def as_subprocess() -> SimpleNamespace:
+    """In place of the module ``subprocess``, where that starts Python with pipes, or runs it to its end."""
+
+    def ran(command: Sequence[str], cwd: Path, check: bool) -> None:
+        done = run(*command[1:], cwd=cwd)
+        assert not check or done.returncode == 0, done.stderr
+
+    return SimpleNamespace(Popen=piped, run=ran, PIPE=subprocess.PIPE)
+
+
+def _fork(words: Sequence[str], cwd: Path, environment: dict[str, str], streams: Sequence[IO[str]]) -> int:
+    """Fork into a command whose stdin, stdout and stderr are given; its process id."""
+    pid = os.fork()
+    if not pid:
+        for number, stream in enumerate(streams):
+            os.dup2(stream.fileno(), number)
+        for pipe in _pipes:
+            if not pipe.closed:
+                os.close(pipe.fileno())
+        _be(words, cwd, environment)
+    return pid
+
+
+def _be(words: Sequence[str], cwd: Path, environment: dict[str, str]) -> NoReturn:
     """In the fork: be the command, and nothing of the test that has started it."""
     code = 1
     try:
-        sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", encoding="utf-8") for number in (1, 2))
+        sys.stdin, sys.stdout, sys.stderr = (
+            os.fdopen(os.dup(number), mode, encoding="utf-8") for number, mode in enumerate("rww")
+        )
         logging.root.handlers.clear()  # pytest's
         logging.root.setLevel(logging.WARNING)
         torch.set_num_threads(1)  # those of another number died with the fork
         os.environ |= environment
         os.chdir(cwd)
-        if words[0] == "-m":
-            sys.argv = words[1:]
-            runpy.run_module(words[1], run_name="__main__")
-        else:
-            sys.argv = [str(ROOT / words[0]), *words[1:]]
-            runpy.run_path(sys.argv[0], run_name="__main__")
+        _main(words)()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else end.code is not None
@@ -88,3 +123,15 @@ def _be(words: list[str], cwd: Path, environment: dict[str, str]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _main(words: Sequence[str]) -> Callable[[], object]:
+    """What Python runs, whose arguments are set."""
+    if words[0] == "-m":
+        sys.argv = [*words[1:]]
+        return lambda: runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        return lambda: exec(words[1], {"__name__": "__main__"})
+    sys.argv = [str(ROOT / words[0]), *words[1:]]
+    return lambda: runpy.run_path(sys.argv[0], run_name="__main__")

@@ -56,21 +56,40 @@ def test_a_file_that_is_nowhere_is_named_as_it_was_given(tmp_path: Path, monkeyp
         read_state_dict("models/none.safetensors")
 
 
+AS_TORCH_COMES = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.environ["OMP_WAIT_POLICY"], flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
 @pytest.mark.parametrize("imported", ["ldm", "ldm.commands.txt2img", "scripts.score", "benchmarks.inference"])
-def test_waiting_threads_sleep(imported: str) -> None:
-    assert wait_policy(imported) == "PASSIVE"
+def test_waiting_threads_are_to_sleep_before_torch_comes(imported: str) -> None:
+    assert python(f"{AS_TORCH_COMES}import {imported}, torch").stdout.strip() == "PASSIVE"
 
 
 def test_the_users_own_policy_stays() -> None:
-    assert wait_policy("ldm", OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
+    done = python(f"{AS_TORCH_COMES}import ldm, torch", OMP_WAIT_POLICY="ACTIVE")
+    assert done.stdout.strip() == "ACTIVE"
 
 
-def wait_policy(imported: str, **environment: str) -> str:
-    """What OpenMP says of itself when torch is loaded after (or by) an import."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {imported}, torch"], cwd=helpers.ROOT, capture_output=True, text=True,
-        env={**inherited, "OMP_DISPLAY_ENV": "true", **environment}, check=True,
-    )  # fmt: skip
+def test_waiting_threads_sleep() -> None:
+    """What OpenMP says of itself when torch is loaded."""
+    done = python("import ldm, torch", OMP_DISPLAY_ENV="true")
     (line,) = [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line]
-    return line.rpartition("=")[2].strip(" '")
+    assert line.rpartition("=")[2].strip(" '") == "PASSIVE"
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to which nobody says how OpenMP's threads wait."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=helpers.ROOT, capture_output=True, text=True,
+        env={**inherited, **environment}, check=True,
+    )  # fmt: skip

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,7 @@ def to_lab(picture: Array) -> Array:
     return np.asarray(rgb2lab(np.clip((picture + 1) / 2, 0, 1)), np.float32)
 
 
+@cache
 def ground_lab(name: str, size: int) -> Array:
     """CIELAB of an empty background, [size, size, 3]."""
     return to_lab(ground(name, size) * 2 - 1)

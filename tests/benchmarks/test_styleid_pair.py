@@ -13,6 +13,7 @@ from benchmarks import styleid
 from benchmarks.styleid_sides import SIZES, Block, our_config, random_weights
 from ldm.checkpoint.diffusers_keys import unet_weights
 from ldm.util import instantiate_from_config
+from tests import forked
 
 
 def test_a_pair_of_fifty_steps_is_149_evaluations() -> None:
@@ -81,7 +82,8 @@ def test_sixty_inversions_for_twenty_by_forty_fit_on_the_disk() -> None:
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(styleid, "subprocess", forked.as_subprocess())
     styleid.main(["--only", "pair", "--size", "small", "--steps", "2", "--threads", "1", "--out", str(tmp_path)])
     row = json.loads((tmp_path / "styleid-memory-pair.json").read_text())["pair"]
     assert (row["evaluations"], row["inverted"]) == (5, 2)

@@ -12,6 +12,7 @@ from benchmarks import textual_inversion
 from benchmarks.textual_inversion_common import PLACEHOLDER, SIZES, Draws, read_parts
 from benchmarks.textual_inversion_diffusers import Diffusers, DiffusersInHalf, write_weights
 from benchmarks.textual_inversion_ours import Ours
+from tests import forked
 
 
 @pytest.mark.parametrize(("name", "kind"), [("small_ldm", Diffusers), ("small_sd", DiffusersInHalf)])
@@ -47,7 +48,8 @@ def test_reading_leaves_no_part_of_the_file_in_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(textual_inversion, "subprocess", forked.as_subprocess())
     textual_inversion.main(["--parts", "small_sd", "--repeats", "1", "--threads", "1", "--out", str(tmp_path)])
     (row,) = json.loads((tmp_path / "textual_inversion-recipe.json").read_text())["rows"]
     assert row["time_ratio"] == pytest.approx(row["seconds"]["ours"] / row["seconds"]["diffusers"])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ldm.web.quick_gradio import import_gradio
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytest.importorskip("gradio", reason="the page needs the extra 'web'")
+if find_spec("gradio") is None:
+    pytest.skip("the page needs the extra 'web'", allow_module_level=True)
+import_gradio()
 sync_api = pytest.importorskip("playwright.sync_api", reason="a browser is driven by playwright")
 if CHROMIUM is None:
     pytest.skip("no Chromium is installed: apt-get install chromium", allow_module_level=True)
