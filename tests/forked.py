@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
@@ -45,6 +46,15 @@ class Forked:
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.returncode
 
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM, if it has not ended."""
+        self.send_signal(signal.SIGTERM)
+
     def communicate(self) -> tuple[str, str]:
         """What it has written to stdout and stderr, when it has come to its end."""
         assert self.stderr is not None
@@ -54,19 +64,28 @@ class Forked:
         return self.stdout.read(), self.stderr.read()
 
 
-def start(*command: object, cwd: Path = ROOT, **environment: str) -> Forked:
+def start(*command: object, cwd: Path = ROOT, environment: Mapping[str, str] | None = None) -> Forked:
     """Start ``python *command``: a file, ``-m`` with a module or ``-c`` with a program, and arguments."""
     output, errors = (tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2))  # noqa: SIM115
     with open(os.devnull) as nothing:  # noqa: PTH123
-        pid = _fork([str(word) for word in command], cwd, environment, (nothing, output, errors))
+        pid = _fork([str(word) for word in command], cwd, environment or {}, (nothing, output, errors))
     return Forked(pid, None, output, errors)
 
 
-def run(*command: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: object, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """``start``, and wait for the end."""
-    started = start(*command, cwd=cwd, **environment)
+    started = start(*command, cwd=cwd, environment=environment)
     output, errors = started.communicate()
-    return subprocess.CompletedProcess(command, started.wait(), output, errors)
+    return subprocess.CompletedProcess([str(word) for word in command], started.wait(), output, errors)
+
+
+def written(command: Sequence[str], stdout: IO[str], **_: Any) -> Forked:
+    """In place of ``subprocess.Popen``, where that starts Python, which writes all that it says into a file."""
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        pid = _fork(command[1:], ROOT, {}, (nothing, stdout, stdout))
+    return Forked(pid, None, stdout, None)
 
 
 def piped(command: Sequence[str], cwd: Path = ROOT, **_: Any) -> Forked:
@@ -78,17 +97,19 @@ def piped(command: Sequence[str], cwd: Path = ROOT, **_: Any) -> Forked:
     return Forked(pid, _pipes[-2], _pipes[-1], None)
 
 
-def as_subprocess() -> SimpleNamespace:
-    """In place of the module ``subprocess``, where that starts Python with pipes, or runs it to its end."""
+def as_subprocess(popen: Callable[..., Forked] = piped) -> SimpleNamespace:
+    """In place of the module ``subprocess``, where that starts Python in one of these ways, or runs it to its end."""
 
     def ran(command: Sequence[str], cwd: Path, check: bool) -> None:
         done = run(*command[1:], cwd=cwd)
         assert not check or done.returncode == 0, done.stderr
 
-    return SimpleNamespace(Popen=piped, run=ran, PIPE=subprocess.PIPE)
+    return SimpleNamespace(
+        Popen=popen, run=ran, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT
+    )
 
 
-def _fork(words: Sequence[str], cwd: Path, environment: dict[str, str], streams: Sequence[IO[str]]) -> int:
+def _fork(words: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: Sequence[IO[str]]) -> int:
     """Fork into a command whose stdin, stdout and stderr are given; its process id."""
     pid = os.fork()
     if not pid:
@@ -101,7 +122,7 @@ def _fork(words: Sequence[str], cwd: Path, environment: dict[str, str], streams:
     return pid
 
 
-def _be(words: Sequence[str], cwd: Path, environment: dict[str, str]) -> NoReturn:
+def _be(words: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> NoReturn:
     """In the fork: be the command, and nothing of the test that has started it."""
     code = 1
     try:

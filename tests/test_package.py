@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -98,18 +99,62 @@ def test_metadata_and_commands(site: Path) -> None:
     assert set(re.findall(r"^(\S+) =", (about / "entry_points.txt").read_text(), re.MULTILINE)) == set(COMMANDS)
 
 
-def run(command: str, *arguments: str, site: Path, cwd: Path) -> None:
-    """Run the installed command of ``site``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(site)}
-    code = (
-        "import sys; from importlib.metadata import distribution; import ldm; "
-        f"assert ldm.__file__.startswith({str(site)!r}), ldm.__file__; sys.argv[0] = {command!r}; "
-        f"(entry,) = distribution('ldm').entry_points.select(name={command!r}); sys.exit(entry.load()())"
-    )
+INSTALLED = """
+import json, os, sys, traceback
+from importlib.metadata import distribution
+
+site, lines = sys.argv[1:]
+import ldm.training.launch, ldm.workflows.txt2img, ldm.workflows.restyle.styleid  # once for all
+assert ldm.__file__.startswith(site), ldm.__file__
+
+def be(command, arguments):
+    sys.argv = [command, *arguments]
+    (entry,) = distribution("ldm").entry_points.select(name=command)
+    try:
+        sys.exit(entry.load()())
+    except SystemExit as end:
+        return end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+for command, *arguments in json.loads(lines):
+    pid = os.fork()
+    if not pid:
+        code = be(command, arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert not code, f"{command} ended with {code}"
+"""
+PICTURES = {  # command -> arguments, and its option for a folder
+    "ldm-txt2img": (("--prompt", "a red star in the snow | 파란 배경 위의 빨간 별", "--n_samples", "1", "--steps", "4"),
+                    "--outdir"),
+    "ldm-styleid": (("--ddim_inv_steps", "2", "--save_feat_steps", "2", "--longest", "128"), "--output_path"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def elsewhere(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the installed commands have done something each."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "pictures").mkdir()
+    for index, colour in enumerate(("red", "blue")):
+        Image.new("RGB", (64, 64), colour).save(folder / f"pictures/{index}.png")
+        (folder / f"pictures/{index}.txt").write_text(f"a {colour} square\n")
+    lines = [[command, *arguments, option, command] for command, (arguments, option) in PICTURES.items()]
+    lines += [[
+        "ldm-train", "-b", "configs/tiny/finetune.yaml", "-t", "--scale_lr", "false", "--name", "short",
+        "--data_root", "pictures", "--max_steps", "2", "data.params.batch_size=2", "--num_sanity_val_steps", "0",
+        "lightning.callbacks.image_logger.params.log_images_kwargs.ddim_steps=2",
+    ]]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", INSTALLED, str(site), json.dumps(lines)], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(site)}, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return folder
 
 
 def same_pictures(ours: Path, theirs: Path) -> None:
@@ -122,38 +167,19 @@ def same_pictures(ours: Path, theirs: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "arguments", "option"),
-    [
-        ("ldm-txt2img", ("--prompt", "a red star in the snow | 파란 배경 위의 빨간 별", "--n_samples", "1",
-                         "--steps", "4"), "--outdir"),
-        ("ldm-styleid", ("--ddim_inv_steps", "2", "--save_feat_steps", "2", "--longest", "128"), "--output_path"),
-    ],
-)
+@pytest.mark.parametrize("command", PICTURES)
 def test_an_installed_command_makes_the_repositorys_pictures_from_any_folder(
-    command: str, arguments: tuple[str, ...], option: str, site: Path, tmp_path: Path
+    command: str, elsewhere: Path, tmp_path: Path
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    run(command, *arguments, option, str(tmp_path / "installed"), site=site, cwd=elsewhere)
-    repository = forked.run(COMMANDS[command], *arguments, option, tmp_path / "repository")
+    arguments, option = PICTURES[command]
+    repository = forked.run(COMMANDS[command], *arguments, option, tmp_path)
     assert repository.returncode == 0, repository.stderr
-    same_pictures(tmp_path / "installed", tmp_path / "repository")
+    same_pictures(elsewhere / command, tmp_path)
 
 
 @pytest.mark.slow
-def test_installed_training_finds_the_yaml_and_the_files_that_it_names(site: Path, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for index, colour in enumerate(("red", "blue")):
-        Image.new("RGB", (64, 64), colour).save(pictures / f"{index}.png")
-        (pictures / f"{index}.txt").write_text(f"a {colour} square\n")
-    run(
-        "ldm-train", "-b", "configs/tiny/finetune.yaml", "-t", "--scale_lr", "false", "--name", "short",
-        "--data_root", str(pictures), "--max_steps", "2", "data.params.batch_size=2", "--num_sanity_val_steps", "0",
-        "lightning.callbacks.image_logger.params.log_images_kwargs.ddim_steps=2", site=site, cwd=tmp_path,
-    )  # fmt: skip
-    (folder,) = (tmp_path / "logs").glob("*_short")
+def test_installed_training_finds_the_yaml_and_the_files_that_it_names(elsewhere: Path) -> None:
+    (folder,) = (elsewhere / "logs").glob("*_short")
     assert (folder / "checkpoints" / "last.ckpt").is_file()
 
 

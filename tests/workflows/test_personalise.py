@@ -41,6 +41,7 @@ from ldm.workflows.personalise import (
 )
 from ldm.workflows.training_process import PROGRESS, Progress, previews_of, progress_of, resume, train
 from ldm.workflows.watch import Watch
+from tests import forked
 from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model
 
@@ -242,6 +243,7 @@ def test_a_real_run_learns_a_word_by_its_command(
     small: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(training_process, "subprocess", forked.as_subprocess(forked.written))
     lesson = Lesson(WORD, "real", start="star", steps=2)
     arguments = command_of(lesson, small, tmp_path)
     write_pictures(sorted((ROOT / "examples/word").glob("*.png"))[:2], tmp_path, called=lesson.called)

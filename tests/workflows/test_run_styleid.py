@@ -113,13 +113,15 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
         "--cnt", tmp_path / "cnt", "--sty", tmp_path / "sty", "--ckpt", ckpt, "--device", "cpu", *QUICK,
         "--output_path", tmp_path / "out", "--precomputed", tmp_path / "cache",
     ]  # fmt: skip
-    for process in [forked.start("run_styleid.py", *arguments, **torchrun(rank)) for rank in range(2)]:
+    for process in [forked.start("run_styleid.py", *arguments, environment=torchrun(rank)) for rank in range(2)]:
         _, said = process.communicate()
         assert process.returncode == 0 and "3 made, 0 skipped" in said, said
     out = tmp_path / "out"
     assert len(list(out.glob("*_stylized_*.png"))) == len(list(out.glob("*.json"))) == 6
 
-    alone = forked.run("run_styleid.py", *arguments, "--output_path", tmp_path / "alone", RANK="1", WORLD_SIZE="2")
+    alone = forked.run(
+        "run_styleid.py", *arguments, "--output_path", tmp_path / "alone", environment={"RANK": "1", "WORLD_SIZE": "2"}
+    )
     assert alone.returncode == 0, alone.stderr
     made = sorted((tmp_path / "alone").glob("*_stylized_*.png"))
     assert [path.stem for path in made] == ["a_stylized_t", "b_stylized_s", "c_stylized_t"]
