@@ -28,7 +28,7 @@ from ldm.workflows.watch import Watch
 from tests.helpers import noted
 from tests.workflows.restyling import CLOSE
 
-FRAMES = 4
+FRAMES, STEPS = 3, 2
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def film(options: StyleIDOptions, shot: Film, tmp_path: Path) -> StyleIDOptions:
     for i, frame in enumerate(shot.frames):
         frame.save(tmp_path / "film" / f"{i}.png")
     return replace(options, cnt=str(tmp_path / "film"), sty=f"{options.sty}/s.png", film=True, formats=["gif"],
-                   ddim_inv_steps=4, save_feat_steps=4)  # fmt: skip
+                   ddim_inv_steps=STEPS, save_feat_steps=STEPS)  # fmt: skip
 
 
 @pytest.fixture
@@ -98,13 +98,13 @@ def test_the_batch_does_not_matter_and_a_run_goes_on(
 ) -> None:
     styleid(replace(film, batch=FRAMES), model)
     styleid(replace(film, output_path=str(tmp_path / "one")), model)
-    begun = replace(film, output_path=str(tmp_path / "begun"), batch=3)
+    begun = replace(film, output_path=str(tmp_path / "begun"), batch=FRAMES - 1)
     part = Path(begun.output_path) / "film_stylized_s.part"
     watch = Watch[Result](cancelled=lambda: (part / SO_FAR).is_file())
-    assert styleid(begun, model, watch) == [] and len(list_images(part)) == 3
+    assert styleid(begun, model, watch) == [] and len(list_images(part)) == FRAMES - 1
     steps: list[str] = []
     styleid(begun, model, Watch[Result](on_step=lambda step: steps.append(step.task)))
-    assert steps.count("sampling") == 3 and not part.exists(), "one frame is left, and one is walked"
+    assert steps.count("sampling") == STEPS - 1 and not part.exists(), "one frame is left, and one is walked"
     whole, one_by_one, gone_on = written
     for others in (one_by_one, gone_on):
         assert np.abs(whole - others).max() <= CLOSE
@@ -123,6 +123,7 @@ def test_frames_of_another_film_are_not_gone_on_with(
 
 
 def test_what_stands_still_is_steadier(film: StyleIDOptions, model: Any, written: list[np.ndarray]) -> None:
+    film = replace(film, ddim_inv_steps=4, save_feat_steps=4)
     for share in (0.0, 1.0):
         styleid(replace(film, steady=share, output_path=f"{film.output_path}{share}"), model)
     free, steady = (np.abs(np.diff(frames, axis=0)) for frames in written)
