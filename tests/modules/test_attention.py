@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from ldm.modules.attention import AttentionBlock, CrossAttention, scaled_dot_product_attention
+from tests.helpers import noted
 
 
 def explicit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float | None = None) -> torch.Tensor:
@@ -52,6 +55,23 @@ def test_another_function_can_stand_in_and_leaves_no_trace() -> None:
 
     del layer.attend
     assert torch.equal(layer(x, context), plain)
+
+
+def test_one_key_is_the_answer_everywhere_and_a_mode_is_still_asked() -> None:
+    """A context of one token, such as the first frame of a film: the quick way without a gradient is the long one."""
+    torch.manual_seed(0)
+    layer: Any = CrossAttention(16, context_dim=12, heads=2, dim_head=8).eval()
+    x, context = torch.randn(2, 5, 16), torch.randn(2, 1, 12)
+    long_way = layer(x, context)
+    assert long_way.requires_grad
+    asked: list[torch.Size] = []
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, context), long_way)
+        layer.to_q.register_forward_hook(lambda *_: pytest.fail("a query that says nothing was computed"))
+        layer(x, context)
+        layer.to_q._forward_hooks.clear()
+        layer.attend = lambda q, k, v, *, scale=None: noted(asked, q.shape) and torch.zeros_like(q)
+        assert not torch.allclose(layer(x, context), long_way) and asked == [(2, 2, 5, 8)]
 
 
 def test_the_seam_is_there_without_a_transformer_too() -> None:

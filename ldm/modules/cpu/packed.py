@@ -112,6 +112,42 @@ class PackedConv2d(_SameWeight, nn.Conv2d):
         return list(self.padding), list(self.stride), list(self.dilation), self.groups
 
 
+class PackedConvOverTime(_SameWeight, nn.Conv3d):
+    """A convolution over frames alone as one of two dimensions, with a packed weight; stored channels-last.
+
+    Shapes: x [B, in_channels, T, H, W] -> [B, out_channels, T', H, W].
+    """
+
+    def reorder(self, weight: Tensor, shape: torch.Size) -> Packed:
+        return (mkldnn._reorder_convolution_weight(weight[..., 0], *self._sizes, list(shape)),)
+
+    @staticmethod
+    def restore(packed: Packed) -> Tensor:
+        return packed[0].to_dense()[..., None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 5:
+            return self._conv_forward(x, values_of(self.weight), self.bias)
+        flat = x.flatten(3)  # no copy of channels-last frames
+        packed = self.parts(self, flat)
+        if packed is None:
+            sizes = self.stride, self.padding, self.dilation, self.groups
+            return through_packed.conv(x, self.weight, self.bias, sizes)
+        flat = flat.contiguous(memory_format=torch.channels_last)
+        out = mkldnn._convolution_pointwise(flat, *packed, self.bias, *self._sizes, "none", [], "")
+        return out.unflatten(3, x.shape[3:])
+
+    @property
+    def _sizes(self) -> tuple[list[int], list[int], list[int], int]:
+        return [int(self.padding[0]), 0], [1, 1], [1, 1], self.groups
+
+    @staticmethod
+    def computes(layer: nn.Conv3d) -> bool:
+        """Whether a layer looks at neighbouring frames and at nothing else."""
+        same_place = layer.kernel_size[1:] == (1, 1) and tuple(layer.padding[1:]) == (0, 0)
+        return same_place and layer.stride == (1, 1, 1) and layer.dilation == (1, 1, 1)
+
+
 class PackedLinear(_SameWeight, nn.Linear):
     """``nn.Linear`` with a packed weight; x [..., in_features] -> [..., out_features]."""
 
@@ -253,14 +289,22 @@ def _quicker(layer: nn.Module) -> nn.Module:
     return made
 
 
-_SAME_WEIGHTS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: PackedConv2d, nn.Linear: PackedLinear}
+_SAME_WEIGHTS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: PackedConv2d,
+    nn.Conv3d: PackedConvOverTime,
+    nn.Linear: PackedLinear,
+}
 
 
 def _taken(layer: nn.Module) -> bool:
     """Whether a layer's weight can be packed; it has no gradient then."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    plain = not isinstance(layer, nn.Conv2d) or (layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
+    plain = True
+    if isinstance(layer, nn.Conv2d | nn.Conv3d):
+        plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    if isinstance(layer, nn.Conv3d):
+        plain = plain and PackedConvOverTime.computes(layer)
     fits = plain and weight.device.type == "cpu" and has_kernels(weight.dtype)
     if fits:
         weight.requires_grad_(False)

@@ -22,16 +22,20 @@ Values = Callable[[], Tensor]
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Sequence[Any]) -> Tensor:
     """A convolution by a weight that may be packed; ``sizes`` are stride, padding, dilation and groups.
 
-    Shapes: x [B, C, H, W] -> [B, C', H', W'].
+    Shapes: x [B, C, H, W] -> [B, C', H', W'], or with T in front of H.
     """
     if not _takes(x, weight, bias):
-        return F.conv2d(x, values_of(weight), bias, *sizes)
+        return _plain(x, values_of(weight), bias, *sizes)
     return _Conv.apply(x, _values(weight), bias, *sizes)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A linear layer by a weight that may be packed; x [..., in] -> [..., out]."""
     return _Linear.apply(x, _values(weight), bias) if _takes(x, weight, bias) else F.linear(x, values_of(weight), bias)
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
+    return (F.conv2d if weight.dim() == 4 else F.conv3d)(x, weight, bias, *sizes)
 
 
 def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -52,17 +56,19 @@ class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Values, bias: Tensor | None, *sizes: Any) -> Tensor:
         ctx.values, ctx.shape, ctx.sizes = values, x.shape, sizes
-        return F.conv2d(x, values(), bias, *sizes)
+        return _plain(x, values(), bias, *sizes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         stride, padding, dilation, groups = ctx.sizes
         # the input's values are not looked at: memory that is never written to costs nothing
-        shape_only = torch.empty(ctx.shape, dtype=grad.dtype, memory_format=torch.channels_last)
+        layout = torch.channels_last if grad.dim() == 4 else torch.channels_last_3d
+        shape_only = torch.empty(ctx.shape, dtype=grad.dtype, memory_format=layout)
         found = torch.ops.aten.convolution_backward(
-            grad, shape_only, ctx.values(), None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
-        )
+            grad, shape_only, ctx.values(), None, stride, padding, dilation, False, [0] * len(ctx.shape[2:]), groups,
+            [True, False, False],
+        )  # fmt: skip
         return found[0], *[None] * 6
 
 

@@ -18,6 +18,7 @@ from ldm.models.autoencoder import AutoencoderKL
 from ldm.modules.attention import GEGLU, CrossAttention
 from ldm.modules.cpu.packed import (
     PackedConv2d,
+    PackedConvOverTime,
     PackedGEGLU,
     PackedLinear,
     PackedUpsample,
@@ -43,6 +44,11 @@ def small_unet() -> UNetModel:
     for parameter in unet.parameters():  # layers that start at zero would hide what lies before them
         nn.init.normal_(parameter, std=0.1)
     return unet.eval()
+
+
+def over_time(channels: int, out_channels: int, **options: Any) -> nn.Conv3d:
+    """A convolution over the frames of clips [B, C, T, H, W] alone."""
+    return nn.Conv3d(channels, out_channels, (3, 1, 1), padding=(1, 0, 0), **options)
 
 
 def small_autoencoder() -> AutoencoderKL:
@@ -84,6 +90,22 @@ def test_autoencoder(dtype: torch.dtype) -> None:
     image, latent = torch.randn(1, 3, 32, 32).to(dtype), torch.randn(1, 4, 16, 16).to(dtype)
     assert_close(packed.encode(image).mean, plain.encode(image).mean, PRECISIONS[dtype])
     assert_close(packed.decode(latent), plain.decode(latent), PRECISIONS[dtype])
+
+
+@torch.no_grad()
+def test_frames_stay_channels_last_and_other_films_than_the_first_are_the_plain_ones() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(over_time(8, 6), nn.SiLU(), over_time(6, 8)).requires_grad_(False)
+    packed = pack_for_inference(copy.deepcopy(plain))
+    for clips, frames, side in ((2, 4, 3), (1, 1, 5), (3, 2, 1)):
+        rows = torch.randn(clips * frames, 8, side, side + 1).to(memory_format=torch.channels_last)
+        volumes = rows.unflatten(0, (clips, frames)).transpose(1, 2)
+        out = packed(volumes)
+        assert_close(out, plain(volumes), 1e-5)
+        assert out.transpose(1, 2).flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    assert {type(layer) for layer in packed} == {PackedConvOverTime, nn.SiLU}
+    cube = pack_for_inference(nn.Sequential(nn.Conv3d(8, 6, 3, padding=1), nn.Conv3d(8, 6, (3, 1, 1), padding=1)))
+    assert {type(layer) for layer in cube} == {nn.Conv3d}, "such a layer looks at neighbouring places, too"
 
 
 @torch.no_grad()
@@ -284,7 +306,7 @@ def _by_another_forward(layer: Any) -> None:
 
 
 def _shaped(bias: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    return bias[:, None, None] if out.dim() == 4 else bias
+    return bias.reshape(-1, *[1] * (out.dim() - 2)) if out.dim() > 3 else bias
 
 
 EDITS = [
@@ -294,19 +316,23 @@ EDITS = [
 ]  # fmt: skip
 
 
+PACKED = ["linear", "conv", "over_time", "geglu", "upsample"]
+
+
 def editable() -> dict[str, tuple[nn.Module, str, torch.Tensor]]:
     """For every kind of packed layer: a network around a plain one, the name of what has the weight, and an input."""
     torch.manual_seed(0)
     return {
         "linear": (nn.Sequential(nn.Linear(6, 4)), "0", torch.randn(3, 6)),
         "conv": (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), "0", torch.randn(2, 3, 5, 5)),
+        "over_time": (nn.Sequential(over_time(6, 4, groups=2)), "0", torch.randn(2, 6, 5, 4, 3)),
         "geglu": (nn.Sequential(GEGLU(6, 4)), "0.proj", torch.randn(3, 6)),
         "upsample": (nn.Sequential(Upsample(4, use_conv=True)), "0.conv", torch.randn(1, 4, 5, 5)),
     }
 
 
 @pytest.mark.parametrize("edit", EDITS)
-@pytest.mark.parametrize("kind", ["linear", "conv", "geglu", "upsample"])
+@pytest.mark.parametrize("kind", PACKED)
 def test_an_edited_weight_is_used(kind: str, edit: Callable[[nn.Module], None]) -> None:
     plain, name, x = editable()[kind]
     packed = pack_for_inference(copy.deepcopy(plain))
@@ -321,7 +347,7 @@ def test_an_edited_weight_is_used(kind: str, edit: Callable[[nn.Module], None]) 
     assert not torch.allclose(packed(x), unedited, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["linear", "conv", "geglu", "upsample"])
+@pytest.mark.parametrize("kind", PACKED)
 @torch.no_grad()
 def test_what_was_taken_before_the_first_call_or_between_two_still_changes_it(kind: str) -> None:
     plain, name, x = editable()[kind]
@@ -395,7 +421,7 @@ def test_packing_saves_the_plain_values() -> None:
     assert storage() is None
 
 
-@pytest.mark.parametrize("kind", ["linear", "conv", "geglu", "upsample"])
+@pytest.mark.parametrize("kind", PACKED)
 @torch.no_grad()
 def test_the_numbers_do_not_depend_on_who_holds_the_weight(kind: str) -> None:
     """Nor on the input that a layer sees first after its weight was used."""
@@ -409,12 +435,14 @@ def test_the_numbers_do_not_depend_on_who_holds_the_weight(kind: str) -> None:
     assert torch.equal(packed(x), expected)
 
 
-@pytest.mark.parametrize("kind", ["convolutions", "linear"])
+@pytest.mark.parametrize("kind", ["convolutions", "over_time", "linear"])
 def test_gradients_keep_no_plain_weights(kind: str) -> None:
     """Through packed layers the input's gradient is the plain layers', and nothing as large as a weight is kept."""
     torch.manual_seed(0)
     layers: list[Any] = [nn.Conv2d(32, 64, 3, padding=1), nn.Conv2d(64, 32, 3, stride=2, padding=1)]
     x = torch.randn(1, 32, 8, 8)
+    if kind == "over_time":
+        layers, x = [over_time(32, 64), over_time(64, 32)], torch.randn(1, 32, 6, 4, 4)
     if kind == "linear":
         layers, x = [nn.Linear(64, 256), nn.Linear(256, 64)], torch.randn(2, 5, 64)
     module = nn.Sequential(*layers).eval().requires_grad_(False)
