@@ -7,12 +7,14 @@ good (tests/test_stopping.py, tests/test_package.py, tests/test_imports.py).
 from __future__ import annotations
 
 import logging
+import math
 import os
 import runpy
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ import torch
 
 from tests.helpers import ROOT
 
+AFRESH = "import sys\nfor name in [one for one in sys.modules if one.split('.')[0] == 'ldm']: del sys.modules[name]\n"
 _pipes: list[IO[str]] = []  # this process's ends, which another fork must not keep open
 
 
@@ -40,11 +43,13 @@ class Forked:
             self.returncode = os.waitstatus_to_exitcode(status) if done else None
         return self.returncode
 
-    def wait(self) -> int:
-        """Its exit code, when it has come to its end."""
-        if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.returncode
+    def wait(self, timeout: float = math.inf) -> int:
+        """Its exit code, when it has come to its end, which takes at most so many seconds."""
+        end = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            assert time.monotonic() < end, "the command does not end"
+            time.sleep(0.01)
+        return code
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it has not ended."""
@@ -55,10 +60,10 @@ class Forked:
         """Send it SIGTERM, if it has not ended."""
         self.send_signal(signal.SIGTERM)
 
-    def communicate(self) -> tuple[str, str]:
-        """What it has written to stdout and stderr, when it has come to its end."""
+    def communicate(self, timeout: float = math.inf) -> tuple[str, str]:
+        """``wait``, and what it has written to stdout and stderr."""
         assert self.stderr is not None
-        self.wait()
+        self.wait(timeout)
         self.stdout.seek(0)
         self.stderr.seek(0)
         return self.stdout.read(), self.stderr.read()

@@ -17,14 +17,6 @@ from tests.test_imports import complaints
 
 EXAMPLES = ("a sampler", "a mode of attention", "an addition", "a text encoder")
 MOST_FILES = 2
-ANEW = """
-import sys
-for name in [name for name in sys.modules if name.partition(".")[0] == "ldm"]:
-    del sys.modules[name]
-sys.path.insert(0, {folder!r})
-import ldm
-assert ldm.__file__.startswith({folder!r})
-"""  # the copy of the project in place of the project itself
 NAMED = re.compile(r"# (ldm/\S+\.py)\n")
 
 
@@ -85,5 +77,6 @@ def test_the_example_works_and_touches_few_files(title: str, tmp_path: Path) -> 
     rules = [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml")]
     checked = subprocess.run([*rules, *shown.new, *shown.changed], cwd=tmp_path, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
-    used = forked.run("-c", f"{ANEW.format(folder=str(tmp_path))}{shown.use}", cwd=tmp_path)
+    copy = f"sys.path.insert(0, {str(tmp_path)!r})\nimport ldm\nassert ldm.__file__.startswith({str(tmp_path)!r})\n"
+    used = forked.run("-c", forked.AFRESH + copy + shown.use, cwd=tmp_path)
     assert used.returncode == 0, used.stdout + used.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -184,16 +183,11 @@ def test_a_failed_save_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypa
     assert not list(last.parent.glob(".*"))
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """main.py in a process group of its own."""
-    command = [sys.executable, "main.py", "-t", "-l", str(folder / "logs"), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True
-    )
+def start(folder: Path, *arguments: str) -> forked.Forked:
+    return forked.start("main.py", "-t", "-l", folder / "logs", *arguments)
 
 
-def wait_for_lines(folder: Path, count: int, process: subprocess.Popen[str] | forked.Forked) -> None:
+def wait_for_lines(folder: Path, count: int, process: forked.Forked) -> None:
     log = folder / "log.0"
     deadline = time.monotonic() + 400
     while not log.exists() or len(log.read_text().splitlines()) < count:
@@ -204,8 +198,7 @@ def wait_for_lines(folder: Path, count: int, process: subprocess.Popen[str] | fo
 
 @pytest.mark.slow
 def test_continues_exactly_after_kill_9(straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
-    process = forked.start("main.py", "-t", "-l", tmp_path / "logs", "-b", write_config(tmp_path, every=2),
-                           "model.params.delay=0.2")  # fmt: skip
+    process = start(tmp_path, "-b", write_config(tmp_path, every=2), "model.params.delay=0.2")
     wait_for_lines(tmp_path, 9, process)  # step 4 is saved, step 5 has begun
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -275,7 +268,7 @@ def test_two_processes_share_the_data_and_stop_and_continue(tmp_path: Path) -> N
     wait_for_lines(broken, 2, process)
     process.send_signal(signal.SIGINT)  # to one process only; they decide together
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.wait() == 130, errors
     assert "Traceback" not in errors
     train(broken, "-r", str(run_folder(broken)), "model.params.delay=0", "--strategy", "ddp_fork")
     assert [history(broken, rank) for rank in (0, 1)] == logs

@@ -155,7 +155,7 @@ def test_a_request_with_boxes(options: Txt2ImgOptions, model: Any, caplog: pytes
 def test_a_guided_picture_is_its_seed(options: Txt2ImgOptions, model: Any, sampler: str) -> None:
     """At any batch size, with both kinds of guidance; and the model is as it was."""
     quiet = replace(options, skip_save=True, skip_grid=True, sampler=sampler, steps=4, layout_until=0.5)
-    quiet = replace(quiet, boxes={"red": [0, 0, 0.5, 0.5]}, excite="circle", excite_until=0.25)
+    quiet = replace(quiet, boxes={"red": [0, 0, 0.5, 0.5]}, excite="circle", excite_until=0.25, layout_iterations=2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     together = txt2img(replace(quiet, n_samples=2), model)
     alone = txt2img(replace(quiet, seed=43), model)

@@ -127,7 +127,7 @@ def test_what_a_request_puts_on_a_studio_is_gone_after_it(ckpt: str, tmp_path: P
     studio = open_studio(ckpt, device="cpu")
     before = {name: value.clone() for name, value in studio.model.state_dict().items()}
     options = Txt2ImgOptions(
-        prompt="a red circle", steps=4, n_samples=1, device="cpu", progress=False, skip_save=True, skip_grid=True
+        prompt="a red circle", steps=2, n_samples=1, device="cpu", progress=False, skip_save=True, skip_grid=True
     )
     seen = set()
     for number, additions in enumerate(requests(tmp_path, studio.model.cond_stage_model)):

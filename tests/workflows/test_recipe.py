@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import fields, replace
 from typing import Any
@@ -14,7 +13,7 @@ from ldm.commands import styleid as command
 from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import Recipe
-from tests.helpers import ROOT
+from tests import forked
 
 OTHER: dict[str, Any] = {  # a value of each that is not the usual one, and how it is typed
     "gamma": (0.3, "0.3"), "T": (1.1, "1.1"), "gamma_schedule": ("0.9,0.5", "0.9,0.5"), "pi": (0.5, "0.5"),
@@ -84,7 +83,7 @@ print(json.dumps([options.blur, recipe.blur, recipe.parameters()["blur"]]))
 
 def test_a_new_option_is_one_field_in_one_file() -> None:
     """With a field more in recipe.py it is a flag, an option, in the recipe that stylise() gets, and in the record."""
-    done = subprocess.run([sys.executable, "-c", NEW_OPTION], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forked.run("-c", forked.AFRESH + NEW_OPTION)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [2.5, 2.5, 2.5]
 
