@@ -18,7 +18,7 @@ from ldm.targets import current_name, why_missing
 
 PACKAGES = frozenset(
     ("ldm", "torch", "pytorch_lightning", "lightning", "lightning_fabric", "transformers", "taming", "kornia", "peft",
-     "torchmetrics")
+     "torchmetrics", "bitsandbytes")
 )  # fmt: skip
 FLAG, VARIABLE = "--trust_config", "LDM_TRUST_CONFIG"
 # What ${oc.env:NAME} may ask for: where things lie and how many there are, never a password or a key.

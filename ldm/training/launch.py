@@ -35,6 +35,7 @@ from ldm.training.ending import Ending
 from ldm.training.finite import FiniteGuard
 from ldm.training.image_logger import ImageLogger
 from ldm.training.memory import change_memory, convert_frozen, keep_text_states
+from ldm.training.optimizers import apply_optimizer
 from ldm.training.options import parse
 from ldm.training.progress import ProgressLine
 from ldm.training.resume import ExactResume
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     lightning = config.pop("lightning", OmegaConf.create())
     options.seed = seed_of(options.seed)
     apply_stages(config, lightning)
+    apply_optimizer(config, lightning)
     settings = trainer_settings(config, lightning)
     pl.seed_everything(options.seed, workers=True, verbose=False)
 
