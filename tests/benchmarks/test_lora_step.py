@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import lora_step
+from benchmarks import lora_step, textual_inversion
 from benchmarks.lora_step_diffusers import DiffusersLora
 from benchmarks.lora_step_ours import OurLora
 from benchmarks.textual_inversion_common import SIZES, Draws
 from benchmarks.textual_inversion_diffusers import write_weights
+from tests import forked
 
 
 def test_both_sides_do_the_same_work(tmp_path: Path) -> None:
@@ -32,7 +33,8 @@ def test_both_sides_do_the_same_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(textual_inversion, "subprocess", forked.as_subprocess())
     lora_step.main(["--parts", "small_sd", "--repeats", "1", "--threads", "1", "--out", str(tmp_path)])
     (row,) = json.loads((tmp_path / "lora_step-bfloat16.json").read_text())["rows"]
     assert row["time_ratio"] == pytest.approx(row["seconds"]["ours"] / row["seconds"]["diffusers"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -147,18 +148,31 @@ def test_texts_are_in_the_browsers_language(korean: Any, chinese: Any) -> None:
         assert missing in page.inner_text("#restyle-status .error")
 
 
-def test_two_users_get_their_own_and_each_their_model(shared: Any, korean: Any, page_desk: Desk, outdir: Path) -> None:
+def test_two_users_get_their_own_and_each_their_model(
+    shared: Any, korean: Any, page_desk: Desk, outdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One asks for three pictures, the other waits; then the first takes another model, and the second keeps his."""
+    seen = threading.Event()
+    on_step = Job._on_step
+
+    def held(job: Job, step: Any) -> None:
+        assert seen.wait(180)
+        on_step(job, step)
+
+    monkeypatch.setattr(Job, "_on_step", held)
     one, two, desk = shared, korean, page_desk
     tab(one, "Generate")
     tab(two, "생성")
+    two.click("#generate-more button")
     number(one, "#generate-count", 3)
-    number(one, "#generate-steps", 25)
+    for page in (one, two):
+        number(page, "#generate-steps", 4)
     generate(one, "a green heart", 100)
     until(lambda: desk.current is not None and desk.current.kind == "generate", "it did not begin")
     generate(two, "a yellow square", 200)
     two.wait_for_selector("#generate-status >> text=대기 중, 앞에 1건")
     choose(one, "#ldm-model", "other")
+    seen.set()
     finished(two, "generate")
     finished(one, "generate")
     about = read_parameters(newest(outdir / "generate"))
