@@ -34,6 +34,7 @@ from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.ending import Ending
 from ldm.training.finite import FiniteGuard
 from ldm.training.image_logger import ImageLogger
+from ldm.training.learner import fresh_in
 from ldm.training.memory import change_memory, convert_frozen, keep_text_states
 from ldm.training.optimizers import apply_optimizer
 from ldm.training.options import parse
@@ -90,7 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
     weights = starting_weights(options, lightning)
     model = build_model(config)
     if weights and (options.actual_resume or not model.strict_loading):
-        load_weights(model, weights)  # whatever of it there is; a resumed run reads it where it saved a part only
+        # whatever of it there is; a resumed run reads it where it saved a part only
+        load_weights(model, weights, fresh=fresh_in(model))
     data = instantiate_from_config(require(config, "data"), DATA_MODULE)
     tests = not options.no_test and isinstance(data, DataModuleFromConfig) and "test" in data.dataset_configs
     if not options.train and not tests:

@@ -134,6 +134,7 @@ def test_a_run_that_goes_on_is_the_whole_run(
 ) -> None:
     caplog.set_level("INFO")
     half = run(place, tmp_path, "lora", "circle", "--max_steps", "2")
+    assert "keys missing" not in caplog.text, "what is to be learned is in no weights to start from"
     proposed = [record.getMessage() for record in caplog.records if record.getMessage().startswith("next: ")][-1]
     assert "--prompt 'a circle' --lora " in proposed, "as the pictures are called in training"
     main(["-t", "-r", str(half.parent), "--max_steps", str(STEPS)])
