@@ -15,14 +15,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from ldm.data.sentence_pairs import read_pairs
 from ldm.modules.encoders.wordpiece import CLS, MASK, PAD, SEP, UNK
 from ldm.util import UserError, run_command
+
+SIZES = {"width": 128, "layers": 3, "heads": 4, "length": 64}  # length: positions
 
 
 def learn_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -72,16 +76,24 @@ def encoder_from(folder: Path, tokenizer: PreTrainedTokenizerFast) -> BertModel:
     Raises:
         UserError: the folder holds no such encoder.
     """
-    if not (folder / "config.json").is_file() or not (folder / "tokenizer.json").is_file():
-        raise UserError(f"'{folder}' is no folder of an encoder: it needs config.json, tokenizer.json and weights")
-    old = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    encoder = BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
+    try:
+        old = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        found: tuple[BertModel, dict[str, Any]] = BertModel.from_pretrained(
+            folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        why = str(error).splitlines()[0][:200]
+        raise UserError(f"'{folder}' is no folder of an encoder with its tokenizer: {why}") from error
+    encoder, about = found
+    if encoder.config.model_type != "bert" or about["missing_keys"]:
+        raise UserError(f"'{folder}' holds no BERT, or not all of it; --start takes what this command makes")
     table = encoder.get_input_embeddings().weight
-    fresh = table.new_empty(len(tokenizer), table.shape[1])
+    fresh = table.mean(dim=0).repeat(len(tokenizer), 1)
     for piece, number in tokenizer.get_vocab().items():
         known = old.get_vocab().get(piece)
         parts = [known] if known is not None else old(piece.removeprefix("##"), add_special_tokens=False)["input_ids"]
-        fresh[number] = table[parts].mean(dim=0)
+        if parts:
+            fresh[number] = table[parts].mean(dim=0)
     encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     encoder.get_input_embeddings().weight.copy_(fresh)
     return encoder
@@ -92,20 +104,20 @@ def main() -> None:
     parser.add_argument("pairs", type=Path, help="CSV of sentence pairs, see scripts/world_pairs.py")
     parser.add_argument("folder", type=Path, help="where to put the encoder and its tokenizer")
     parser.add_argument("--vocab_size", type=int, default=400)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--length", type=int, default=64, help="positions")
+    for name, usual in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{usual}; with --start as there")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="folder of an encoder whose weights and sizes it begins with")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args()
     tokenizer = learn_tokenizer((pair["source"] for pair in read_pairs(options.pairs)), options.vocab_size)
+    asked = {name: getattr(options, name) for name in SIZES if getattr(options, name) is not None}
     if options.start:
+        if asked:
+            raise UserError(f"--{next(iter(asked))} does not go with --start, whose encoder has its sizes")
         encoder = encoder_from(options.start, tokenizer)
     else:
-        sizes = (options.width, options.layers, options.heads, options.length, options.seed)
-        encoder = untrained_encoder(len(tokenizer), *sizes)
+        encoder = untrained_encoder(len(tokenizer), **{**SIZES, **asked}, seed=options.seed)
     tokenizer.model_max_length = encoder.config.max_position_embeddings
     tokenizer.save_pretrained(options.folder)
     encoder.save_pretrained(options.folder)

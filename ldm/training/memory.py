@@ -74,5 +74,5 @@ def keep_text_states(model: nn.Module, lightning: DictConfig) -> None:
         return
     keep = getattr(model, "keep_text_states", None)
     if keep is None:
-        raise ConfigError("lightning.cache_text is for a model with one text encoder, and this one has none or several")
+        raise ConfigError("lightning.cache_text is for a model with a text encoder, and this one has none")
     keep()

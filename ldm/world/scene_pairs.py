@@ -68,8 +68,8 @@ def _about(scene: Scene, language: str, rng: random.Random) -> Pair:
 
 
 def with_stray_word(text: str, language: str, rng: random.Random) -> str:
-    """The sentence with two or three syllables of no meaning: between two words, or at an end where there are no
-    spaces."""
+    """The sentence with two or three syllables of no meaning (in a pair of a thousand they make a word after all):
+    between two words, or at an end where there are no spaces."""
     stray = "".join(rng.choices(SYLLABLES[language], k=rng.randint(2, 3)))
     words = text.split(" ")
     words.insert(rng.randint(0, len(words)), stray)

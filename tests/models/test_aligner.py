@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from omegaconf import OmegaConf
+from transformers import RobertaConfig
 
 from ldm.checkpoint import read_state_dict
 from ldm.models.aligner import AlignerTraining
@@ -17,7 +18,7 @@ from ldm.training import launch
 from ldm.util import UserError, find_beside, instantiate_from_config
 from scripts.export_aligner import export
 from scripts.make_multilingual_encoder import encoder_from, learn_tokenizer
-from tests.modules.encoders.multilingual_files import SENTENCES, write_encoder
+from tests.modules.encoders.multilingual_files import SENTENCES, write_encoder, write_other_kind
 from tests.workflows.small_model import write_small_model
 
 PAIRS = """lang,source,en
@@ -185,3 +186,6 @@ def test_it_may_begin_with_another_aligner_and_its_encoder(tmp_path: Path) -> No
         assert torch.equal(value, begun.aligner.state_dict()[key]), key
     with pytest.raises(UserError, match="is no folder of an encoder"):
         encoder_from(tmp_path / "model", more)
+    write_other_kind(tmp_path / "roberta", RobertaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+    with pytest.raises(UserError, match="holds no BERT"):
+        encoder_from(tmp_path / "roberta", more)

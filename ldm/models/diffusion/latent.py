@@ -144,10 +144,10 @@ class LatentModel(ConditionedModel):
         """From here on, each prompt goes through the encoder once.
 
         Raises:
-            ConfigError: the condition is no text, or something of the encoder learns.
+            ConfigError: the condition is not that of one text encoder, or something of it learns.
         """
         if not isinstance(self.cond_stage_model, TextEncoder):
-            raise ConfigError("lightning.cache_text: the model's condition is no text")
+            raise ConfigError("lightning.cache_text is for a model with one text encoder, which this one has not")
         learns = any(parameter.requires_grad for parameter in self.cond_stage_model.parameters())
         if learns or any(addition.changes_text for addition in self.learning.additions):
             raise ConfigError("lightning.cache_text needs a text encoder that stays as it is; in this run it learns")

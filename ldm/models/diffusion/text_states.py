@@ -11,21 +11,25 @@ LIMIT = 10_000  # prompts; beyond it the oldest are forgotten (77 x 768 numbers 
 
 
 class TextStates:
-    """The states of each prompt, computed once; an encoder that gives anything but states is asked each time."""
+    """The states of each prompt, computed once; an encoder that gives anything but states is asked each time.
+
+    Each prompt is encoded by itself, so that its states do not depend on what came with it.
+    """
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit = limit
         self.known: dict[str, Tensor] = {}
 
-    def __call__(self, encode: Callable[[Sequence[str]], Tensor], prompts: Sequence[str]) -> Tensor:
-        """States [B, N, D] of B prompts."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
-        if new:
-            with torch.no_grad():
-                states = encode(new)
-            if not isinstance(states, Tensor) or states.shape[0] != len(new):
-                return encode(prompts)
-            self.known |= zip(new, states, strict=True)
+    def __call__(self, encode: Callable[[Sequence[str]], Tensor], prompts: str | Sequence[str]) -> Tensor:
+        """States [B, N, D] of B prompts, or of one."""
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        for prompt in prompts:
+            if prompt not in self.known:
+                with torch.no_grad():
+                    states = encode([prompt])
+                if not isinstance(states, Tensor) or states.shape[0] != 1:
+                    return encode(prompts)
+                self.known[prompt] = states[0]
         found = torch.stack([self.known[prompt] for prompt in prompts])
         while len(self.known) > self.limit:
             self.known.pop(next(iter(self.known)))
