@@ -78,7 +78,7 @@ def encoder_from(folder: Path, tokenizer: PreTrainedTokenizerFast) -> BertModel:
     """
     try:
         old = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        found: tuple[BertModel, dict[str, Any]] = BertModel.from_pretrained(
+        found: Any = BertModel.from_pretrained(
             folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
