@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,19 @@ def test_captions_say_what_pictures_show_and_stay(
     assert [example.captions for example in data.examples] == [(said[0],), (said[1],)]
     run(monkeypatch, photographs, "--captioner", folder, "--word", "*", "--overwrite")
     assert PersonalizedBase(str(photographs), size=32, captions="auto").examples[0].captions == ("*, a red dog",)
+
+
+def test_of_what_the_folder_says_of_generating_only_token_ids_are_kept(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "said"
+    shutil.copytree(folder, place)
+    config = json.loads((place / "config.json").read_text())
+    for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+        config.pop(key, None)
+    (place / "config.json").write_text(json.dumps(config))
+    ids = {"decoder_start_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    said = {"return_dict_in_generate": True, "stop_strings": ["red"], "max_time": 1e-9, "max_length": 2}
+    (place / "generation_config.json").write_text(json.dumps(ids | said))
+    assert Captioner(str(place))(Image.new("RGB", (40, 30), "red")) == "a red dog"
 
 
 def test_where_the_word_goes() -> None:

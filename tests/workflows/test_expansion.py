@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from ldm.checkpoint.transformers_folder import read_preparation
 from ldm.modules.encoders.prompt_weights import read_weights
 from ldm.pictures.images import read_parameters
 from ldm.util import UserError
@@ -113,47 +115,51 @@ def test_weights_in_a_pickle_say_the_same(expander: Expander, tmp_path: Path) ->
     assert [pickled("a red circle", seed) for seed in range(3)] == [expander("a red circle", s) for s in range(3)]
 
 
-def test_folders_that_are_no_language_model(folder: Path, tmp_path: Path) -> None:
-    def copied(name: str) -> Path:
-        place = tmp_path / name
-        place.mkdir()
-        for path in folder.iterdir():
-            (place / path.name).write_bytes(path.read_bytes())
-        return place
+def copied(folder: Path, place: Path) -> Path:
+    place.mkdir()
+    for path in folder.iterdir():
+        (place / path.name).write_bytes(path.read_bytes())
+    return place
 
+
+def changed(folder: Path, name: str, **entries: Any) -> None:
+    """Put entries into a JSON file of a folder."""
+    path = folder / name
+    about = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(about | entries))
+
+
+def test_folders_that_are_no_language_model(folder: Path, tmp_path: Path) -> None:
     def refused(place: Path, message: str) -> None:
         with pytest.raises(UserError, match=message) as error:
             read_request(Txt2ImgOptions(expand=str(place), outdir=str(tmp_path / "out")))
         assert "\n" not in str(error.value)
 
     refused(tmp_path / "nowhere", "no causal language model in '.*nowhere': a folder of transformers is needed")
-    no_words = copied("no_words")
+    no_words = copied(folder, tmp_path / "no_words")
     for path in no_words.glob("tokenizer*"):
         path.unlink()
     refused(no_words, "language model 'no_words' cannot go on .* its tokenizer, if there is one in the folder, finds")
-    empty = copied("empty")
+    empty = copied(folder, tmp_path / "empty")
     (empty / "model.safetensors").unlink()
     refused(empty, "there are no weights in '.*empty'")
-    other = copied("other")
+    other = copied(folder, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"n_layer": 2}))
     refused(other, r"is not whole: it lacks 12 weights, such as transformer\.h\.1")
     (other / "config.json").write_text("{")
-    refused(other, "cannot read a causal language model in '.*other'")
+    refused(other, "other/config.json' is not JSON")
     (other / "config.json").write_text(json.dumps({"model_type": "vit"}))
     refused(other, "cannot read a causal language model in '.*other'")
 
 
 def test_nothing_that_a_folder_names_is_run(folder: Path, tmp_path: Path) -> None:
-    place, mark = tmp_path / "own", tmp_path / "ran"
-    place.mkdir()
-    for path in folder.iterdir():
-        (place / path.name).write_bytes(path.read_bytes())
+    place, mark = copied(folder, tmp_path / "own"), tmp_path / "ran"
     code = f"open({str(mark)!r}, 'w')\nclass Own: pass\n"
     (place / "own.py").write_text(code)
     named = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}}
     (place / "config.json").write_text(json.dumps(named))
-    with pytest.raises(UserError, match="cannot read a causal language model"):
+    with pytest.raises(UserError, match="names code of its own"):
         Expander(str(place))
     (place / "config.json").write_bytes((folder / "config.json").read_bytes())
     (place / "model.safetensors").unlink()
@@ -166,6 +172,78 @@ def test_nothing_that_a_folder_names_is_run(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError):
         Expander(str(place))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("named", ["AutoModelForObjectDetection", "AutoModelForObjectDetectionFastFast", "models"])
+def test_what_a_folder_names_as_its_tokenizer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """transformers looks among all that it has, and a model asks whether to run the code that auto_map names."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user was asked"))
+    place = copied(folder, tmp_path / "own")
+    changed(place, "tokenizer_config.json", tokenizer_class=named)
+    with pytest.raises(UserError, match=f"tokenizer_config.json' names '{named}' as its tokenizer_class, and that is"):
+        read_preparation(place, "AutoTokenizer", "causal language model")
+    changed(place, "config.json", auto_map={"AutoModelForObjectDetection": "own.Own", "AutoConfig": "own.Own"})
+    with pytest.raises(UserError, match=r"config.json' names code of its own"):
+        read_preparation(place, "AutoTokenizer", "causal language model")
+
+
+def test_what_a_folder_names_as_its_image_processor(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"image_processor_type": "AutoModelForObjectDetection"}
+    for name, entries in (("preprocessor_config.json", about), ("processor_config.json", {"image_processor": about})):
+        changed(tmp_path, name, **entries)
+        with pytest.raises(UserError, match=f"{name}' names 'AutoModelForObjectDetection' as its image_processor_type"):
+            read_preparation(tmp_path, "AutoImageProcessor", "captioning model")
+        (tmp_path / name).unlink()
+    old = {"feature_extractor_type": "ViTFeatureExtractor"}  # of versions that have gone
+    for about in (
+        {"image_processor_type": "ViTImageProcessor"},
+        {"image_processor_type": "ViTImageProcessorFast"},
+        old,
+    ):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(about))
+        kind = type(read_preparation(tmp_path, "AutoImageProcessor", "captioning model"))
+        assert kind.__name__.startswith("ViTImageProcessor")
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_kernel_that_a_folder_names_is_not_fetched(
+    folder: Path, expander: Expander, tmp_path: Path, key: str
+) -> None:
+    place = copied(folder, tmp_path / "kernel")
+    changed(place, "config.json", **{key: "kernels-community/flash-attn2"})
+    assert Expander(str(place)).model.config._attn_implementation == expander.model.config._attn_implementation
+
+
+def test_weights_that_an_index_names(folder: Path, expander: Expander, tmp_path: Path) -> None:
+    place = copied(folder, tmp_path / "parts")
+    weights = load_file(place / "model.safetensors")
+    (place / "model.safetensors").unlink()
+    keys = sorted(weights)
+    parts = {"one.safetensors": keys[:4], "two.safetensors": keys[4:]}
+    for name, held in parts.items():
+        save_file({key: weights[key] for key in held}, place / name)
+    named = {key: name for name, held in parts.items() for key in held}
+    changed(place, "model.safetensors.index.json", weight_map=named)
+    assert Expander(str(place))("a red circle", 1) == expander("a red circle", 1)
+    torch.save(weights, place / "evil.bin")
+    for wrong in ("evil.bin", "../parts/one.safetensors"):
+        changed(place, "model.safetensors.index.json", weight_map=dict.fromkeys(keys, wrong))
+        with pytest.raises(UserError, match=f"index.json' names '{wrong}', which is no safetensors file beside it"):
+            Expander(str(place))
+
+
+def test_folders_with_an_adapter_or_of_quantized_weights(folder: Path, tmp_path: Path) -> None:
+    place = copied(folder, tmp_path / "changed")
+    changed(place, "config.json", quantization_config={"quant_method": "mxfp4"})
+    with pytest.raises(UserError, match=r"config.json' describes quantized weights"):
+        Expander(str(place))
+    changed(place, "config.json", quantization_config=None)
+    Expander(str(place))
+    changed(place, "adapter_config.json", peft_type="LORA")
+    with pytest.raises(UserError, match=r"there is an adapter of PEFT in '.*changed'"):
+        Expander(str(place))
 
 
 def test_an_edit_is_not_expanded(folder: Path, tmp_path: Path) -> None:
