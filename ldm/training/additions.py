@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -96,11 +96,13 @@ class AdditionFiles(pl.Callback):
             if wanted and addition.learned():
                 yield addition
 
-    def _save(self, trainer: pl.Trainer, addition: Addition, name: str, notes: Mapping[str, str]) -> None:
+    def _save(
+        self, trainer: pl.Trainer, addition: Addition, name: str, notes: Callable[[Addition], dict[str, str]]
+    ) -> None:
         if trainer.is_global_zero:
             if not all(bool(learned.isfinite().all()) for learned in addition.learned()):
                 raise UserError(f"'{name}' was not written: what was learned is not finite any more (NaN or inf)")
-            metadata = {"steps": str(trainer.global_step), **notes}
+            metadata = {"steps": str(trainer.global_step), **notes(addition)}
             metadata |= {"base_model": self.base_model} if self.base_model else {}
             folder = self.folder or Path(trainer.checkpoint_callback.dirpath)  # type: ignore[union-attr]
             addition.save(folder / name, metadata)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from ldm.additions.averages import Averages
+from ldm.additions.base import Addition
 from ldm.training.checkpoints import between_updates
 from ldm.training.learner import learned_by
 from ldm.util import ConfigError
@@ -58,19 +59,17 @@ class AdditionAverages(pl.Callback):
 
 
 @contextlib.contextmanager
-def averaged(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[dict[str, str]]:
+def averaged(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Callable[[Addition], dict[str, str]]]:
     """Within the block what learns on a model is its average, in a run that keeps one.
 
     Yields:
-        Notes for what is written in the block: ``ema_decay``, where there is an average.
+        The notes for the file of an addition that is written in the block: ``ema_decay``, where it is an average.
     """
+    kept = [callback.averages for callback in trainer.callbacks if isinstance(callback, AdditionAverages)]  # type: ignore[attr-defined]
     with contextlib.ExitStack() as undone:
-        notes = {}
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, AdditionAverages):
-                undone.enter_context(callback.averages.applied(learned_by(pl_module)))
-                notes = {"ema_decay": str(callback.averages.decay)}
-        yield notes
+        for averages in kept:
+            undone.enter_context(averages.applied(learned_by(pl_module)))
+        yield lambda addition: next(({"ema_decay": str(one.decay)} for one in kept if one.has(addition)), {})
 
 
 def averages_asked_for(lightning: DictConfig) -> list[pl.Callback]:

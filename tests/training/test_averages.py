@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ldm.additions.averages import Averages
 from ldm.checkpoint import read_embedding, read_file, read_metadata, read_state_dict
 from ldm.training.averages import AdditionAverages, averaged
 from ldm.training.image_logger import ImageLogger
@@ -75,6 +77,8 @@ def test_what_a_stage_leaves_out_is_as_it_is(place: Path, tmp_path: Path) -> Non
     last = read_file(files / "last.ckpt")["state_dict"]
     word = last["embedding_manager.string_to_param_dict.*"]
     assert torch.equal(read_embedding(files / "embeddings.safetensors").vectors["*"], word)
+    assert "ema_decay" not in read_metadata(files / "embeddings.safetensors"), "it is no average"
+    assert read_metadata(files / "lora.safetensors")["ema_decay"] == "0.9"
     assert not torch.equal(read_embedding(files / "embeddings_gs-2.pt").vectors["*"], word), "then it was learning"
     written = read_state_dict(files / "lora.safetensors")
     pairs = [(value, written[key]) for key, value in written.items() if "lora_B" in key]
@@ -98,6 +102,38 @@ class Pictured:
     def log_images(self, batch: Any, split: str) -> dict[str, Any]:
         self.drawn.append(self.value.item())
         return {}
+
+
+def stepped(averages: AdditionAverages, model: Any, values: tuple[float, ...]) -> float:
+    """The average after steps that leave these values."""
+    trainer: Any = SimpleNamespace(
+        callbacks=[averages], lightning_module=model, fit_loop=SimpleNamespace(_should_accumulate=lambda: False)
+    )
+    averages.on_fit_start(trainer, model)
+    for value in values:
+        model.value.data.fill_(value)
+        averages.on_train_batch_end(trainer, model, None, None, 0)
+    with averaged(trainer, model):
+        return float(model.value.item())
+
+
+def test_a_run_that_goes_on_has_the_decay_that_is_asked_for_now() -> None:
+    model, first = cast(Any, Pictured()), AdditionAverages(0.1)
+    before, state = stepped(first, model, (1.0, 2.0)), first.state_dict()
+    ends = []
+    for decay in (0.1, 0.01):
+        averages = AdditionAverages(decay)
+        averages.load_state_dict(copy.deepcopy(state))
+        ends.append(stepped(averages, model, (5.0,)))
+        assert ends[-1] == pytest.approx(decay * before + (1 - decay) * 5)
+    assert ends[0] == stepped(AdditionAverages(0.1), model, (1.0, 2.0, 5.0)), "bit for bit as without a stop"
+
+
+def test_what_has_nothing_to_learn_has_no_average() -> None:
+    addition: Any = SimpleNamespace(file_name="embeddings", learned=lambda: [])
+    averages = Averages(0.9)
+    averages.update([addition])
+    assert not averages.has(addition) and not averages.state_dict()
 
 
 def test_previews_are_of_the_average() -> None:
