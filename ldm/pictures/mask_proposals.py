@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -190,43 +191,64 @@ def _cut(costs: Array, edges: NDArray[np.int64], likeness: Array, count: int) ->
     return inside
 
 
-def propose_with_sam(image: Image.Image, marks: Marks, folder: str | os.PathLike[str]) -> Tensor:
-    """A mask [H, W] of 0 and 1 from a network of the SAM family (Kirillov et al. 2023), read from a local folder.
-
-    Of the masks that the network offers, the one that it rates best.
+class Sam:
+    """A network of the SAM family (Kirillov et al. 2023), read from a local folder.
 
     Raises:
-        UserError: no folder with such a model, strokes (it takes points and a box), or marks that do not fit.
+        UserError: there is no such model in the folder.
         MissingPartError: the model's preparation of pictures needs a package that is not installed.
     """
-    marks.check(image.width, image.height)
-    if marks.strokes is not None:
-        raise UserError("a SAM model takes a box and points, no strokes")
-    if not (Path(folder) / "config.json").is_file():
-        way = "'python -m scripts.download sam' gets one"
-        raise UserError(f"there is no SAM model in '{folder}': a folder with config.json and weights is needed; {way}")
-    from transformers import AutoModelForMaskGeneration, AutoProcessor
 
-    try:
-        model = AutoModelForMaskGeneration.from_pretrained(folder, local_files_only=True).eval()
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    except ImportError as error:
-        raise MissingPartError(f"the model in '{folder}' needs a package: {' '.join(str(error).split())}") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot read a SAM model in '{folder}': {' '.join(str(error).split())[:200]}") from error
-    prompts: dict[str, object] = {}
-    if marks.box is not None:
-        prompts["input_boxes"] = [[list(marks.box)]]
-    if marks.inside or marks.outside:
-        prompts["input_points"] = [[[list(point) for point in (*marks.inside, *marks.outside)]]]
-        prompts["input_labels"] = [[[1] * len(marks.inside) + [0] * len(marks.outside)]]
-    inputs = processor(images=image.convert("RGB"), return_tensors="pt", **prompts)
-    with torch.no_grad():
-        output = model(**{name: _at_float32(value) for name, value in inputs.items() if name in _TAKEN})
-    sizes = [[inputs[name] for name in ("original_sizes", "reshaped_input_sizes") if name in inputs]]
-    masks = processor.image_processor.post_process_masks(output.pred_masks, *(size for size in sizes[0]))[0]
-    best = int(output.iou_scores[0, 0].argmax())
-    return masks[0, best].float()
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        if not (Path(folder) / "config.json").is_file():
+            way = "'python -m scripts.download sam' gets one"
+            raise UserError(
+                f"there is no SAM model in '{folder}': a folder with config.json and weights is needed; {way}"
+            )
+        from transformers import AutoModelForMaskGeneration, AutoProcessor
+
+        try:
+            self._model: Any = AutoModelForMaskGeneration.from_pretrained(folder, local_files_only=True).eval()
+            self._processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        except ImportError as error:
+            what = " ".join(str(error).split())
+            raise MissingPartError(f"the model in '{folder}' needs a package: {what}") from error
+        except (OSError, ValueError, KeyError) as error:
+            what = " ".join(str(error).split())[:200]
+            raise UserError(f"cannot read a SAM model in '{folder}': {what}") from error
+
+    def propose(self, image: Image.Image, marks: Marks) -> Tensor:
+        """A mask [H, W] of 0 and 1: of those that the network offers, the one that it rates best.
+
+        Raises:
+            UserError: strokes (it takes points and a box), or marks that do not fit.
+        """
+        marks.check(image.width, image.height)
+        if marks.strokes is not None:
+            raise UserError("a SAM model takes a box and points, no strokes")
+        prompts: dict[str, object] = {}
+        if marks.box is not None:
+            prompts["input_boxes"] = [[list(marks.box)]]
+        if marks.inside or marks.outside:
+            prompts["input_points"] = [[[list(point) for point in (*marks.inside, *marks.outside)]]]
+            prompts["input_labels"] = [[[1] * len(marks.inside) + [0] * len(marks.outside)]]
+        inputs = self._processor(images=image.convert("RGB"), return_tensors="pt", **prompts)
+        with torch.no_grad():
+            output = self._model(**{name: _at_float32(value) for name, value in inputs.items() if name in _TAKEN})
+        sizes = [inputs[name] for name in ("original_sizes", "reshaped_input_sizes") if name in inputs]
+        masks = self._processor.image_processor.post_process_masks(output.pred_masks, *sizes)[0]
+        best = int(output.iou_scores[0, 0].argmax())
+        mask: Tensor = masks[0, best].float()
+        return mask
+
+
+def propose_with_sam(image: Image.Image, marks: Marks, folder: str | os.PathLike[str]) -> Tensor:
+    """A mask [H, W] of 0 and 1 from the network in a folder.
+
+    Raises:
+        UserError, MissingPartError: as ``Sam`` and its ``propose``.
+    """
+    return Sam(folder).propose(image, marks)
 
 
 _TAKEN = ("pixel_values", "input_boxes", "input_points", "input_labels")

@@ -22,6 +22,7 @@ from ldm.pictures.opening import SUFFIXES, StrPath
 from ldm.util import UserError, atomic_write
 
 MASK_SUFFIXES = (".npy", *SUFFIXES)
+SOFTEST = 10_000  # pixels of a feather
 _NUMBERED = re.compile(r"_mask(\d*)")
 
 
@@ -148,12 +149,12 @@ def feather(mask: Tensor, radius: float) -> Tensor:
     """A soft edge for a [H, W] mask: a Gaussian with the deviation ``radius``, in pixels.
 
     Raises:
-        UserError: a negative radius.
+        UserError: a radius below 0 or above ``SOFTEST``, or none.
     """
     from skimage.filters import gaussian
 
-    if radius < 0:
-        raise UserError(f"a feather of {radius:g} pixels cannot be; 0 is a hard edge")
+    if not 0 <= radius <= SOFTEST:  # NaN is not, either
+        raise UserError(f"a feather of {radius:g} pixels cannot be; 0 is a hard edge, {SOFTEST} the softest")
     if radius == 0:
         return mask
     return torch.from_numpy(gaussian(mask.float().numpy(), sigma=radius, mode="nearest")).float().clamp(0, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ from torch import Tensor
 
 from ldm.draws import uniform
 from ldm.pictures.images import list_images, load_image, readable_images, save_image
-from ldm.pictures.mask_proposals import Marks, propose_with_sam
+from ldm.pictures.mask_proposals import Marks, Sam
 from ldm.pictures.mask_values import read_strokes
 from ldm.pictures.masks import feather, find_masks, is_mask_of_another, read_mask, write_mask
 from ldm.pictures.opening import SUFFIXES
 from ldm.pictures.subjects import GREY, MARGIN, Colour, Square, cut_out, edges, subject_mask
-from ldm.util import UserError
+from ldm.util import UserError, atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +75,17 @@ def crop_subjects(folder: Path, outdir: Path, cuts: Cuts | None = None) -> Itera
     Raises:
         UserError: there are no pictures, a setting cannot be, a file cannot be read or would be written over, or
             nothing was found in any picture.
+        MissingPartError: the SAM model needs a package that is not installed.
     """
     cuts = cuts or Cuts()
     if cuts.fill not in FILLS:
         raise UserError(f"there is no fill '{cuts.fill}'; there are: {', '.join(FILLS)}")
     paths = _pictures(folder, outdir, cuts.strokes)
+    sam = Sam(cuts.sam) if cuts.sam else None
     made = 0
     for number, path in enumerate(paths):
         image = load_image(path)
-        mask = _mask_of(path, image, cuts)
+        mask = _mask_of(path, image, cuts.strokes, sam)
         if mask is None:
             continue
         square = cut_out(image, feather(mask, cuts.feather), cuts.margin, cuts.colour(number))
@@ -101,13 +102,16 @@ def _written(square: Square, path: Path, outdir: Path, masked: bool) -> Cropped:
     if masked:
         write_mask(square.mask, outdir / f"{path.stem}_mask.png")
     if path.with_suffix(".txt").is_file():
-        shutil.copyfile(path.with_suffix(".txt"), place.with_suffix(".txt"))
+        with atomic_write(place.with_suffix(".txt")) as temporary:
+            temporary.write_bytes(path.with_suffix(".txt").read_bytes())
     return Cropped(place, square.picture.width, float(square.mask.mean()))
 
 
 def _pictures(folder: Path, outdir: Path, strokes: Path | None) -> list[Path]:
     """The pictures of a folder that can be read; masks and strokes are read, so that a wrong one is said beforehand."""
     listed = list_images(folder)
+    if outdir.resolve() == folder.resolve():
+        raise UserError(f"'{outdir}' is the folder of the photographs: the squares need another one")
     paths = [path for path, _ in readable_images([p for p in listed if not is_mask_of_another(p, listed)])]
     if not paths:
         raise UserError(f"none of the {len(listed)} pictures in '{folder}' can be read")
@@ -118,8 +122,7 @@ def _pictures(folder: Path, outdir: Path, strokes: Path | None) -> list[Path]:
         other = names.setdefault(path.stem, path)
         if other != path:
             raise UserError(f"'{other}' and '{path}' would both become '{path.stem}.png': rename one")
-        if (outdir / f"{path.stem}.png").exists():
-            raise UserError(f"'{outdir / path.stem}.png' is there already, and would be written over")
+        _check_free(path.stem, outdir)
         masks, size = find_masks(path), load_image(path).size
         if len(masks) > 1:
             raise UserError(f"'{path}' has {len(masks)} masks; one of what is to be learned would be right")
@@ -130,6 +133,13 @@ def _pictures(folder: Path, outdir: Path, strokes: Path | None) -> list[Path]:
     return paths
 
 
+def _check_free(stem: str, outdir: Path) -> None:
+    """Raises UserError: a file of that name is there; one that stayed would be taken for the new square's."""
+    for name in (f"{stem}.png", f"{stem}_mask.png", f"{stem}.txt"):
+        if (outdir / name).exists():
+            raise UserError(f"'{outdir / name}' is there already, and would be written over")
+
+
 def strokes_of(path: Path, folder: Path | None) -> list[Path]:
     """The file with a picture's strokes, if there is one."""
     if folder is None:
@@ -138,19 +148,15 @@ def strokes_of(path: Path, folder: Path | None) -> list[Path]:
     return sorted(found)[:1]
 
 
-def _mask_of(path: Path, image: Image.Image, cuts: Cuts) -> Tensor | None:
-    """The mask [H, W] of the thing in a picture; None where nothing is found, which is said.
-
-    Raises:
-        UserError: there is no such model.
-    """
+def _mask_of(path: Path, image: Image.Image, strokes: Path | None, sam: Sam | None) -> Tensor | None:
+    """The mask [H, W] of the thing in a picture; None where nothing is found, which is said."""
     beside = find_masks(path)
     if beside:
         return read_mask(beside[0])
-    drawn = strokes_of(path, cuts.strokes)
+    drawn = strokes_of(path, strokes)
     try:
         mask = subject_mask(image, read_strokes(drawn[0]) if drawn else None)
     except UserError as error:
         log.warning("'%s' is left out: %s", path, error)
         return None
-    return propose_with_sam(image, Marks(box=edges(mask)), cuts.sam) if cuts.sam else mask
+    return sam.propose(image, Marks(box=edges(mask))) if sam else mask

@@ -114,17 +114,24 @@ def test_strokes_say_which_thing_it_is(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_network_looks_into_the_box_around_what_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a SAM model makes of a box is shown in tests/pictures/test_mask_proposals.py."""
-    asked: list[tuple[Marks, str]] = []
+    opened: list[str] = []
+    asked: list[Marks] = []
 
-    def of_network(image: Image.Image, marks: Marks, folder: str) -> torch.Tensor:
-        asked.append((marks, folder))
-        return discs_mask()
+    class Network:
+        def __init__(self, folder: str) -> None:
+            opened.append(folder)
 
-    monkeypatch.setattr(subject_crops, "propose_with_sam", of_network)
-    photograph(tmp_path / "photos/a.png")
+        def propose(self, image: Image.Image, marks: Marks) -> torch.Tensor:
+            asked.append(marks)
+            return discs_mask()
+
+    monkeypatch.setattr(subject_crops, "Sam", Network)
+    for name in ("a.png", "b.png"):
+        photograph(tmp_path / "photos" / name)
     run(monkeypatch, tmp_path / "photos", "--outdir", tmp_path / "out", "--sam", "models/sam")
-    ((marks, folder),) = asked
-    assert folder == "models/sam" and marks.box is not None and np.allclose(marks.box, (120, 20, 181, 81), atol=3)
+    marks = asked[0]
+    assert opened == ["models/sam"] and len(asked) == 2, "read once for all"
+    assert marks.box is not None and np.allclose(marks.box, (120, 20, 181, 81), atol=3)
     assert pixels(tmp_path / "out/a.png").shape == (79, 79, 3)
 
 
@@ -147,6 +154,9 @@ def test_a_picture_without_a_thing_is_named_and_left_out(
         (["--margin", "-1"], "a margin of -1 cannot be"),
         (["--margin", "nan"], "a margin of nan cannot be"),
         (["--feather", "-1"], "a feather of -1 pixels cannot be"),
+        (["--feather", "inf"], "a feather of inf pixels cannot be"),
+        (["--feather", "nan"], "a feather of nan pixels cannot be"),
+        (["--feather", "1e308"], r"a feather of 1e\+308 pixels cannot be; 0 is a hard edge, 10000 the softest"),
         (["--strokes", "nowhere"], "there is no folder 'nowhere' with strokes"),
         (["--sam", "nowhere"], "there is no SAM model"),
     ],
@@ -154,10 +164,28 @@ def test_a_picture_without_a_thing_is_named_and_left_out(
 def test_settings_that_cannot_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    photograph(tmp_path / "photos/a.png")
+    photograph(tmp_path / "photos/b.png")
+    write_mask(discs_mask(), photograph(tmp_path / "photos/a.png").with_name("a_mask.png"))  # needs no network
     with pytest.raises(UserError, match=message):
         run(monkeypatch, tmp_path / "photos", "--outdir", tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["b.png", "b_mask.png", "b.txt"])
+def test_no_file_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    photographs, out = tmp_path / "photos", tmp_path / "out"
+    for one in ("a", "b"):
+        write_mask(discs_mask(), photograph(photographs / f"{one}.jpg").with_name(f"{one}_mask.png"))
+        (photographs / f"{one}.txt").write_text("a disc")
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name}' is there already, and would be written over"):
+        run(monkeypatch, photographs, "--outdir", out)
+    assert [p.name for p in out.iterdir()] == [name] and (out / name).read_text() == "mine"
+    there = {path: path.read_bytes() for path in photographs.iterdir()}
+    with pytest.raises(UserError, match="is the folder of the photographs: the squares need another one"):
+        run(monkeypatch, photographs, "--outdir", photographs / ".." / "photos")
+    assert {path: path.read_bytes() for path in photographs.iterdir()} == there
 
 
 def test_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
