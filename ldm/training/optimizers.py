@@ -22,7 +22,7 @@ def apply_optimizer(config: DictConfig, lightning: DictConfig) -> None:
     """
     name = lightning.get("optimizer")
     if name is not None:
-        if name not in NAMES:
+        if not isinstance(name, str) or name not in NAMES:
             raise ConfigError(f"lightning.optimizer is '{str(name)[:80]}'; it must be one of {', '.join(NAMES)}")
         OmegaConf.update(config, PLACE, NAMES[name], force_add=True)
     wanted = str(OmegaConf.select(config, PLACE) or "")

@@ -83,5 +83,7 @@ def test_parameters_of_the_optimizer_stay_and_names_are_known() -> None:
     apply_optimizer(config, OmegaConf.create({"optimizer": "adamw"}))
     node = {"params": {"betas": [0.9, 0.99]}, "target": "torch.optim.AdamW"}
     assert OmegaConf.to_container(config.model.params.optimizer_config) == node
-    with pytest.raises(ConfigError, match=r"lightning.optimizer is 'lion'; it must be one of adamw, adamw8bit"):
-        apply_optimizer(config, OmegaConf.create({"optimizer": "lion"}))
+    for wrong, said in (("lion", "lion"), (["adamw"], "['adamw']"), ({"name": "adamw"}, "{'name': 'adamw'}"), (8, "8")):
+        message = f"lightning.optimizer is '{said}'; it must be one of adamw, adamw8bit"
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            apply_optimizer(config, OmegaConf.create({"optimizer": wrong}))
