@@ -27,6 +27,7 @@ _IMAGE_TOWER = {
     "hidden_size": 768, "intermediate_size": 3072, "projection_dim": 512, "num_hidden_layers": 12,
     "num_attention_heads": 12, "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu",
 }  # fmt: skip
+_ACTIVATIONS = {"gelu": "laion2b_s32b_b79k", "quick_gelu": "openai"}  # and whose weights have them
 PREFIXES = {  # a pipeline's folders of weights, and where those belong
     "unet": "model.diffusion_model.",
     "vae": "first_stage_model.",
@@ -37,7 +38,8 @@ _OF_FIRST_FRAME = "conditioner.embedders.3.encoder."
 
 def makes_films(index: Mapping[str, Any]) -> bool:
     """Whether a pipeline's model_index.json names a network of films."""
-    return UNET in (index.get("unet") or ())
+    named = index.get("unet")
+    return isinstance(named, list | str) and UNET in named
 
 
 def first_stage_weights(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -177,8 +179,17 @@ def film_autoencoder(shape: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def image_encoder(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The node of a ``CLIPVisionModelWithProjection``."""
+    """The node of a ``CLIPVisionModelWithProjection``.
+
+    Raises:
+        UserError: its activation is not built here.
+    """
     told = {name: config.get(name, usual) for name, usual in _IMAGE_TOWER.items()}
+    if told["hidden_act"] not in _ACTIVATIONS:
+        raise UserError(
+            f"an image encoder with hidden_act {str(told['hidden_act'])[:80]!r} is not built here, with "
+            f"{' or '.join(_ACTIVATIONS)}"
+        )
     sizes = {
         "embed_dim": told["projection_dim"],
         "width": told["hidden_size"],
@@ -188,5 +199,5 @@ def image_encoder(config: Mapping[str, Any]) -> dict[str, Any]:
         "image_size": told["image_size"],
         "mlp_ratio": told["intermediate_size"] / told["hidden_size"],
     }
-    version = "openai" if told["hidden_act"] == "quick_gelu" else "laion2b_s32b_b79k"
+    version = _ACTIVATIONS[told["hidden_act"]]
     return {"target": f"{_ENCODERS}.FrozenOpenCLIPImageEmbedder", "params": {"version": version, "config": sizes}}

@@ -214,6 +214,8 @@ def test_films_by_the_command_are_those_of_the_folders_own_settings(
         ("vae", {"layers_per_block": 3}, "layers_per_block 3"),
         ("vae", {"block_out_channels": "wide"}, "is damaged"),
         ("image_encoder", {"hidden_size": 0}, "is damaged"),
+        ("image_encoder", {"hidden_act": "gelu_new"}, "with hidden_act 'gelu_new' is not built here"),
+        ("image_encoder", {"hidden_act": ["gelu"]}, "is damaged"),
     ],
 )
 def test_what_is_not_built_is_said(part: str, changes: dict[str, Any], sentence: str, folder: Path) -> None:
@@ -221,6 +223,16 @@ def test_what_is_not_built_is_said(part: str, changes: dict[str, Any], sentence:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     with pytest.raises(UserError, match=sentence):
         diffusers_config(folder)
+
+
+def test_a_damaged_folder_does_not_hide_other_models(folder: Path) -> None:
+    damaged: list[Any] = [5, True, {"a": 1}, None, [None, 3], "UNet"]
+    for number, named in enumerate(damaged):
+        (folder.parent / f"damaged{number}").mkdir()
+        (folder.parent / f"damaged{number}" / "model_index.json").write_text(json.dumps({"unet": named}))
+    found = {one.name: one.films for one in models_at_hand(folder.parent)}
+    assert found.pop("svd")
+    assert {f"damaged{number}" for number in range(len(damaged))} <= found.keys() and not any(found.values())
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "image_encoder"])
