@@ -218,8 +218,9 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [in_process(name, run) for name in ("open", "film") if name in options.parts]
         if "network" in options.parts:
             rows += [in_process(side, run) for side in options.order]
-            rows.append({"name": "ours / diffusers", **compared(rows, run.file.parent)})
-            show(rows[-1])
+            if set(options.order) == set(ORDER):
+                rows.append({"name": "ours / diffusers", **compared(rows, run.file.parent)})
+                show(rows[-1])
     options.outdir.mkdir(parents=True, exist_ok=True)
     (options.outdir / "video_full_size.json").write_text(json.dumps(rows, indent=2))
 
