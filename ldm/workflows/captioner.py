@@ -49,10 +49,10 @@ class Captioner:
             with torch.no_grad(), quiet_transformers():
                 seen = self.pictures(images=image.convert("RGB"), return_tensors="pt")["pixel_values"]
                 said = self.model.generate(pixel_values=seen, do_sample=False, num_beams=BEAMS, max_new_tokens=TOKENS)
+                return " ".join(self.tokenizer.decode(said[0], skip_special_tokens=True).split())
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"the {WHAT} in '{self.folder}' does not caption a picture alone: {reason}") from error
-        return " ".join(self.tokenizer.decode(said[0], skip_special_tokens=True).split())
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def write_captions(
     """Write a text file beside each picture of a folder, masks aside; one that is there stays unless ``overwrite``.
 
     Raises:
-        UserError: there are no pictures, two have one name, there is no such model, or nouns come without a word.
+        UserError: there are no pictures, none can be read, two have one name, there is no such model, or nouns come
+            without a word.
     """
     if nouns and not word:
         raise UserError("a noun is replaced by a word, which --word says, such as '*' or 'sks dog'")
@@ -98,13 +99,16 @@ def write_captions(
         if other != path:
             raise UserError(f"'{other}' and '{path}' would have one text between them: rename one")
     model: Captioner | None = None
+    served = 0
     for path in paths:
         place = path.with_suffix(".txt")
         if place.exists() and not overwrite:
-            yield Caption(place, place.read_text(encoding="utf-8", errors="replace").strip(), made=False)
+            served += 1
+            yield Caption(place, printable(place.read_text(encoding="utf-8", errors="replace").strip()), made=False)
             continue
         model = model or Captioner(captioner)
         for _, image in readable_images([path]):
+            served += 1
             said = model(image)
             if not said:
                 log.warning("'%s' has no caption: the model says nothing", path)
@@ -113,3 +117,5 @@ def write_captions(
             with atomic_write(place) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
             yield Caption(place, printable(text), made=True)
+    if not served:
+        raise UserError(f"none of the {len(paths)} pictures in '{folder}' can be read")

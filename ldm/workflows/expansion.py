@@ -1,7 +1,7 @@
 """``--expand FOLDER``: a causal language model on this disk goes on where a prompt ends.
 
 The prompt itself stays as it was written, letter for letter: no learned word and no LoRA that it calls is lost. What is
-put behind it has none of the signs that mean something in prompts, and begins with a word of its own.
+put behind it has none of the signs that mean something in prompts, nor BREAK, and begins with a word of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from ldm.checkpoint.transformers_folder import read_preparation, read_transformers
+from ldm.modules.encoders.long_prompts import BREAK
 from ldm.modules.encoders.prompt_weights import read_weights
 from ldm.util import UserError, printable
 from ldm.workflows.batches import Batch
@@ -26,7 +27,7 @@ WHAT = "causal language model"
 TOKENS = 40  # that are put behind a prompt, at most
 SAMPLING = {"do_sample": True, "num_beams": 1, "top_k": 50, "top_p": 0.95, "temperature": 0.9}
 _SIGNS = re.compile(r"[^\w\s,.;:!?'’&%/\-–，。、；：！？]|_")  # brackets, stars, bars, ...
-_BREAK = re.compile(r"[\s,.;:!?，。、；：！？]")
+_WORD_END = re.compile(r"[\s,.;:!?，。、；：！？]")
 _PHRASE = re.compile(r".*[,.;，。；]", re.DOTALL)
 _LOOSE_END = " \t,;:/&-–，、；："
 _FIRST_UNSPACED, _HANGUL = "\u2e80", range(0xAC00, 0xD7A4)  # Chinese and Japanese letters go without blanks
@@ -75,13 +76,13 @@ class Expander:
                 raise ValueError("its tokenizer, if there is one in the folder, finds no words in it")
             asked = GenerationConfig(max_new_tokens=new, eos_token_id=ends, pad_token_id=ends or 0, **SAMPLING)
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of GPUs too
                 made = self.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=asked)
-        except (RuntimeError, IndexError, ValueError) as error:
+            tokens = made[0, ids.shape[1] :].tolist()
+            said = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"the {WHAT} '{self.name}' cannot go on with '{printable(text)}': {reason}") from error
-        tokens = made[0, ids.shape[1] :].tolist()
-        said = self.tokenizer.decode(tokens, skip_special_tokens=True)
         if ends in tokens or "\n" in said.strip():
             return said
         phrases = _PHRASE.match(said)
@@ -91,9 +92,9 @@ class Expander:
 def joined(prompt: str, continuation: str) -> str:
     """A prompt with the first line of a continuation behind it, as far as that has words of its own."""
     lines = continuation.strip("\n").split("\n")
-    said = re.sub(r"\s+", " ", _SIGNS.sub("", lines[0])).rstrip(_LOOSE_END)
-    if said and not _BREAK.match(said) and not (_is_unspaced(said[0]) and _is_unspaced(prompt[-1:])):
-        said = said[found.start() :] if (found := _BREAK.search(said)) else ""  # the rest of the prompt's last word
+    said = re.sub(r"\s+", " ", BREAK.sub("", _SIGNS.sub("", lines[0]))).rstrip(_LOOSE_END)
+    if said and not _WORD_END.match(said) and not (_is_unspaced(said[0]) and _is_unspaced(prompt[-1:])):
+        said = said[found.start() :] if (found := _WORD_END.search(said)) else ""  # the rest of the prompt's last word
     return prompt.rstrip() + said if said.strip(_LOOSE_END + ".!?。！？") else prompt
 
 

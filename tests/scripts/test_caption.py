@@ -98,6 +98,9 @@ def test_captions_say_what_pictures_show_and_stay(
     run(monkeypatch, photographs, "--captioner", folder, "--word", "sks")
     assert [(photographs / name).read_text() for name in ("a.txt", "b.txt")] == ["mine\n", "sks, a blue cat\n"]
     assert "a.txt: mine  (kept)" in capsys.readouterr().out
+    (photographs / "a.txt").write_text("mine\x1b[2J\n")
+    run(monkeypatch, photographs, "--captioner", folder)
+    assert "a.txt: mine\\x1b[2J  (kept)" in capsys.readouterr().out
     run(monkeypatch, photographs, "--captioner", folder, "--word", "sks dog", "--noun", "Dog", "puppy", "--overwrite")
     said = [(photographs / f"{name}.txt").read_text().strip() for name in "ab"]
     assert said == ["a red sks dog", "sks dog, a blue cat"]
@@ -167,5 +170,9 @@ def test_what_cannot_be_captioned(
     refused("a noun is replaced by a word, which --word says", "--captioner", folder, "--noun", "dog")
     (tmp_path / "empty").mkdir()
     refused("holds no pictures", "--captioner", folder, pictures=tmp_path / "empty")
+    (tmp_path / "damaged").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "damaged" / name).write_bytes(b"no picture")
+    refused("none of the 2 pictures in '.*damaged' can be read", "--captioner", folder, pictures=tmp_path / "damaged")
     Image.new("RGB", (8, 8)).save(photographs / "a.jpg")
     refused("would have one text between them", "--captioner", folder)

@@ -46,7 +46,8 @@ def expander(folder: Path) -> Expander:
         ("a cat", " (big:1.4) <lora:x:1> [red|blue] {a} __b__ \\", "a cat big:1.4 lora:x:1 redblue a b"),
         ("a cat <lora:x:1>", " in red", "a cat <lora:x:1> in red"), ("a cat ", " in red", "a cat in red"),
         ("빨간 별", "이 밤에, 비", "빨간 별 밤에, 비"), ("红色的星", "在夜里，", "红色的星在夜里"),
-        ("星 *", "在夜里，雨", "星 *，雨"),
+        ("星 *", "在夜里，雨", "星 *，雨"), ("a cat", " in red, BREAK a B*REAK hat", "a cat in red, a hat"),
+        ("a cat BREAK a dog", " BREAK", "a cat BREAK a dog"), ("a cat", " at BREAKFAST", "a cat at BREAKFAST"),
     ],
 )  # fmt: skip
 def test_what_is_put_behind_a_prompt(prompt: str, said: str, whole: str) -> None:
@@ -68,6 +69,25 @@ def test_words_calls_and_weights_of_the_prompt_stay(expander: Expander) -> None:
             prompt[s.start : s.end] for s in read_weights(prompt).spans
         ]
         assert not re.search(r"[\n|_{}\[\]]", whole)
+
+
+def test_what_a_folder_says_of_generating_changes_nothing(folder: Path, expander: Expander, tmp_path: Path) -> None:
+    place = copied(folder, tmp_path / "poet")
+    said = {"return_dict_in_generate": True, "stop_strings": ["a"], "max_time": 1e-9, "token_healing": True}
+    changed(place, "generation_config.json", repetition_penalty=5.0, num_return_sequences=3, **said)
+    other = Expander(str(place))
+    assert [other("a red circle", seed) for seed in range(3)] == [expander("a red circle", s) for s in range(3)]
+
+
+def test_a_model_that_says_something_else_than_tokens(expander: Expander, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expander.model, "generate", lambda *_, **__: {"sequences": torch.zeros(1, 4)})
+    with pytest.raises(UserError, match="the causal language model 'poet' cannot go on with 'a cat'"):
+        expander("a cat", 1)
+
+
+def test_the_generators_of_gpus_stay(expander: Expander, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("they were seeded"))
+    assert expander("a red circle", 1) == expander("a red circle", 1)
 
 
 def test_prompts_that_are_empty_or_longer_than_the_model_reads(expander: Expander) -> None:
