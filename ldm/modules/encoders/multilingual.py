@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.checkpoint.transformers_folder import quiet_transformers
+from ldm.checkpoint.transformers_trust import check_named
 from ldm.languages import check_language, detect_language, simplified
 from ldm.modules.encoders.aligner import Aligner, load_aligner
 from ldm.modules.encoders.base import EmbeddingChange, TextEncoder
@@ -104,14 +105,17 @@ def _from_pretrained(source: str) -> tuple[Any, Any]:
 
     if not Path(source).exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise UserError(f"there is no folder '{source}' with a multilingual encoder")
+    if Path(source).is_dir():
+        check_named(Path(source))
     problem: Exception | None = None
     for local in (True, False):
         if not local and Path(source).exists():
             break
         try:
             with quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-                model = AutoModel.from_pretrained(source, local_files_only=local, dtype=torch.float32)
+                given: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
+                tokenizer = AutoTokenizer.from_pretrained(source, **given)
+                model = AutoModel.from_pretrained(source, dtype=torch.float32, **given)
         except (OSError, ValueError, KeyError) as error:
             problem = error
         else:

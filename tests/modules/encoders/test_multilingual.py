@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,17 @@ def test_any_transformers_encoder_from_a_folder(tmp_path: Path, config: Any) -> 
         found = encoder([KOREAN, "별 *"], ["*"])
     assert encoder.width == 12 and found.states.shape[-1] == 12
     assert not found.slots[0] and [name for _, name in found.slots[1]] == ["*"]
+
+
+def test_a_folder_whose_tokenizer_is_another_class(tmp_path: Path) -> None:
+    """transformers would take any that it has, models that ask whether to run a folder's code included."""
+    folder = write_encoder(tmp_path / "encoder")
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(about | {"tokenizer_class": "AutoModelForObjectDetection"})
+    )
+    with pytest.raises(UserError, match="names 'AutoModelForObjectDetection' as its tokenizer_class"):
+        MultilingualEncoder(str(folder))
 
 
 def test_encoders_that_are_not_there(tmp_path: Path) -> None:
