@@ -169,7 +169,7 @@ def test_pictures_of_every_batch_of_a_validation(tmp_path: Path, every: bool, ba
             drawn.append(batch)
             return {"inputs": torch.zeros(1, 3, 8, 8)}
 
-    trainer: Any = argparse.Namespace(global_step=5, current_epoch=0, is_global_zero=True, loggers=[])
+    trainer: Any = argparse.Namespace(global_step=5, current_epoch=0, is_global_zero=True, loggers=[], callbacks=[])
     logger = ImageLogger(100, 4, log_all_val=every, enable_autocast=False, folder=tmp_path)
     model: Any = Draws()
     for number in range(3):

@@ -66,13 +66,13 @@ def test_with_a_second_pass(options: Txt2ImgOptions, model: Any) -> None:
 def test_in_korean() -> None:
     """Prompt and boxes, on the shipped model."""
     asked = Txt2ImgOptions(
-        prompt="흰색 배경에 보라색 정사각형과 노란색 원", steps=8, n_samples=1, skip_save=True, skip_grid=True,
-        boxes="보라색 정사각형: .5 0 1 .5; 노란색 원: 0 .5 .5 1", progress=False,
+        prompt="흰 배경에 보라색 하트와 바나나", steps=8, n_samples=1, skip_save=True, skip_grid=True,
+        boxes="보라색 하트: .5 0 1 .5; 바나나: 0 .5 .5 1", progress=False,
     )  # fmt: skip
     (image,) = txt2img(asked, open_studio(None, device="cpu", precision="full"))
     rgb = pixels(image)
     purple = (rgb[..., 1] < 110) & (rgb[..., 2] > 100)
     yellow = (rgb[..., 2] < 130) & (rgb[..., 0] > 180)
     half = rgb.shape[0] // 2
-    assert purple[:half, half:].mean() > 0.3 and yellow[half:, :half].mean() > 0.3
+    assert purple[:half, half:].mean() > 0.3 and yellow[half:, :half].mean() > 0.12  # a banana is thin
     assert purple[half:].mean() < 0.02 and yellow[:half].mean() < 0.02
