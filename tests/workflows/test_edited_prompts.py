@@ -12,17 +12,10 @@ from PIL import Image
 
 from ldm.pictures.images import read_parameters
 from ldm.util import UserError
-from ldm.workflows.models import open_model
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.txt2img import Made, txt2img
 from ldm.workflows.watch import Watch
 from tests.workflows.restyling import picture
-from tests.workflows.small_model import write_small_model
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return open_model(write_small_model(tmp_path_factory.mktemp("small")), device="cpu")[0]
 
 
 @pytest.fixture

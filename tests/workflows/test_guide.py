@@ -19,19 +19,12 @@ from ldm.pictures.images import read_parameters
 from ldm.util import UserError
 from ldm.workflows.guide.places import nouns, places
 from ldm.workflows.guide.wishes import read_wishes
-from ldm.workflows.models import open_model
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.txt2img import Made, txt2img
 from ldm.workflows.watch import Watch
-from tests.workflows.small_model import write_small_model
 
 PROMPT = "a red circle on a blue square"
 LINE = "red circle: 0 0 0.5 0.5; square: 0.5 0.5 1 1"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return open_model(write_small_model(tmp_path_factory.mktemp("small")), device="cpu")[0]
 
 
 @pytest.fixture

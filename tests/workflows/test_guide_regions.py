@@ -20,21 +20,14 @@ from ldm.util import ConfigError, UserError
 from ldm.workflows.guide.phrases import part, sized
 from ldm.workflows.guide.reading import RegionWishes, read_guide
 from ldm.workflows.guide.regions import Regions, RegionSettings, RegionWalk, flat_latents, region_settings
-from ldm.workflows.models import open_model
 from ldm.workflows.prompts import conditions
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.txt2img import Made, txt2img
 from ldm.workflows.watch import Watch
-from tests.workflows.small_model import write_small_model
 
 PROMPT = "a red circle and a blue square on a background"
 BOXES = "red circle: 0 0 .5 .5; blue square: .5 .5 1 1"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return open_model(write_small_model(tmp_path_factory.mktemp("small")), device="cpu")[0]
 
 
 @pytest.fixture

@@ -14,17 +14,10 @@ from ldm.additions.words import EmbeddingManager
 from ldm.models.diffusion.condition import Parts
 from ldm.modules.encoders.prompt_weights import read_weights
 from ldm.util import UserError
-from ldm.workflows.models import open_model
 from ldm.workflows.prompts import conditions, token_weights, weighted
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.txt2img import txt2img
 from tests.helpers import golden_case, golden_embedder
-from tests.workflows.small_model import write_small_model
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return open_model(write_small_model(tmp_path_factory.mktemp("small")), device="cpu")[0]
 
 
 def context(model: Any, prompt: str, negative: str = "", guided: bool = False) -> tuple[Any, Any]:

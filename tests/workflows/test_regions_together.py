@@ -12,17 +12,10 @@ import torch
 from PIL import Image
 
 from ldm.pictures.images import read_parameters
-from ldm.workflows.models import open_model
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import open_studio
 from ldm.workflows.txt2img import txt2img
 from tests.additions.lora.files import write_lora
-from tests.workflows.small_model import write_small_model
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return open_model(write_small_model(tmp_path_factory.mktemp("small")), device="cpu")[0]
 
 
 @pytest.fixture
