@@ -45,7 +45,7 @@ from ldm.world.sentences.chinese_words import (
     TEXTURES_AFTER,
     TYPOS,
 )
-from ldm.world.sentences.voice import Named, Voice, Wish, without
+from ldm.world.sentences.voice import Named, Voice, Wish, pose, without
 
 USUAL = 0.2  # share of choices that take the first, most usual way to say it
 TRADITIONAL = 0.3  # share of sentences in traditional characters
@@ -161,13 +161,6 @@ def _doing(wish: Wish, voice: Voice) -> dict[str, str]:
     kinds = {pose(named) for named in wish.named}
     verb = voice.any(POSES[kinds.pop()]) if len(kinds) == 1 else "放"
     return {"V": verb, "D": voice.pick(DRAW), "J": voice.pick(SHEETS), "I": voice.pick(PICTURES)}
-
-
-def pose(named: Named) -> str:
-    """The row of POSES for a thing."""
-    if named.thing.is_shape or named.slot or named.figure:
-        return "shape"
-    return objects()[named.thing.name].pose
 
 
 def _ground_fields(ground: str | None, voice: Voice) -> dict[str, str]:

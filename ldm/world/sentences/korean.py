@@ -42,7 +42,7 @@ from ldm.world.sentences.korean_words import (
     TEXTURES_AFTER,
     TYPOS,
 )
-from ldm.world.sentences.voice import Named, Voice, Wish, without
+from ldm.world.sentences.voice import Named, Voice, Wish, pose, without
 
 USUAL = 0.2  # share of choices that take the first, most usual way to say it
 CLAUSED, LISTING, PLACED, AFTER, COUNTED = 0.5, 0.08, 0.25, 0.15, 0.15
@@ -179,13 +179,6 @@ def _doing(wish: Wish, voice: Voice) -> dict[str, str]:
     kinds = {pose(named) for named in wish.named}
     stem = voice.any(POSES[kinds.pop()]) if len(kinds) == 1 and voice.chance(0.6) else "있"
     return {"V": stem, "E": voice.pick(IS), "D": voice.pick(DRAW), "I": voice.pick(PICTURES)}
-
-
-def pose(named: Named) -> str:
-    """The row of POSES for a thing."""
-    if named.thing.is_shape or named.slot or named.figure:
-        return "shape"
-    return objects()[named.thing.name].pose
 
 
 def counter(named: Named, voice: Voice) -> str:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ldm.world.objects import objects
 from ldm.world.scene import Thing
 
 USUAL = 0.45  # share of choices that take the first, most usual way to say it
@@ -70,6 +71,13 @@ def without(named: Named, *unsaid: str) -> Named:
         None if "texture" in unsaid else thing.texture,
     )
     return replace(named, thing=kept, own_colour=None if "colour" in unsaid else named.own_colour)
+
+
+def pose(named: Named) -> str:
+    """The row of a language's POSES that a thing has."""
+    if named.thing.is_shape or named.slot or named.figure:
+        return "shape"
+    return objects()[named.thing.name].pose
 
 
 def with_slip(text: str, rng: random.Random) -> str:
