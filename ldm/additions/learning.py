@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ldm.additions.base import Addition
 from ldm.additions.text_adapters import TextAdapters
-from ldm.modules.cpu.frozen import lean_where_frozen
+from ldm.modules.cpu.frozen import hold_weights, lean_where_frozen
+from ldm.modules.cpu.held import computes_in
 from ldm.modules.encoders.post_BERT import AdapterBERTEmbedder
 
 
@@ -86,6 +88,25 @@ class Learning:
             return state
         learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         return {key: value for key, value in state.items() if key in learned or key.startswith(self.own_keys)}
+
+
+def to_half(model: nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
+    """Bring the parts of a model that do not learn at all, the autoencoder aside, to a 16-bit precision.
+
+    A CPU without kernels for it holds weights so and computes in float32.
+
+    Returns:
+        whether they are computed in it.
+    """
+    computed = device.type != "cpu" or computes_in(dtype)
+    for name, child in model.named_children():
+        if name == "first_stage_model" or any(p.requires_grad for p in child.parameters()):
+            continue
+        if computed:
+            child.to(dtype)
+        else:
+            hold_weights(child, dtype)
+    return computed
 
 
 def _merged(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

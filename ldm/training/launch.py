@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
         train_by_hand(trainer, model)
         check_sharding(trainer, model)
         change_memory(model, lightning)
-        convert_frozen(model, lightning)
+        convert_frozen(model, lightning, trainer.strategy.root_device)
         keep_text_states(model, lightning)
         if options.train:
             fit(trainer, model, data, run)

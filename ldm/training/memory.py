@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from ldm.additions.learning import to_half
 from ldm.util import ConfigError
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,11 @@ def change_memory(model: nn.Module, lightning: DictConfig) -> None:
             module.compile()
 
 
-def convert_frozen(model: nn.Module, lightning: DictConfig) -> None:
+def convert_frozen(model: nn.Module, lightning: DictConfig, device: torch.device) -> None:
     """``lightning.frozen``: bf16 or fp16 for the parts that do not learn at all, the autoencoder aside.
 
-    Half the memory and, where the processor has that precision, about half the time; what learns stays in float32.
+    Half the memory and, where the processor has that precision, about half the time; what learns stays in float32. A
+    CPU that has not holds the weights so and computes in float32.
 
     Raises:
         ConfigError: an unknown precision.
@@ -59,9 +61,8 @@ def convert_frozen(model: nn.Module, lightning: DictConfig) -> None:
         return
     if wish not in FROZEN:
         raise ConfigError(f"lightning.frozen is '{wish}'; it must be one of {', '.join(FROZEN)}, fp32")
-    for name, child in model.named_children():
-        if name != "first_stage_model" and not any(p.requires_grad for p in child.parameters()):
-            child.to(FROZEN[wish])
+    if not to_half(model, FROZEN[wish], device):
+        log.info("this processor does not compute in %s: what is frozen is held in it and computed in float32", wish)
 
 
 def keep_text_states(model: nn.Module, lightning: DictConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
+from ldm.additions import learning
 from ldm.additions.base import applied
 from ldm.additions.lora.lora import Lora
 from ldm.checkpoint import read_embedding, read_file, read_metadata, read_state_dict, save_state_dict
@@ -210,3 +212,29 @@ def test_prompts_are_encoded_once_where_the_encoder_stays(
         torch.testing.assert_close(kept[key], value, rtol=1e-3, atol=1e-4)
     with pytest.raises(ConfigError, match="cache_text needs a text encoder that stays as it is"):
         run(place, tmp_path / "text", "lora", "circle", "lightning.cache_text=true")
+
+
+def test_what_is_frozen_is_held_in_16_bits_where_they_are_not_computed_with(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(learning, "computes_in", lambda dtype: False)
+    held = ["lightning.frozen=bf16"]
+    with caplog.at_level(logging.INFO):
+        straight = run(place, tmp_path / "straight", "lora", "circle", *held)
+    assert "what is frozen is held in it and computed in float32" in caplog.text
+    stopped = run(place, tmp_path / "stopped", "lora", "circle", *held, "--max_steps", "2")
+    main(["-t", "-r", str(stopped.parent), "--max_steps", str(STEPS)])
+    learned, again = (read_file(folder / "lora.safetensors") for folder in (straight, stopped))
+    assert all(torch.equal(again[key], value) for key, value in learned.items())
+
+    model = base_model(place)
+    for name, layer in model.named_modules():
+        if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)) and not name.startswith("first_stage_model"):
+            layer.weight.data = layer.weight.data.bfloat16().float()
+    save_state_dict(model.state_dict(), tmp_path / "rounded.safetensors")
+    rounded = run(place, tmp_path / "rounded", "lora", "circle",
+                  "--actual_resume", str(tmp_path / "rounded.safetensors"))  # fmt: skip
+    for key, value in read_file(rounded / "lora.safetensors").items():
+        torch.testing.assert_close(learned[key], value, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ConfigError, match=r"lightning\.frozen is 'int8'"):
+        run(place, tmp_path / "int8", "lora", "circle", "lightning.frozen=int8")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldm.additions.base import Addition
 from ldm.additions.learning import Learning
@@ -22,6 +22,7 @@ from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.prior import REG, SUBJECT
 from ldm.models.diffusion.text_states import TextStates
+from ldm.modules.cpu.held import computing_dtype
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.conditioner import GeneralConditioner
@@ -166,7 +167,7 @@ class LatentModel(ConditionedModel):
 
     def encode_first_stage(self, x: Tensor) -> Any:
         """What the autoencoder makes of images [B, 3, H, W]: a posterior (KL) or a latent (VQ), not yet scaled."""
-        return self.first_stage_model.encode(x.to(module_dtype(self.first_stage_model)))
+        return self.first_stage_model.encode(x.to(computing_dtype(self.first_stage_model)))
 
     def get_first_stage_encoding(self, encoded: DiagonalGaussianDistribution | Tensor) -> Tensor:
         """A scaled latent [B, C, h, w], float32; a random sample where ``encoded`` is a posterior."""
@@ -175,7 +176,7 @@ class LatentModel(ConditionedModel):
 
     def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
         """Images [B, 3, H, W], float32, for scaled latents [B, C, h, w]."""
-        z = (z / self.scale_factor).to(module_dtype(self.first_stage_model))
+        z = (z / self.scale_factor).to(computing_dtype(self.first_stage_model))
         options = {"force_not_quantize": True} if force_not_quantize else {}
         return self.first_stage_model.decode(z, **options).float()
 
@@ -240,8 +241,3 @@ class LatentModel(ConditionedModel):
             # of one encoder all, read or not: the optimiser of a run that is resumed has them all
             parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad or not several]
         return self.learning.groups(self.learning_rate, parameters)
-
-
-def module_dtype(module: nn.Module) -> torch.dtype:
-    """The precision of a module's weights; float32 for one without."""
-    return next((p.dtype for p in module.parameters()), torch.float32)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ldm.models.diffusion.condition import Condition, Parts, in_rows
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.latent import module_dtype
 from ldm.models.diffusion.variants import FinetuneModel, PictureConditioned, entry_of
+from ldm.modules.cpu.held import computing_dtype
 from ldm.modules.encoders.needs import Need, Needs
 from ldm.util import ConfigError, UserError
 
@@ -158,7 +158,7 @@ class ImageEmbeddingModel(PictureConditioned):
         return pictures if self.noise_augmentor is None else {**pictures, "noise_level": None}
 
     def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
-        embedding = self.embedder(given["image"].to(module_dtype(self.embedder))).float()
+        embedding = self.embedder(given["image"].to(computing_dtype(self.embedder))).float()
         if self.noise_augmentor is not None:
             embedding = expand_condition(embedding, rows)
             level, noise = level_in(given, EMBEDDING_NOISE, rows), noise_in(given, embedding)

@@ -17,9 +17,10 @@ from ldm.checkpoint import read_state_dict
 from ldm.flat_options import flat
 from ldm.models.diffusion.condition import MASK, Parts, check_size
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.latent import LatentModel, module_dtype
+from ldm.models.diffusion.latent import LatentModel
 from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.models.diffusion.network import Start
+from ldm.modules.cpu.held import computing_dtype
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.encoders.needs import Need, Needs
 from ldm.util import ConfigError, UserError, instantiate_from_config
@@ -207,7 +208,7 @@ class DepthModel(FinetuneModel):
 
     @torch.no_grad()
     def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
-        depth = self.depth_model(given["image"].to(module_dtype(self.depth_model)))
+        depth = self.depth_model(given["image"].to(computing_dtype(self.depth_model)))
         depth = F.interpolate(depth.float(), size=needed(size), mode="bicubic", align_corners=False)
         low, high = depth.amin((1, 2, 3), keepdim=True), depth.amax((1, 2, 3), keepdim=True)
         return {"c_concat": [2 * (depth - low) / (high - low + 1e-3) - 1]}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ldm.modules.attention import GEGLU
+from ldm.modules.cpu.held import HeldLinear, is_held, product, product_back
 
 SMALL_MAP = 256  # pixels in a batch up to which the matrix product is quicker
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -25,12 +26,14 @@ class FrozenConv2d(nn.Conv2d):
     """``nn.Conv2d`` whose weight has no gradient; x [B, C, H, W] -> [B, C', H', W'].
 
     On a CPU it keeps nothing of its input for the backward pass, and its weight is stored channels-last from the first
-    such call on. Elsewhere, compiled, and under autocast, it is the plain layer.
+    such call on. Elsewhere, compiled, and under autocast, it is the plain layer. The weight may be held in fewer bits
+    than the input has.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._passes_gradients_only(x):
-            return super().forward(x)
+            weight = self.weight.to(x.dtype) if is_held(self.weight, x) else self.weight
+            return self._conv_forward(x, weight, self.bias)
         if not self.weight.is_contiguous(memory_format=torch.channels_last):
             self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
         if self._is_common and x.shape[0] * x.shape[2] * x.shape[3] <= SMALL_MAP:
@@ -45,8 +48,8 @@ class FrozenConv2d(nn.Conv2d):
 
     def _passes_gradients_only(self, x: Tensor) -> bool:
         learns = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
-        as_is = x.dtype is self.weight.dtype and not torch.is_autocast_enabled("cpu")
-        on_cpu = x.device.type == "cpu" and x.dim() == 4 and not torch.compiler.is_compiling()
+        as_is = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+        on_cpu = x.device.type == "cpu" and x.dim() == 4
         return on_cpu and x.requires_grad and torch.is_grad_enabled() and not learns and as_is
 
 
@@ -57,7 +60,7 @@ class _InputGradient(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.shape, ctx.sizes = x.shape, sizes
-        return F.conv2d(x, weight, bias, *sizes)
+        return F.conv2d(x, weight.to(x.dtype), bias, *sizes)
 
     @staticmethod
     @once_differentiable
@@ -67,8 +70,9 @@ class _InputGradient(torch.autograd.Function):
         # the input's values are not looked at: memory that is never written to costs nothing
         shape_only = torch.empty(ctx.shape, dtype=grad.dtype, memory_format=torch.channels_last)
         found = torch.ops.aten.convolution_backward(
-            grad, shape_only, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
-        )
+            grad, shape_only, weight.to(grad.dtype), None, stride, padding, dilation, False, [0, 0], groups,
+            [True, False, False],
+        )  # fmt: skip
         return found[0], *[None] * 6
 
 
@@ -81,9 +85,7 @@ class _SmallMap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        matrix = _as_matrix(weight)
-        around = neighbourhoods(x)
-        pixels = around @ matrix.T if bias is None else torch.addmm(bias, around, matrix.T)
+        pixels = product(neighbourhoods(x), _as_matrix(weight), bias)
         return pixels.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -92,7 +94,7 @@ class _SmallMap(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         batch, _, height, width = grad.shape
         pixels = grad.permute(0, 2, 3, 1).reshape(batch * height * width, -1)
-        around = (pixels @ _as_matrix(weight)).view(batch, height, width, 3, 3, -1)
+        around = product_back(pixels, _as_matrix(weight)).view(batch, height, width, 3, 3, -1)
         return sum_of_neighbourhoods(around).permute(0, 3, 1, 2), None, None
 
 
@@ -167,14 +169,39 @@ def lean_where_frozen(module: ModuleT) -> ModuleT:
     return module
 
 
+def hold_weights(module: ModuleT, dtype: torch.dtype) -> ModuleT:
+    """Hold the weights of a module's linear layers and convolutions that do not learn in ``dtype``; the module itself.
+
+    They go on computing in the precision of their input. Norms, biases and tables, which are small, stay as they are.
+    """
+    lean_where_frozen(module)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Linear and not _learns(child):
+                setattr(parent, name, _as(HeldLinear, child))
+    for layer in module.modules():
+        if isinstance(layer, (HeldLinear, FrozenConv2d)) and not _learns(layer):
+            layer.weight.data = layer.weight.data.to(dtype)
+    return module
+
+
+def _learns(layer: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters())
+
+
 def _leaner(layer: nn.Module) -> nn.Module:
     """What does the same with less; the layer itself where there is nothing."""
-    if any(parameter.requires_grad for parameter in layer.parameters()):
+    if _learns(layer):
         return layer
     if isinstance(layer, GEGLU):
         return LeanGEGLU(layer)
     if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return layer
-    made = FrozenConv2d.__new__(FrozenConv2d)
-    made.__dict__ = layer.__dict__.copy()  # parameters, hooks and mode are shared
+    return _as(FrozenConv2d, layer)
+
+
+def _as(kind: type[nn.Module], layer: nn.Module) -> nn.Module:
+    """A layer as one of another class, with which it shares its parameters, hooks and mode."""
+    made = kind.__new__(kind)
+    made.__dict__ = layer.__dict__.copy()
     return made

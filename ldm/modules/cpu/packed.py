@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ldm.modules.attention import GEGLU
 from ldm.modules.cpu import through_packed
+from ldm.modules.cpu.held import computes_in
 from ldm.modules.cpu.packed_weight import Packed, PackedWeight, can_pack, pack_weight, values_of
 from ldm.modules.diffusionmodules import resblock, vae_blocks
 
@@ -34,9 +35,9 @@ def takes_packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 @functools.cache
 def has_kernels(dtype: torch.dtype) -> bool:
     """Whether this processor has quick kernels for packed weights of a precision."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype is torch.float32 or (dtype is torch.bfloat16 and mkldnn._is_mkldnn_bf16_supported())
+    if dtype is torch.float32:
+        return torch.backends.mkldnn.is_available()
+    return dtype is torch.bfloat16 and computes_in(dtype)
 
 
 class _Packing(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.flat_options import flat
+from ldm.modules.cpu.held import computing_dtype
 from ldm.modules.diffusionmodules.clips import Clips
 from ldm.modules.diffusionmodules.unet_layers import AttentionOptions, LayerFactory, per_level
 from ldm.modules.diffusionmodules.util import group_norm, timestep_embedding, zero_module
@@ -142,8 +143,8 @@ class UNetModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision that the network computes in: that of its weights."""
-        return next(self.parameters()).dtype
+        """The precision that the network computes in."""
+        return computing_dtype(self)
 
     def embed_conditions(self, timesteps: Tensor, y: Tensor | None) -> Tensor:
         """Timestep [B] and class or vector y -> [B, 4 model_channels].

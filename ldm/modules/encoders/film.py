@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldm.modules.cpu.held import computing_dtype
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.encoders.base import AbstractEncoder
 from ldm.modules.encoders.needs import Need
@@ -89,7 +90,7 @@ class VideoPredictionEmbedderWithEncoder(AbstractEncoder):
     def _encoded(self, pictures: Tensor) -> Tensor:
         kind = pictures.device.type
         enabled = torch.is_autocast_enabled(kind) and not self.disable_encoder_autocast
-        dtype = next(self.encoder.parameters()).dtype
+        dtype = computing_dtype(self.encoder)
         with torch.autocast(kind, enabled=enabled):
             encoded = self.encoder.encode(pictures.to(dtype))
         return (encoded.mode() if isinstance(encoded, DiagonalGaussianDistribution) else encoded).float()
