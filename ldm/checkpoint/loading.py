@@ -32,7 +32,8 @@ from ldm.util import ConfigError, UserError, instantiate_from_config, printable
 
 logger = logging.getLogger(__name__)
 
-LEARNED = ("personalization_config", "lora_config", "reg_weight")  # of a model that is to learn; the base has none
+# of a model that is to learn; the base has none
+LEARNED = ("personalization_config", "lora_config", "reg_weight", "reg_target")
 
 
 def load_weights(

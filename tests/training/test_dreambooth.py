@@ -17,9 +17,11 @@ from torch import Tensor
 from ldm.additions.base import applied
 from ldm.additions.reading import read_additions
 from ldm.checkpoint import read_file, read_state_dict, save_state_dict
+from ldm.checkpoint.loading import without_learning
 from ldm.commands.train import main
 from ldm.data.personalized import PersonalizedBase
 from ldm.data.prior import WithPrior
+from ldm.models.diffusion.prior import drift_from_base
 from ldm.training.config import apply_class
 from ldm.training.options import parse
 from ldm.util import ConfigError, UserError, instantiate_from_config
@@ -178,6 +180,62 @@ def test_only_a_lora_learns_beside_class_pictures(place: Path, tmp_path: Path) -
     main(arguments(place, tmp_path, "lora"))
     assert all(key.startswith("lora.") for key in checkpoint(tmp_path))
     assert list((tmp_path / "logs").glob("*_job/checkpoints/lora.safetensors"))
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_lora_is_held_to_what_the_base_model_says(tmp_path: Path, dora: bool) -> None:
+    """The drift is that of the files on the base model, 0 before anything is learned; its gradient leads back."""
+    lora = {"target": "ldm.additions.lora.trained.TrainedLora", "params": {
+        "rank": 2, "layers": "kohya", "text_layers": "diffusers", "dora": dora}}  # fmt: skip
+    model = small_model(tmp_path, lora_config=lora, reg_weight=1.0, reg_target="base")
+    if dora:
+        model.lora.take_lengths()
+    for one in model.lora.factors.values():
+        torch.nn.init.zeros_(one.lora_up)
+    batch = {"image": torch.rand(2, 32, 32, 3), "caption": ["a red circle", "a blue square"]}
+    assert float(drift_from_base(model, batch).detach()) < 1e-10
+    base = said_by(model, batch)
+    for one in model.lora.factors.values():
+        torch.nn.init.normal_(one.lora_up, std=0.3)
+    torch.manual_seed(5)
+    drift = drift_from_base(model, batch)
+    before = float(drift.detach())
+    assert before == pytest.approx(float((said_by(model, batch) - base).square().mean()), rel=1e-3)
+    assert before > 1e-4 and not any(one.left_out for one in model.lora.factors.values())
+    drift.backward()
+    with torch.no_grad():
+        for parameter in model.lora.parameters():
+            parameter -= 0.05 * parameter.grad / (parameter.grad.norm() + 1e-12)
+    torch.manual_seed(5)
+    assert float(drift_from_base(model, batch).detach()) < before
+
+
+@torch.no_grad()
+def said_by(model: Any, batch: dict[str, Any]) -> Tensor:
+    """What a model says of a batch, with the draws of ``drift_from_base``."""
+    torch.manual_seed(5)
+    z, cond = model.get_input(batch)
+    t = torch.randint(0, model.num_timesteps, (len(z),))
+    answer: Tensor = model.apply_model(model.q_sample(z, t, torch.randn(z.shape)), t, cond)
+    return answer
+
+
+def test_that_drift_takes_the_place_of_the_pictures_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lora = {"target": "ldm.additions.lora.trained.TrainedLora", "params": {"rank": 2}}
+    model = small_model(tmp_path, lora_config=lora, reg_weight=3.0, reg_target="base")
+    model.get_input, model.forward = lambda batch: (batch, None), lambda *_: (torch.tensor(1.0), {})
+    monkeypatch.setattr("ldm.models.diffusion.latent.drift_from_base", lambda model, batch: torch.tensor(batch["x"]))
+    loss, parts = model.shared_step({"train": {}, "reg": {"x": 10.0}})
+    assert float(loss) == 31.0 and float(parts["train/loss_reg"]) == 10.0
+    base = without_learning(small_node(tmp_path, lora_config=lora, reg_weight=3.0, reg_target="base"))
+    assert instantiate_from_config(base).reg_target == "pictures", "the run's YAML opens its base model"
+    for params, words in (
+        ({"reg_target": "past", "lora_config": lora}, "known: pictures, base"),
+        ({"reg_target": "base", "unfreeze_model": True}, "needs a lora_config"),
+        ({"reg_target": "base", "lora_config": lora, "unfreeze_model": True}, "a model that stays"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            small_model(tmp_path, reg_weight=1.0, **params)
 
 
 def test_sentences_of_subject_and_class(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Factors(nn.Module):
         super().__init__()
         self.alpha = alpha
         self.dropout = dropout
+        self.left_out = False  # whether the layer is for now as it is without
         down, ones = torch.empty(rank, *shape[1:], device="cpu"), [1] * (len(shape) - 2)
         if start == "kohya":
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))
@@ -103,6 +104,8 @@ def put_beside(layer: nn.Module, factors: Factors, scale: float) -> Undo:
     """Have a linear layer or a convolution give its result with the change; what is returned takes it off again."""
 
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if factors.left_out:
+            return output
         change = scale * factors.change(inputs[0], layer)
         if factors.dora_scale is None:
             return output + change.to(output.dtype)
@@ -125,6 +128,8 @@ def put_beside_rows(attention: FusedAttention, factors: dict[int, Factors], scal
     def qkv(x: Tensor) -> Tensor:
         parts = list(plain(x).chunk(3, dim=-1))
         for i, own in factors.items():
+            if own.left_out:
+                continue
             parts[i] = parts[i] + scale * own.change(x).to(parts[i].dtype)
         return torch.cat(parts, dim=-1)
 

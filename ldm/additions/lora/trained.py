@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,18 @@ class TrainedLora(nn.Module, Addition):
             for path, own in rows.items():
                 undone.callback(put_beside_rows(modules[path], own, scale))
             return undone.pop_all().close
+
+    @contextlib.contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Within the block the model that this was put on is as it is without."""
+        factors: list[Any] = list(self.factors.values())
+        for one in factors:
+            one.left_out = True
+        try:
+            yield
+        finally:
+            for one in factors:
+                one.left_out = False
 
     def take_lengths(self) -> None:
         """Begin DoRA's lengths from the model's weights as they are now."""

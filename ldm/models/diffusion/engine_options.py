@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ldm.building.kinds import MODULE
+from ldm.models.diffusion.prior import PICTURES
 from ldm.modules.diffusionmodules.video_model import VideoUNet
 from ldm.util import ConfigError, class_from_str
 
@@ -48,6 +49,7 @@ class TrainingOptions:
     unfreeze_model: bool = False
     model_lr: float = 0.0
     reg_weight: float | None = None
+    reg_target: str = PICTURES
     ucg_training: dict[str, Any] | None = None
 
 

@@ -20,7 +20,7 @@ from ldm.models.diffusion.conditioned import ConditionedModel
 from ldm.models.diffusion.invertible import invertible_loss
 from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.models.diffusion.network import Start
-from ldm.models.diffusion.prior import REG, SUBJECT
+from ldm.models.diffusion.prior import BASE, REG, SUBJECT, Prior, drift_from_base
 from ldm.models.diffusion.text_states import TextStates
 from ldm.modules.cpu.held import computing_dtype
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
@@ -39,7 +39,7 @@ class LatentModel(ConditionedModel):
     averages_by_default = True  # what ``use_ema`` is where a YAML does not say it
     origin = Origin()  # where it was opened, and how it is usually asked; set by ``ldm.checkpoint.load_model``
 
-    @flat(start=Start)
+    @flat(prior=Prior, start=Start)
     def __init__(
         self,
         first_stage_config: dict[str, Any],
@@ -58,10 +58,10 @@ class LatentModel(ConditionedModel):
         embedding_reg_weight: float = 0.0,
         unfreeze_model: bool = False,  # with personalization_config: the network and the encoder learn as well,
         model_lr: float = 0.0,  # at this rate
-        reg_weight: float | None = None,  # DreamBooth: of the class pictures' loss; no words are learned then
         inversion_weight: float = 0.0,  # of the error of DDIM inversion in the loss of batches without any prompt
         inversion_stride: int = 20,  # timesteps of the inversion's step; 20: that of 50 steps
         *,
+        prior: Prior,
         start: Start,
         **ddpm: Any,
     ) -> None:
@@ -88,12 +88,11 @@ class LatentModel(ConditionedModel):
         self.embedding_reg_weight = embedding_reg_weight
         self.embedding_manager: Any = None
         self.further_additions: list[Addition] = []  # what learns besides words and adapters of the encoder
-        self.reg_weight = reg_weight
+        self.reg_weight, self.reg_target = prior.reg_weight, prior.reg_target
         self.unfreeze_model = unfreeze_model
         self.model_lr = model_lr
-        if reg_weight is not None and not unfreeze_model and lora_config is None:
-            raise ConfigError("reg_weight is DreamBooth's, whose model learns: unfreeze_model: true, or a lora_config")
-        if personalization_config is not None and reg_weight is None:
+        prior.check(unfreeze_model, lora_config is not None)
+        if personalization_config is not None and prior.reg_weight is None:
             self.learn_words(instantiate_from_config(personalization_config, embedder=self.cond_stage_model))
         if lora_config is not None:
             self.learn_lora(instantiate_from_config(lora_config, model=self))
@@ -203,11 +202,12 @@ class LatentModel(ConditionedModel):
         In training, a batch of empty prompts has the loss of ``invertible_loss`` (``inversion_weight``). Learned words
         add how far they have come from their start (``embedding_reg_weight``), as ``loss_emb_reg``. A batch with class
         pictures (``ldm.data.prior``) adds their loss ``reg_weight`` times, with timesteps and noise of its own (Ruiz et
-        al. 2023, equation 2), as ``loss_reg``.
+        al. 2023, equation 2), as ``loss_reg``; with ``reg_target: base`` it is ``drift_from_base``.
         """
         if REG in batch:
             loss, parts = self.shared_step(batch[SUBJECT])
-            prior, _ = self.shared_step(batch[REG])
+            towards_base = self.reg_target == BASE
+            prior = drift_from_base(self, batch[REG]) if towards_base else self.shared_step(batch[REG])[0]
             parts[f"{'train' if self.training else 'val'}/loss_reg"] = prior.detach()
             return loss + (1.0 if self.reg_weight is None else self.reg_weight) * prior, parts
         if self.training and self.inversion_weight > 0 and not any(batch[self.cond_stage_key]):

@@ -1,3 +1,58 @@
 """The parts of a batch with class pictures, which keep a model's idea of a class while it learns one of it."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ldm.util import ConfigError
+
 SUBJECT, REG = "train", "reg"
+PICTURES, BASE = REG_TARGETS = ("pictures", "base")
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is done with class pictures in training.
+
+    Attributes:
+        reg_weight: of their loss, DreamBooth's; no words are learned then. None: of class pictures 1.
+        reg_target: what that loss is: ``pictures``, that of learning them; ``base``, ``drift_from_base`` of a LoRA.
+    """
+
+    reg_weight: float | None = None
+    reg_target: str = PICTURES
+
+    def check(self, model_learns: bool, has_lora: bool) -> None:
+        """Refuse what does not go with what learns.
+
+        Raises:
+            ConfigError: an unknown target, class pictures where only words learn, or a base model that does not stay.
+        """
+        if self.reg_weight is not None and not model_learns and not has_lora:
+            raise ConfigError("reg_weight is DreamBooth's, whose model learns: unfreeze_model: true, or a lora_config")
+        if self.reg_target not in REG_TARGETS:
+            raise ConfigError(f"unknown reg_target '{self.reg_target}'; known: {', '.join(REG_TARGETS)}")
+        if self.reg_target == BASE and (model_learns or not has_lora):
+            raise ConfigError("reg_target: base needs a lora_config, and a model that stays as it is")
+
+
+def drift_from_base(model: Any, batch: Mapping[str, Any]) -> Tensor:
+    """How far a LoRA that learns has taken a LatentDiffusion from what it says without: a mean square.
+
+    Both see the batch's noised pictures and its prompts, and the base model's answer takes the place of the noise (or
+    v, or x0) that the pictures would be learned from (distillation: Li and Hoiem 2016, equation 1). Unlike the loss of
+    class pictures it is 0 as long as nothing has changed, and its gradient has no noise of pictures that were drawn.
+    """
+    z, cond = model.get_input(batch)
+    first, end = model.timestep_range
+    t = torch.randint(first, end, (z.shape[0],), device=z.device)
+    x = model.q_sample(z, t, torch.randn(z.shape, dtype=z.dtype, device=z.device))
+    with torch.no_grad(), model.lora.left_out():
+        before = model.apply_model(x, t, model.get_condition(batch, (z.shape[-2], z.shape[-1]))).float()
+    return F.mse_loss(model.apply_model(x, t, cond).float(), before)
