@@ -28,6 +28,11 @@ class Finding:
     ground: bool
     overlap: float  # intersection over union with the true silhouette
 
+    @property
+    def noted(self) -> dict[str, bool | float]:
+        """What a table has of it, by the names of its columns."""
+        return {"recognised": self.concept, "background": self.ground, "silhouette": self.overlap}
+
 
 def judge_concept(picture: Array, asked: Shown) -> Finding:
     """Judge a picture [size, size, 3] in [-1, 1] of which a concept before a background was asked for.

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from ldm.pictures.images import save_image
+from benchmarks.lessons import different, write_lessons
 from ldm.util import UserError
 from ldm.world.figures import Distance, coverage, pattern, polygon
 from ldm.world.grounds import CELL, ground, rgb
@@ -37,7 +36,6 @@ SHOWN = (("beach", "large"), ("yellow", "small"), ("striped green", "large"), ("
          ("grey", "large"))  # fmt: skip
 ASKED = ("meadow", "pink", "night", "white", "striped blue", "snow", "cyan", "checked orange", "black",
          "pink to yellow")  # fmt: skip
-SENTENCES = 6  # beside each picture
 
 INK, CREAM, GOLD, WOOD = (40, 35, 60), (250, 240, 215), (255, 205, 50), (150, 95, 50)
 ROSE, RED, TEAL, ORANGE = (225, 50, 120), (215, 45, 45), (20, 150, 140), (245, 130, 30)
@@ -82,12 +80,8 @@ def picture_of(shown: Shown, size: int = SIZE) -> Array:
 
 def write_pictures(concept: str, word: str, folder: Path, seed: int) -> None:
     """Five pictures of a concept, and beside each a text with sentences that say its size and its background."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, (name, size) in enumerate(SHOWN):
-        shown = Shown(concept, name, size)
-        picture = ((picture_of(shown) + 1) * 127.5).round().astype(np.uint8)
-        save_image(Image.fromarray(picture), folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text("".join(f"{line}\n" for line in sentences(shown, word, seed)))
+    shown = (Shown(concept, name, size) for name, size in SHOWN)
+    write_lessons(folder, ((picture_of(one), sentences(one, word, seed)) for one in shown))
 
 
 def wishes(concept: str, count: int) -> list[Shown]:
@@ -102,14 +96,10 @@ def sentence(shown: Shown, word: str) -> str:
     return speak(_wish(shown, word), "en")
 
 
-def sentences(shown: Shown, word: str, seed: int, count: int = SENTENCES) -> list[str]:
+def sentences(shown: Shown, word: str, seed: int) -> list[str]:
     """Different sentences that say size and background as people do, the plainest first."""
-    rng, said = random.Random(f"{seed} {shown}"), [sentence(shown, word)]
-    while len(said) < count:
-        another = english.sentence(_wish(shown, word), Voice(rng))
-        if another not in said:
-            said.append(another)
-    return said
+    voice = Voice(random.Random(f"{seed} {shown}"))
+    return different(sentence(shown, word), lambda: english.sentence(_wish(shown, word), voice))
 
 
 def _wish(shown: Shown, word: str) -> Wish:

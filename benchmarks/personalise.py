@@ -1,14 +1,18 @@
-"""What each way of personalising teaches the small model, from five pictures of a concept that its world lacks.
+"""What each way of personalising teaches the small model, from a few pictures of what its world lacks.
 
     python -m benchmarks.personalise --concept flower --methods word lora pivotal dreambooth --seeds 0
     python -m benchmarks.personalise --concept disc --methods lora --seeds 0 1 2 --count 40 --others 512
+    python -m benchmarks.personalise --concept sepia --methods lora --seeds 0
 
-The pictures show the concept in two sizes before five backgrounds; a text beside each says both ("a large * on a
+Five pictures show a concept in two sizes before five backgrounds; a text beside each says both ("a large * on a
 beach"), so that the concept alone is left to be learned. After ``main.py`` with the method's YAML, prompts ask for it
 before ten other backgrounds. A classical judge (``benchmarks.concept_judge``) says whether the concept is the nearest
 of all that could stand there, how much of its silhouette is met, and whether the background is the one asked for.
-*Others* are prompts that have nothing to do with it, judged by ``ldm.world.judge`` with and without what was learned.
-A training whose files are there is not run again. Changes of the YAMLs (``lightning.trainer.max_steps=50``) may follow.
+Three pictures show a manner ("a large cat on a yellow background in sks style"), and prompts ask for other things
+before other backgrounds in it; ``benchmarks.manner_judge`` says whether manner, thing and background are there.
+*Others* are prompts that have nothing to do with it, judged by ``ldm.world.judge`` with and without what was learned,
+and *plain* those of them whose nearest manner is the world's own. A training whose files are there is not run again.
+Changes of the YAMLs (``lightning.trainer.max_steps=50``) may follow.
 """
 
 from __future__ import annotations
@@ -20,15 +24,17 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.concept_judge import judge_concept
-from benchmarks.concepts import CONCEPTS, picture_of, sentence, wishes, write_pictures
+from benchmarks.manner_judge import manner_distances
+from benchmarks.manners import PLAIN
+from benchmarks.subjects import SUBJECTS, kind_of
 from ldm.additions.base import applied
 from ldm.additions.reading import read_additions
 from ldm.pictures.images import image_to_array, make_grid, save_image
@@ -39,8 +45,11 @@ from ldm.workflows.plan import make_plan
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
 from ldm.world.judge import judge
+from ldm.world.scene import Scene
 from ldm.world.scoring import wilson
 from scripts.scene_prompts import prompts
+
+Array = NDArray[np.float32]
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 8
@@ -85,17 +94,20 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the judges saw, each a count or a mean over ``pictures``; of ``others`` prompts without the concept."""
+    """What the judges saw on ``pictures``, and on ``others`` pictures of prompts without the concept.
+
+    ``counts`` are of pictures and ``means`` over them, by the names of the table's columns.
+    """
 
     concept: str
     method: str
     seed: int
     pictures: int
-    recognised: int
-    ground: int
-    overlap: float
+    counts: dict[str, int]
+    means: dict[str, float]
     others: int
     others_right: int
+    others_plain: int
     others_before: int
     cost: Cost
 
@@ -110,10 +122,10 @@ def train(concept: str, name: str, folder: Path, seed: int, class_folder: Path, 
     if note.is_file():
         return Cost(**json.loads(note.read_text()))
     method, pictures = METHODS[name], folder / "pictures"
-    write_pictures(concept, method.word, pictures, seed)
+    kind_of(concept).write_pictures(concept, method.word, pictures, seed)
     command = [sys.executable, "main.py", "-b", method.config, "-t", "-l", str(folder / "logs"), "--name", "run",
                "--data_root", str(pictures), "-s", str(seed)]  # fmt: skip
-    command += ["--init_word", CONCEPTS[concept].like] if "embeddings" in method.files else []
+    command += ["--init_word", kind_of(concept).like(concept)] if "embeddings" in method.files else []
     command += ["--scale_lr", "false"] if name != "word" else []
     command += ["--reg_data_root", str(class_folder)] if method.has_class else []
     before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -157,13 +169,30 @@ def make_class_pictures(studio: Studio, folder: Path) -> None:
         path.write_text("\n".join(lines) + "\n")
 
 
-def count_others(studio: Studio, count: int) -> int:
-    """How many pictures of prompts of the world, held out from its training, are right."""
+def count_others(studio: Studio, count: int) -> tuple[int, int]:
+    """How many pictures of prompts of the world, held out from its training, are right, and how many are plain."""
     if not count:
-        return 0
+        return 0, 0
     texts, scenes = prompts(count, seed=OTHERS_SEED)
-    pictures = draw(studio, texts, seed=0)
-    return sum(judge(image_to_array(p), s).right for p, s in zip(pictures, scenes, strict=True))
+    pictures = [image_to_array(picture) for picture in draw(studio, texts, seed=0)]
+    verdicts = [judge(picture, scene) for picture, scene in zip(pictures, scenes, strict=True)]
+    return sum(v.right for v in verdicts), sum(is_plain(p, v.true) for p, v in zip(pictures, verdicts, strict=True))
+
+
+def count_before(studio: Studio, count: int, folder: Path) -> int:
+    """How many of the others are right with nothing learned; a folder of results has it counted once."""
+    note = folder / f"others-{count}.json"
+    if not note.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(note) as path:
+            path.write_text(json.dumps(count_others(studio, count)[0]) + "\n")
+    return int(json.loads(note.read_text()))
+
+
+def is_plain(picture: Array, scene: Scene) -> bool:
+    """Whether a picture of a complete scene is in the world's own manner rather than in another."""
+    distances = manner_distances(picture, scene)
+    return min(distances, key=lambda name: distances[name]) == PLAIN
 
 
 def measure(studio: Studio, options: argparse.Namespace, name: str, seed: int, others_before: int) -> Outcome:
@@ -175,40 +204,55 @@ def measure(studio: Studio, options: argparse.Namespace, name: str, seed: int, o
     cost = train(options.concept, name, folder, seed, class_folder, options.changes)
     files = {kind: str(path) for kind, path in files_of(name, folder).items()}
     loras = [files[kind] for kind in ("lora", "difference") if kind in files]
-    asked = wishes(options.concept, options.count)
+    kind = kind_of(options.concept)
+    asked = kind.wishes(options.concept, options.count)
     with applied(studio.model, read_additions(studio.model, files.get("embeddings"), lora=loras)):
-        pictures = draw(studio, [sentence(one, METHODS[name].word) for one in asked], 1000 * (seed + 1))
-        others_right = count_others(studio, options.others)
+        pictures = draw(studio, [kind.sentence(one, METHODS[name].word) for one in asked], 1000 * (seed + 1))
+        others_right, others_plain = count_others(studio, options.others)
     save_image(make_grid(pictures, 10), folder / DRAWN)
-    found = [judge_concept(image_to_array(p), one) for p, one in zip(pictures, asked, strict=True)]
+    found = [kind.judge(image_to_array(p), one) for p, one in zip(pictures, asked, strict=True)]
     with atomic_write(folder / "findings.json") as path:
         path.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+    counts, means = summed([one.noted for one in found])
     return Outcome(
-        options.concept, name, seed, len(found), sum(one.concept for one in found), sum(one.ground for one in found),
-        float(np.mean([one.overlap for one in found])), options.others, others_right, others_before, cost,
+        options.concept, name, seed, len(found), counts, means, options.others, others_right, others_plain,
+        others_before, cost,
     )  # fmt: skip
+
+
+def summed(noted: Sequence[Mapping[str, bool | float]]) -> tuple[dict[str, int], dict[str, float]]:
+    """Of many pictures: how often each thing that is so or not so is, and the means of what is measured."""
+    columns = {name: [one[name] for one in noted] for name in noted[0]}
+    counts = {name: sum(map(int, values)) for name, values in columns.items() if isinstance(values[0], bool)}
+    return counts, {name: float(np.mean(values)) for name, values in columns.items() if name not in counts}
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Lines of a Markdown table."""
-    names = ("concept", "method", "seed", "recognised", "background", "silhouette", "others before, after", "processor",
-             "file")  # fmt: skip
+    first = outcomes[0]
+    names = ("concept", "method", "seed", *first.counts, *first.means, "others before, after", "others plain",
+             "processor", "file")  # fmt: skip
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for o in outcomes:
-        low, high = wilson(o.recognised, o.pictures)
-        interval = f"({100 * low:.0f}-{100 * high:.0f} %)"
-        lines.append(
-            f"| {o.concept} | {o.method} | {o.seed} | {o.recognised} of {o.pictures} {interval} "
-            f"| {o.ground} of {o.pictures} | {o.overlap:.2f} | {o.others_before}, {o.others_right} of {o.others} "
-            f"| {o.cost.cpu_seconds:.0f} s | {o.cost.size / 1000:.0f} kB |"
-        )
+        cells = [o.concept, o.method, str(o.seed), *(share(count, o.pictures) for count in o.counts.values())]
+        cells += [f"{mean:.2f}" for mean in o.means.values()]
+        cells += [f"{o.others_before}, {o.others_right} of {o.others}", f"{o.others_plain} of {o.others}"]
+        cells += [f"{o.cost.cpu_seconds:.0f} s", f"{o.cost.size / 1000:.0f} kB"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def share(count: int, of: int) -> str:
+    """A count with its 95 % interval."""
+    low, high = wilson(count, of)
+    return f"{count} of {of} ({100 * low:.0f}-{100 * high:.0f} %)"
 
 
 def write_sheet(folder: Path, concept: str, methods: Sequence[str], seed: int, count: int) -> None:
     """``sheet.png``: five true pictures, and under them what each method drew."""
-    truth = [Image.fromarray(((picture_of(one) + 1) * 127.5).round().astype(np.uint8))
-             for one in wishes(concept, min(count, SHEET))]  # fmt: skip
+    kind = kind_of(concept)
+    truth = [Image.fromarray(((kind.picture_of(one) + 1) * 127.5).round().astype(np.uint8))
+             for one in kind.wishes(concept, min(count, SHEET))]  # fmt: skip
     row = make_grid(truth, SHEET)
     rows = [row]
     for name in methods:
@@ -220,7 +264,7 @@ def write_sheet(folder: Path, concept: str, methods: Sequence[str], seed: int, c
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--concept", choices=list(CONCEPTS), default="flower")
+    add("--concept", choices=list(SUBJECTS), default="flower")
     add("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     add("--seeds", type=int, nargs="+", default=[0], help="of the sentences, the training and the pictures")
     add("--count", type=int, default=20, help="pictures of the concept for each method and seed")
@@ -232,7 +276,7 @@ def main() -> None:
     if options.count < 1 or options.others < 0:
         raise UserError(f"--count must be at least 1 and --others at least 0, got {options.count} and {options.others}")
     studio = open_studio(None)
-    before, outcomes = count_others(studio, options.others), []
+    before, outcomes = count_before(studio, options.others, options.outdir), []
     for seed in options.seeds:
         for name in options.methods:
             outcomes.append(measure(studio, options, name, seed, before))

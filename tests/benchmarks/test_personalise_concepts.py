@@ -148,14 +148,19 @@ def test_what_the_judges_saw_is_counted(
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in drawn]
     monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed: pictures)
     monkeypatch.setattr(personalise, "read_additions", lambda *_, **__: [])
-    monkeypatch.setattr(personalise, "count_others", lambda studio, count: 5)
+    monkeypatch.setattr(personalise, "count_others", lambda studio, count: (5, 6))
     options = Namespace(concept="disc", count=4, others=6, outdir=tmp_path, changes=[])
     outcome = measure(Namespace(model=None), options, "lora", 0, 6)  # type: ignore[arg-type]
-    assert (outcome.pictures, outcome.recognised, outcome.ground) == (4, 3, 3) and 0.7 < outcome.overlap < 1
+    assert (outcome.pictures, outcome.counts) == (4, {"recognised": 3, "background": 3})
+    assert 0.7 < outcome.means["silhouette"] < 1 and (outcome.others_right, outcome.others_plain) == (5, 6)
 
 
 def test_the_table() -> None:
-    outcome = Outcome("disc", "lora", 1, 20, 18, 19, 0.876, 64, 60, 61, Cost(300.0, 250.4, 412_345))
-    assert table([outcome]).splitlines()[-1] == (
-        "| disc | lora | 1 | 18 of 20 (70-97 %) | 19 of 20 | 0.88 | 61, 60 of 64 | 250 s | 412 kB |"
+    counts, means = {"recognised": 18, "background": 19}, {"silhouette": 0.876}
+    outcome = Outcome("disc", "lora", 1, 20, counts, means, 64, 60, 63, 61, Cost(300.0, 250.4, 412_345))
+    heads, _, row = table([outcome]).splitlines()
+    assert row == (
+        "| disc | lora | 1 | 18 of 20 (70-97 %) | 19 of 20 (76-99 %) | 0.88 "
+        "| 61, 60 of 64 | 63 of 64 | 250 s | 412 kB |"
     )
+    assert heads.split(" | ")[3:6] == ["recognised", "background", "silhouette"] and heads.count("|") == row.count("|")
