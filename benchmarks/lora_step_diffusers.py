@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from peft import LoraConfig
 from torch import Tensor
 
-from benchmarks.textual_inversion_common import DECAY, DEVICE, LORA_RATE, RANK, Draws, begin
+from benchmarks.textual_inversion_common import DECAY, DEVICE, LORA_RATE, RANK, Draws, Parts, begin
 from benchmarks.textual_inversion_diffusers import Frozen
 
 
 class DiffusersLora(Frozen):
     """The recipe of diffusers' example of text to image with LoRA."""
 
-    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+    def build(self, weights: Parts) -> None:
         super().build(weights)
         layers = ["to_k", "to_q", "to_v", "to_out.0"]
         self.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=layers))

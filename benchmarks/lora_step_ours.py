@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.textual_inversion_common import DECAY, DEVICE, LORA_RATE, RANK, Draws, begin
+from benchmarks.textual_inversion_common import DECAY, DEVICE, DTYPE, LORA_RATE, RANK, Draws, Parts, begin
 from benchmarks.textual_inversion_ours import Model
 from ldm.additions.lora.trained import TrainedLora
+from ldm.modules.cpu.frozen import hold_weights
 
 
 class OurLora(Model):
     """A LoRA at q, k, v and out of attention learns."""
 
-    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+    def build(self, weights: Parts) -> None:
         super().build(weights)
         lora = TrainedLora(self.model, rank=RANK, layers="diffusers").to(DEVICE)
         self.model.learn_lora(lora)
@@ -32,3 +33,15 @@ class OurLora(Model):
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach(), gradient
+
+
+class OurHeldLora(OurLora):
+    """The same with frozen weights, the autoencoder's aside, held in bfloat16 and computed with in float32.
+
+    That is ``lightning.frozen=bf16`` on a processor that does not compute in it.
+    """
+
+    def build(self, weights: Parts) -> None:
+        super().build(weights)
+        for part in (self.model.model, self.model.cond_stage_model):
+            hold_weights(part, DTYPE)

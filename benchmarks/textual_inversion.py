@@ -88,7 +88,7 @@ def cosine(a: list[float], b: list[float]) -> float:
 
 def compare(
     module: str, size: str, repeats: int, threads: int, other: str = "diffusers", dtype: str = "bfloat16",
-    apart: bool = False,
+    apart: bool = False, more: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Medians of both sides, their peaks, and whether they compute the same.
 
@@ -96,12 +96,13 @@ def compare(
         module: the benchmark whose ``--worker`` is a side.
         dtype: of what is frozen.
         apart: one side after the other, where memory does not hold both.
+        more: arguments for the workers.
     """
     rows: dict[str, list[Measured]] = {"ours": [], other: []}
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         make_weights(size, weights, dtype)
-        given = ["--parts", size, "--threads", str(threads), "--weights", str(weights)]
+        given = ["--parts", size, "--threads", str(threads), "--weights", str(weights), *more]
         first: dict[str, Measured] = {}
         for sides in [[side] for side in rows] if apart else [list(rows)]:
             workers = {side: Worker(["-m", module, "--worker", side, *given]) for side in sides}

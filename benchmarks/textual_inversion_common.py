@@ -20,6 +20,7 @@ LORA_RATE, RANK = 1e-4, 4  # of diffusers' example
 PLACEHOLDER = 7  # the id of the token whose vector is learned
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16
+Parts = dict[str, dict[str, Tensor]]  # unet, vae, text -> weights
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,17 @@ class Draws:
 class Side(ABC):
     """A model, an optimiser, and a step."""
 
-    def __init__(self, size: Size, weights: Path, dtype: torch.dtype = DTYPE) -> None:
-        """``weights``: a file in diffusers' layout, one part below ``unet.``, ``vae.`` and ``text.`` each; ``dtype`` is
-        theirs, which stays that of what is frozen."""
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, size: Size, weights: Path | Parts, dtype: torch.dtype = DTYPE) -> None:
+        """``weights``: in diffusers' layout, by part, or a file with them below ``unet.``, ``vae.`` and ``text.``;
+        ``dtype`` is theirs, which stays that of what is frozen."""
         self.size, self.dtype = size, dtype
-        self.build(read_parts(weights))
+        self.build(weights if isinstance(weights, dict) else read_parts(weights))
         reset_peak()
 
     @abstractmethod
-    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+    def build(self, weights: Parts) -> None:
         """Make the model of diffusers' weights by part: unet, vae, text."""
 
     @abstractmethod
@@ -125,10 +128,10 @@ def begin(first: Tensor, number: int) -> None:
     first.copy_(torch.randn(first.shape, generator=torch.Generator().manual_seed(number)) / RANK)
 
 
-def read_parts(weights: Path) -> dict[str, dict[str, Tensor]]:
+def read_parts(weights: Path) -> Parts:
     """Copies of a file's tensors by part: unet, vae, text. The file's mapping ends with this function: a name that kept
     one of its tensors would have all of the file count as memory of the process."""
-    parts: dict[str, dict[str, Tensor]] = {"unet": {}, "vae": {}, "text": {}}
+    parts: Parts = {"unet": {}, "vae": {}, "text": {}}
     for key, value in read_state_dict(weights).items():
         part, _, name = key.partition(".")
         parts[part][name] = value.to(DEVICE, copy=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.inference import random_weights
-from benchmarks.textual_inversion_common import DECAY, DEVICE, DTYPE, PLACEHOLDER, RATE, SCALE, Draws, Side, Size
+from benchmarks.textual_inversion_common import DECAY, DEVICE, DTYPE, PLACEHOLDER, RATE, SCALE, Draws, Parts, Side, Size
 from ldm.checkpoint import save_state_dict
 
 
@@ -48,13 +48,14 @@ def their_clip(size: Size) -> CLIPTextConfig:
 
 
 def write_weights(size: Size, path: Path, dtype: torch.dtype = DTYPE) -> None:
-    """Random weights for the three networks, the same every time but for their precision."""
-    weights = {
-        f"{part}.{name}": value
-        for part, module in their_modules(size).items()
-        for name, value in random_weights(module, dtype).items()
-    }
-    save_state_dict(weights, path)
+    """A file of random weights for the three networks, the same every time but for their precision."""
+    parts = some_weights(size, dtype)
+    save_state_dict({f"{part}.{name}": value for part, own in parts.items() for name, value in own.items()}, path)
+
+
+def some_weights(size: Size, dtype: torch.dtype) -> Parts:
+    """Random weights by part."""
+    return {part: dict(random_weights(module, dtype)) for part, module in their_modules(size).items()}
 
 
 class Frozen(Side):
@@ -62,7 +63,7 @@ class Frozen(Side):
 
     text_dtype: torch.dtype | None = None  # None: that of the others
 
-    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+    def build(self, weights: Parts) -> None:
         modules = their_modules(self.size)
         for name, module in modules.items():
             given = weights[name]
@@ -91,7 +92,7 @@ class Diffusers(Frozen):
 
     text_dtype = torch.float32
 
-    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+    def build(self, weights: Parts) -> None:
         super().build(weights)
         table = self.text.get_input_embeddings()
         table.weight = nn.Parameter(table.weight.detach().float())

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from benchmarks.textual_inversion_common import DECAY, DEVICE, DTYPE, PLACEHOLDER, RATE, SCALE, Draws, Side, Size
+from benchmarks.textual_inversion_common import DECAY, DEVICE, DTYPE, PLACEHOLDER, RATE, SCALE, Draws, Parts, Side, Size
 from ldm.additions.words import EmbeddingManager
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, unet_weights
 from ldm.util import instantiate_from_config
@@ -89,7 +89,7 @@ def clip_weights(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 class Model(Side):
     """``LatentDiffusion``, all of it frozen, on cached moments."""
 
-    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+    def build(self, weights: Parts) -> None:
         with torch.device("meta"):
             self.model = instantiate_from_config(our_config(self.size))
         text = bert_weights if self.size.text == "bert" else clip_weights
@@ -116,7 +116,7 @@ class Model(Side):
 class Ours(Model):
     """One vector of an ``EmbeddingManager`` learns."""
 
-    def build(self, weights: dict[str, dict[str, Tensor]]) -> None:
+    def build(self, weights: Parts) -> None:
         super().build(weights)
         manager = EmbeddingManager(Words(self.model.cond_stage_model))
         manager.add_vectors({"*": self.model.cond_stage_model.vector_of(PLACEHOLDER)[None].float()})

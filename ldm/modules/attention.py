@@ -35,11 +35,16 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: floa
         wants_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
         if wants_gradient and k.shape[2] < LONG:
             # with few keys the fused kernel's bfloat16 gradient takes several times as long on a CPU as its float32 one
-            with torch.autocast("cpu", enabled=False):
-                return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=scale).to(q.dtype)
+            compiling = torch.compiler.is_compiling()
+            return checkpointed(_attention_in_float32, q, k, v, scale, enabled=not compiling)
         if k.shape[2] >= MIN_KEYS and not wants_gradient:
             return attention_in_strips(q, k, v, scale=scale)
     return F.scaled_dot_product_attention(q, k, v, scale=scale)
+
+
+def _attention_in_float32(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=scale).to(q.dtype)
 
 
 class CrossAttention(nn.Module):

@@ -29,7 +29,11 @@ def test_plain_attention_is_the_written_out_formula(scale: float | None, width: 
 def test_half_precision_gradients_are_those_of_the_formula() -> None:
     q, k, v = (torch.randn(2, 2, 5, 16).bfloat16().requires_grad_() for _ in range(3))
     weight = torch.randn(2, 2, 5, 16)
-    (scaled_dot_product_attention(q, k, v).float() * weight).sum().backward()
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: kept.pop(0)):
+        result = scaled_dot_product_attention(q, k, v)
+        assert [t.data_ptr() for t in kept] == [t.data_ptr() for t in (q, k, v)], "and nothing in float32"
+    (result.float() * weight).sum().backward()
     exact = [t.detach().double().requires_grad_() for t in (q, k, v)]
     (explicit(*exact) * weight.double()).sum().backward()
     for half, full in zip((q, k, v), exact, strict=True):

@@ -8,6 +8,7 @@ the pixels' neighbourhoods it needs no other order.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, TypeVar
 
 import torch
@@ -16,8 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ldm.modules.attention import GEGLU
+from ldm.modules.cpu.group_norm import GroupNorm
 from ldm.modules.cpu.held import HeldLinear, is_held, product, product_back
+from ldm.modules.diffusionmodules.resblock import ResBlock
+from ldm.modules.diffusionmodules.util import checkpointed
 
+NARROW, MANY = 320, 2**20  # channels up to which, and values of an input from which, a gated layer is computed again
 SMALL_MAP = 256  # pixels in a batch up to which the matrix product is quicker
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -125,6 +130,8 @@ def sum_of_neighbourhoods(around: Tensor) -> Tensor:
 class LeanGEGLU(nn.Module):
     """The gated layer, which keeps what it is computed from and computes the gate's activation twice.
 
+    For many tokens of few channels, where values and gates are large and soon computed, it keeps its input alone.
+
     Shapes: [..., dim_in] -> [..., dim_out], as in :class:`GEGLU`.
     """
 
@@ -133,11 +140,14 @@ class LeanGEGLU(nn.Module):
         self.proj = layer.proj
 
     def forward(self, x: Tensor) -> Tensor:
-        both = self.proj(x)
         if torch.compiler.is_compiling():  # fuses this by itself
-            value, gate = both.chunk(2, dim=-1)
+            value, gate = self.proj(x).chunk(2, dim=-1)
             return value * F.gelu(gate)
-        return _Gate.apply(both)
+        again = x.requires_grad and x.shape[-1] <= NARROW and x.numel() >= MANY
+        return checkpointed(self._gated, x, enabled=again)
+
+    def _gated(self, x: Tensor) -> Tensor:
+        return _Gate.apply(self.proj(x))
 
 
 class _Gate(torch.autograd.Function):
@@ -157,16 +167,39 @@ class _Gate(torch.autograd.Function):
         made = torch.empty_like(both)
         of_value, of_gate = made.chunk(2, dim=-1)
         torch.mul(grad, F.gelu(gate), out=of_value)
-        of_gate.copy_(torch.ops.aten.gelu_backward(grad * value, gate))
+        torch.ops.aten.gelu_backward.grad_input(grad * value, gate, grad_input=of_gate)
         return made
+
+
+class LeanNormSiLU(GroupNorm):
+    """Group normalisation and the SiLU behind it, which keep their input alone and compute the rest twice.
+
+    Shapes: [B, C, ...] -> the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpointed(self._both, x, enabled=x.requires_grad and not torch.compiler.is_compiling())
+
+    def _both(self, x: Tensor) -> Tensor:
+        return F.silu(super().forward(x))
 
 
 def lean_where_frozen(module: ModuleT) -> ModuleT:
     """Put these layers in the place of a module's plain ones whose weights do not learn; the module itself."""
+    between = {m.out_layers for m in module.modules() if isinstance(m, ResBlock) and m.use_scale_shift_norm}
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             setattr(parent, name, _leaner(child))
+        if isinstance(parent, nn.Sequential) and parent not in between:  # where the timestep comes behind the norm
+            _join_norms(parent)
     return module
+
+
+def _join_norms(row: nn.Sequential) -> None:
+    """A frozen norm of a row and the SiLU behind it as one layer, which has the norm's place."""
+    for i, (norm, activation) in enumerate(itertools.pairwise(list(row))):
+        if type(norm) is GroupNorm and type(activation) is nn.SiLU and not _learns(norm):
+            row[i], row[i + 1] = _as(LeanNormSiLU, norm), nn.Identity()
 
 
 def hold_weights(module: ModuleT, dtype: torch.dtype) -> ModuleT:

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ldm.modules.attention import GEGLU
+from ldm.modules.cpu import frozen as cpu_frozen
 from ldm.modules.cpu.frozen import FrozenConv2d, LeanGEGLU, lean_where_frozen
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from ldm.modules.diffusionmodules.resblock import ResBlock
+from ldm.modules.diffusionmodules.util import group_norm
 
 
 def frozen(layer: nn.Module) -> nn.Module:
@@ -54,6 +57,12 @@ def test_convolutions(shape: tuple[int, ...], options: dict, layout: torch.memor
 @pytest.mark.parametrize("size", [8, 20])
 def test_a_convolution_keeps_nothing_of_its_input(size: int) -> None:
     made = lean_where_frozen(nn.Sequential(frozen(nn.Conv2d(6, 4, 3, padding=1))))
+    kept = kept_by(made, torch.randn(1, 6, size, size))
+    assert [t.data_ptr() for t in kept] == [made.get_parameter("0.weight").data_ptr()]
+
+
+def kept_by(layer: nn.Module, x: Tensor) -> list[Tensor]:
+    """What autograd keeps of a call; what is computed again is not among it."""
     kept: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -61,8 +70,33 @@ def test_a_convolution_keeps_nothing_of_its_input(size: int) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        made(torch.randn(1, 6, size, size, requires_grad=True))
-    assert [t.data_ptr() for t in kept] == [made.get_parameter("0.weight").data_ptr()]
+        layer(x.requires_grad_())
+    return kept
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm_and_the_activation_behind_it(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    plain = frozen(nn.Sequential(group_norm(64), nn.SiLU()))
+    nn.init.normal_(plain.get_parameter("0.weight"))
+    made = lean_where_frozen(copy.deepcopy(plain)).to(dtype)
+    assert list(made.state_dict()) == list(plain.state_dict())
+    x = torch.randn(2, 64, 5, 6).to(dtype).contiguous(memory_format=torch.channels_last)
+    for found, expected in zip(both_ways(made, x), both_ways(plain.to(dtype), x), strict=True):
+        assert torch.equal(found, expected)
+    assert [t.data_ptr() for t in kept_by(made, x)] == [x.data_ptr()]
+
+
+def test_a_norm_that_learns_or_that_the_timestep_follows_stays_apart() -> None:
+    row = lean_where_frozen(nn.Sequential(group_norm(32), nn.SiLU()))
+    assert isinstance(row[1], nn.SiLU)
+    torch.manual_seed(0)
+    block = ResBlock(32, 8, 0.0, use_scale_shift_norm=True).requires_grad_(False)
+    nn.init.normal_(block.get_parameter("out_layers.3.weight"))
+    x, emb = torch.randn(1, 32, 4, 4), torch.randn(1, 8)
+    lean = lean_where_frozen(copy.deepcopy(block))
+    assert isinstance(lean.in_layers[1], nn.Identity)
+    torch.testing.assert_close(lean(x, emb), block(x, emb))
 
 
 def test_whoever_learns_is_left_alone_and_whoever_begins_to_still_learns() -> None:
@@ -77,7 +111,10 @@ def test_whoever_learns_is_left_alone_and_whoever_begins_to_still_learns() -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gated_layer(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_gated_layer(dtype: torch.dtype, again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if again:
+        monkeypatch.setattr(cpu_frozen, "MANY", 1)
     torch.manual_seed(0)
     plain = frozen(GEGLU(6, 8))
     made = lean_where_frozen(nn.Sequential(copy.deepcopy(plain).to(dtype)))[0]
@@ -86,6 +123,7 @@ def test_gated_layer(dtype: torch.dtype) -> None:
     rounding = 1e-5 if dtype is torch.float32 else 2e-2
     for found, expected in zip(both_ways(made, x), both_ways(plain, x.float()), strict=True):
         assert (found.float() - expected).abs().max() <= rounding * expected.abs().max()
+    assert ([t.data_ptr() for t in kept_by(made, x)] == [x.data_ptr()]) is again
 
 
 def test_a_whole_network() -> None:
