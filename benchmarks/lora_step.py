@@ -87,15 +87,20 @@ def main(arguments: list[str] | None = None) -> None:
 def count(size: Size) -> None:
     """Print what the tensors of a step take in each row: before it, at its peak, and beside the recipe's peak."""
     from benchmarks.live_memory import live_mb
-    from benchmarks.textual_inversion_diffusers import some_weights
 
     theirs = 0.0
     for dtype, side, held in COUNTED:
-        make = functools.partial(build, side, size, dtype=dtype, held=held)
-        before, peak = live_mb(lambda made=make, dtype=dtype: made(weights=some_weights(size, dtype)))
+        before, peak = live_mb(functools.partial(random_side, side, size, dtype, held))
         theirs = peak if side == "diffusers" else theirs
         name = f"{str(dtype).removeprefix('torch.')}, {side}{', held in bfloat16' if held else ''}"
         print(f"{name:36}{before:8.0f} MB{peak:8.0f} MB{peak / theirs:8.2f}", flush=True)
+
+
+def random_side(side: str, size: Size, dtype: torch.dtype, held: bool) -> Side:
+    """A side with random weights that no file has."""
+    from benchmarks.textual_inversion_diffusers import some_weights
+
+    return build(side, size, some_weights(size, dtype), dtype, held)
 
 
 def dtype_of(weights: Path) -> torch.dtype:
