@@ -74,9 +74,14 @@ class Method:
         return "dreambooth" in self.config and not self.changes
 
 
+KEEPING = (  # the LoRA is to change nothing of other pictures of the world
+    "model.params.reg_weight=4", "model.params.reg_target=base", "data.params.cache_latents=false",
+    "data.params.reg={target: ldm.world.scenes.SceneWorld, params: {size: 128, length: 4000, figures: 0.0}}",
+)  # fmt: skip
 METHODS = {
     "word": Method("configs/tiny/textual-inversion.yaml", "*", ("embeddings",)),
     "lora": Method("configs/tiny/lora.yaml", "sks", ("lora",)),
+    "lora-kept": Method("configs/tiny/lora.yaml", "sks", ("lora",), KEEPING),
     "pivotal": Method("configs/tiny/pivotal.yaml", "*", ("embeddings", "lora")),
     "dreambooth": Method("configs/tiny/dreambooth.yaml", "sks", ("difference",)),
     "dreambooth-alone": Method("configs/tiny/dreambooth.yaml", "sks", ("difference",), ("data.params.reg=null",)),

@@ -33,7 +33,7 @@ from ldm.data.personalized import PersonalizedBase
 from ldm.pictures.images import load_folder
 from ldm.training.config import apply_personalization, read_config
 from ldm.training.options import parse
-from ldm.util import UserError
+from ldm.util import UserError, instantiate_from_config
 from ldm.world.objects import objects
 from ldm.world.paint import paint
 from ldm.world.scene import GROUNDS, Scene, Thing
@@ -134,7 +134,15 @@ def test_commands_of_training(name: str, trained: list[list[str]], tmp_path: Pat
     data = config.data.params
     assert data.train.params.data_root == str(folder / "pictures") and config.lightning.trainer.max_steps == 3
     assert all(METHODS[name].word in text for text in PersonalizedBase(**{**data.train.params}).examples[0].captions)
-    assert (data.get("reg") is not None) == METHODS[name].has_class == (name == "dreambooth")
+    assert (data.get("reg") is not None) == (name in ("dreambooth", "lora-kept"))
+    assert METHODS[name].has_class == (name == "dreambooth")
+    if name == "lora-kept":
+        assert config.model.params.reg_target == "base" and config.model.params.lora_config.params.rank == 8
+        module = instantiate_from_config(config.data)
+        module.setup()
+        pair = module.datasets["train"][0]
+        assert "sks" in pair["train"]["caption"] and "sks" not in pair["reg"]["caption"]
+        assert pair["train"]["image"].shape == pair["reg"]["image"].shape == (128, 128, 3)
     words = config.model.params.get("personalization_config")
     assert words is None or list(words.params.initializer_words) == ["circle"]
 
