@@ -28,6 +28,10 @@ from ldm.util import ConfigError, UserError, instantiate_from_config
 from tests.helpers import ROOT, golden_case
 from tests.models.small_words import small_model, small_node
 from tests.models.test_diffusion_training import latent_diffusion
+from tests.models.test_variants import batch as pictures_of_variants
+from tests.models.test_variants import build, randomise
+from tests.modules.encoders.vocabularies import write_bpe
+from tests.workflows.small_xl import small_config as small_xl
 
 PERSONAL = "ldm.data.personalized.PersonalizedBase"
 
@@ -208,6 +212,24 @@ def test_a_lora_is_held_to_what_the_base_model_says(tmp_path: Path, dora: bool) 
             parameter -= 0.05 * parameter.grad / (parameter.grad.norm() + 1e-12)
     torch.manual_seed(5)
     assert float(drift_from_base(model, batch).detach()) < before
+
+
+@pytest.mark.parametrize("kind", ["upscale_finetune", "embedding", "xl"])
+def test_both_see_the_condition_with_the_same_draws(tmp_path: Path, kind: str) -> None:
+    """Noise of pictures, embeddings and texts that are left out: a LoRA that has learned nothing drifts nowhere."""
+    lora = {"lora_config": {"target": "ldm.additions.lora.trained.TrainedLora", "params": {"rank": 2}}}
+    if kind == "xl":
+        write_bpe(tmp_path)
+        node = small_xl(tmp_path)["model"]
+        node["params"] |= {"input_key": "image", "caption_key": "caption", "reg_target": "base", **lora}
+        for entry in node["params"]["conditioner_config"]["params"]["emb_models"]:
+            entry["ucg_rate"] = 0.5
+        model, batch = instantiate_from_config(node), {"image": torch.rand(4, 32, 32, 3), "caption": list("abcd")}
+    else:
+        model, batch = build(kind, reg_target="base", **lora), pictures_of_variants()
+    randomise(model)
+    torch.manual_seed(4)
+    assert float(drift_from_base(model.train(), batch).detach()) < 1e-10
 
 
 @torch.no_grad()

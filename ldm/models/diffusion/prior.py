@@ -49,10 +49,16 @@ def drift_from_base(model: Any, batch: Mapping[str, Any]) -> Tensor:
     v, or x0) that the pictures would be learned from (distillation: Li and Hoiem 2016, equation 1). Unlike the loss of
     class pictures it is 0 as long as nothing has changed, and its gradient has no noise of pictures that were drawn.
     """
-    z, cond = model.get_input(batch)
+    z = model.get_latent(batch)
+    size, device = (z.shape[-2], z.shape[-1]), z.device
+    # what a condition draws (parts left out for guidance, noise of pictures) is the same with and without the LoRA
+    drawn_again = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with torch.no_grad(), model.lora.left_out(), drawn_again:
+        plain = model.get_condition(batch, size)
+    cond = model.get_condition(batch, size)
     first, end = model.timestep_range
-    t = torch.randint(first, end, (z.shape[0],), device=z.device)
-    x = model.q_sample(z, t, torch.randn(z.shape, dtype=z.dtype, device=z.device))
+    t = torch.randint(first, end, (z.shape[0],), device=device)
+    x = model.q_sample(z, t, torch.randn(z.shape, dtype=z.dtype, device=device))
     with torch.no_grad(), model.lora.left_out():
-        before = model.apply_model(x, t, model.get_condition(batch, (z.shape[-2], z.shape[-1]))).float()
+        before = model.apply_model(x, t, plain).float()
     return F.mse_loss(model.apply_model(x, t, cond).float(), before)
