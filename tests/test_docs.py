@@ -72,6 +72,7 @@ PARSED = {  # what is not, and why
 }  # fmt: skip
 NO_PROGRAM = {  # lines that are not commands of this project's Python
     r"make |source |pip |pre-commit ": "setting up; tests/test_package.py installs",
+    r"tail ": "a tool of the system",
     r"ldm-": "an installed command; tests/test_package.py",
     r"torchrun ": "several processes; tests/workflows/test_run_styleid.py, tests/training/test_resume.py",
     r"python -m pytest|pytest ": "these tests",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ldm.languages import what_is_wrong
+from ldm.world.draw_scenes import Shares
 from ldm.world.photos import PHOTOS
 from ldm.world.photos import TEMPLATES as PHOTO_TEMPLATES
 from ldm.world.scene import Scene, Split
@@ -38,9 +39,14 @@ class Pair:
     english: str
 
 
-def scene_pairs(n: int, split: Split = "train", seed: int = 0) -> Iterator[Pair]:
-    """``n`` pairs about the scenes of a split, each a function of (seed, its number)."""
-    world = SceneWorld(split, length=max(n, 1), seed=seed, figures=0.0)
+def scene_pairs(
+    n: int, split: Split = "train", seed: int = 0, shapes: float = Shares.shapes, two: float = Shares.two
+) -> Iterator[Pair]:
+    """``n`` pairs about the scenes of a split, each a function of (seed, its number).
+
+    ``shapes`` of the things are geometric ones, ``two`` of the scenes have two things.
+    """
+    world = SceneWorld(split, length=max(n, 1), seed=seed, shapes=shapes, two=two, figures=0.0)
     for first in range(0, n, TOGETHER):
         numbers = range(first, min(first + TOGETHER, n))
         for number, scene in zip(numbers, world.contents(numbers), strict=True):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import random
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from ldm.data.sentence_pairs import SentencePairs
 from ldm.languages import what_is_wrong
 from ldm.world.objects import objects
-from ldm.world.scene_pairs import PHOTOGRAPHS, SHARES, SLOTS, SLOTTED, SYLLABLES, scene_pairs, with_stray_word
+from ldm.world.scene import SHAPES
+from ldm.world.scene_pairs import PHOTOGRAPHS, SHARES, SLOTS, SLOTTED, SYLLABLES, Pair, scene_pairs, with_stray_word
 from scripts.world_pairs import write_pairs
 
 PAIRS = list(scene_pairs(1500, seed=2))
@@ -69,3 +71,11 @@ def test_a_few_have_a_word_without_meaning_between_their_own() -> None:
         (stray,) = [word for word in words if word not in ("파란", "배경", "위의", "별")]
         assert len(words) == 5 and 2 <= len(stray) <= 3 and set(stray) <= set(SYLLABLES["ko"])
         assert with_stray_word("蓝色的星星", "zh", rng).replace("蓝色的星星", "", 1) != ""
+
+
+def test_shares_of_shapes_and_of_two_things() -> None:
+    def with_two_shapes(pairs: Iterable[Pair]) -> float:
+        return sum(sum(pair.english.count(shape) for shape in SHAPES) == 2 for pair in pairs) / 300
+
+    assert with_two_shapes(scene_pairs(300, seed=4)) < 0.03
+    assert with_two_shapes(scene_pairs(300, seed=4, shapes=1.0, two=1.0)) > 0.6  # the rest has slots, or is a photo
