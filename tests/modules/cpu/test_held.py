@@ -12,6 +12,7 @@ from ldm.modules.cpu import held
 from ldm.modules.cpu.frozen import FrozenConv2d, hold_weights
 from ldm.modules.cpu.held import HeldLinear, computing_dtype
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from tests.modules.cpu.test_frozen import kept_by
 
 
 def rounded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -67,14 +68,7 @@ def test_a_layer_computes_as_with_rounded_weights(
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
 def test_only_the_weight_as_it_is_held_is_kept(layer: nn.Module, shape: tuple[int, ...]) -> None:
     made = hold_weights(nn.Sequential(copy.deepcopy(layer).requires_grad_(False)), torch.bfloat16)
-    kept: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        made(torch.randn(shape, requires_grad=True))
+    kept = kept_by(made, torch.randn(shape))
     assert [t.data_ptr() for t in kept] == [made.get_parameter("0.weight").data_ptr()]
 
 
