@@ -240,6 +240,9 @@ def test_bad_input_is_named() -> None:
         build(2, concat_keys=["first"])
     with pytest.raises(ConfigError, match=r"\[first\] or \[first, last\]"):
         build(concat_keys=["last"])
+    lora = {"target": "ldm.additions.lora.trained.TrainedLora", "params": {"rank": 2}}
+    with pytest.raises(ConfigError, match="reg_target: base is for models of pictures"):
+        build(lora_config=lora, reg_target="base")
     with pytest.raises(UserError, match="2 frames or more, got 1"):
         build().condition([""], image=torch.zeros(1, 3, 16, 16), frames=1)
     with pytest.raises(UserError, match="lacks 'image'"):

@@ -91,7 +91,8 @@ class LatentModel(ConditionedModel):
         self.reg_weight, self.reg_target = prior.reg_weight, prior.reg_target
         self.unfreeze_model = unfreeze_model
         self.model_lr = model_lr
-        prior.check(unfreeze_model, lora_config is not None)
+        films = self.model.conditioning_key == "video"
+        prior.check(unfreeze_model, lora_config is not None, films)
         if personalization_config is not None and prior.reg_weight is None:
             self.learn_words(instantiate_from_config(personalization_config, embedder=self.cond_stage_model))
         if lora_config is not None:

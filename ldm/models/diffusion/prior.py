@@ -28,11 +28,12 @@ class Prior:
     reg_weight: float | None = None
     reg_target: str = PICTURES
 
-    def check(self, model_learns: bool, has_lora: bool) -> None:
+    def check(self, model_learns: bool, has_lora: bool, films: bool) -> None:
         """Refuse what does not go with what learns.
 
         Raises:
-            ConfigError: an unknown target, class pictures where only words learn, or a base model that does not stay.
+            ConfigError: an unknown target, class pictures where only words learn, a base model that does not stay, or
+                that of films, whose frames have one timestep together.
         """
         if self.reg_weight is not None and not model_learns and not has_lora:
             raise ConfigError("reg_weight is DreamBooth's, whose model learns: unfreeze_model: true, or a lora_config")
@@ -40,6 +41,8 @@ class Prior:
             raise ConfigError(f"unknown reg_target '{self.reg_target}'; known: {', '.join(REG_TARGETS)}")
         if self.reg_target == BASE and (model_learns or not has_lora):
             raise ConfigError("reg_target: base needs a lora_config, and a model that stays as it is")
+        if self.reg_target == BASE and films:
+            raise ConfigError("reg_target: base is for models of pictures; this one makes films")
 
 
 def drift_from_base(model: Any, batch: Mapping[str, Any]) -> Tensor:
