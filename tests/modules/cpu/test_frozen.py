@@ -126,7 +126,8 @@ def test_gated_layer(dtype: torch.dtype, again: bool, monkeypatch: pytest.Monkey
     assert ([t.data_ptr() for t in kept_by(made, x)] == [x.data_ptr()]) is again
 
 
-def test_a_whole_network() -> None:
+def frozen_unet() -> UNetModel:
+    """A small network with attention that does not learn, whose layers all do something."""
     torch.manual_seed(0)
     unet = UNetModel(
         model_channels=32, attention_resolutions=[1, 2], num_res_blocks=1, channel_mult=[1, 2], num_heads=2,
@@ -135,6 +136,11 @@ def test_a_whole_network() -> None:
     for parameter in unet.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
+    return unet
+
+
+def test_a_whole_network() -> None:
+    unet = frozen_unet()
     lean = lean_where_frozen(copy.deepcopy(unet))
     assert list(lean.state_dict()) == list(unet.state_dict())
     x, t, context = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 5, 16)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from ldm.modules.cpu import held
 from ldm.modules.cpu.frozen import FrozenConv2d, hold_weights
 from ldm.modules.cpu.held import HeldLinear, computing_dtype
-from ldm.modules.diffusionmodules.openaimodel import UNetModel
-from tests.modules.cpu.test_frozen import kept_by
+from tests.modules.cpu.test_frozen import frozen_unet, kept_by
 
 
 def rounded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -92,14 +91,7 @@ def test_whoever_learns_stays_as_it_is_and_whoever_begins_to_still_learns() -> N
 
 
 def test_a_whole_network() -> None:
-    torch.manual_seed(0)
-    unet = UNetModel(
-        model_channels=32, attention_resolutions=[1, 2], num_res_blocks=1, channel_mult=[1, 2], num_heads=2,
-        use_spatial_transformer=True, context_dim=16,
-    ).requires_grad_(False)  # fmt: skip
-    for parameter in unet.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.1)
+    unet = frozen_unet()
     made = hold_weights(copy.deepcopy(unet), torch.float16)
     kinds = {type(layer) for layer in made.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))}
     assert kinds == {HeldLinear, FrozenConv2d}
