@@ -1,6 +1,7 @@
 """A step of LoRA beside diffusers' recipe: time and peak memory, the same random weights, picture and noise.
 
     python -m benchmarks.lora_step
+    python -m benchmarks.lora_step --offload
     python -m benchmarks.lora_step --dtype float32    # for processors that do not compute in bfloat16
     python -m benchmarks.lora_step --dtype float32 --held
     python -m benchmarks.lora_step --count
@@ -13,7 +14,8 @@ with ``configs/stable-diffusion/lora.yaml``. One picture a step, no gradient che
 that are compared are those of all second factors, whose first are the same on both sides.
 
 With ``--held`` this project's side has its frozen weights in bfloat16, the autoencoder's aside, and computes in
-float32, as ``lightning.frozen=bf16`` does on such a processor; the recipe has no such thing and stays in float32.
+float32, as ``lightning.frozen=bf16`` does on such a processor; the recipe has no such thing and stays in float32. With
+``--offload`` this project's autoencoder and text encoder lie in a file, as ``lightning.offload`` has it.
 ``--count`` counts the tensors of a step instead of running it, see ``benchmarks.live_memory``.
 """
 
@@ -39,12 +41,17 @@ COUNTED = (  # the recipe's row before those that are set beside it
 )
 
 
-def build(side: str, size: Size, weights: Path | Parts, dtype: torch.dtype, held: bool = False) -> Side:
+def build(
+    side: str, size: Size, weights: Path | Parts, dtype: torch.dtype, held: bool = False, offload: bool = False
+) -> Side:
     """One side; neither imports what only the other needs, so that the peaks are their own."""
     if side == "ours":
         from benchmarks.lora_step_ours import OurHeldLora, OurLora
 
-        return (OurHeldLora if held else OurLora)(size, weights, dtype)
+        made = (OurHeldLora if held else OurLora)(size, weights, dtype)
+        if offload:
+            made.offload()
+        return made
     from benchmarks.lora_step_diffusers import DiffusersLora
 
     return DiffusersLora(size, weights, dtype)
@@ -56,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of what is frozen")
     parser.add_argument("--held", action="store_true", help="with --dtype float32: our frozen weights in bfloat16")
+    parser.add_argument("--offload", action="store_true", help="our autoencoder and text encoder lie in a file")
     parser.add_argument("--count", action="store_true", help="count what tensors take in all precisions; run nothing")
     parser.add_argument("--apart", action="store_true", help="one side after the other, where memory is short")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -70,18 +78,19 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--count counts the kernels of a CPU; hide the GPU from it")
     if options.worker:
         dtype = dtype_of(options.weights)
-        work(build(options.worker, SIZES[options.parts[0]], options.weights, dtype, options.held))
+        work(build(options.worker, SIZES[options.parts[0]], options.weights, dtype, options.held, options.offload))
         return
     if options.count:
         for size in options.parts:
             count(SIZES[size])
         return
-    name = options.dtype + ("-held" if options.held else "")
+    ours = [name for name in ("held", "offload") if getattr(options, name)]
+    name = "-".join([options.dtype, *ours])
     print_head(options.threads, name)
-    how: dict[str, Any] = {"dtype": options.dtype, "apart": options.apart, "more": ["--held"] * options.held}
+    how: dict[str, Any] = {"dtype": options.dtype, "apart": options.apart, "more": [f"--{one}" for one in ours]}
     how["more"] += ["--dtype", options.dtype]
     rows = [compare("benchmarks.lora_step", size, options.repeats, options.threads, **how) for size in options.parts]
-    write_report(options.out / f"lora_step-{name}.json", rows, options.threads, dtype=options.dtype, held=options.held)
+    write_report(options.out / f"lora_step-{name}.json", rows, options.threads, dtype=options.dtype, ours=ours)
 
 
 def count(size: Size) -> None:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from benchmarks.textual_inversion_common import DECAY, DEVICE, DTYPE, LORA_RATE, RANK, Draws, Parts, begin
+from benchmarks.textual_inversion_common import (
+    DECAY,
+    DEVICE,
+    DTYPE,
+    LORA_RATE,
+    RANK,
+    Draws,
+    Parts,
+    begin,
+    reset_peak,
+)
 from benchmarks.textual_inversion_ours import Model
 from ldm.additions.lora.trained import TrainedLora
 from ldm.modules.cpu.frozen import hold_weights
+from ldm.training.offload import lay_in_file
 
 
 class OurLora(Model):
@@ -33,6 +47,12 @@ class OurLora(Model):
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach(), gradient
+
+    def offload(self) -> None:
+        """Have autoencoder and text encoder in a file, as ``lightning.offload`` does."""
+        for part in (self.model.first_stage_model, self.model.cond_stage_model):
+            lay_in_file(part, Path(tempfile.gettempdir()))
+        reset_peak()
 
 
 class OurHeldLora(OurLora):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from yaml import YAMLError
 from ldm.building.interpolation import check_interpolations, hide_environment, show_environment
 from ldm.runs import WORDS, given_or_latest
 from ldm.util import ConfigError, nearest, read_yaml
+
+log = logging.getLogger(__name__)
 
 PERSONALIZATION = "model.params.personalization_config.params"
 CLASS_PICTURES = "data.params.reg"  # DreamBooth's second data set
@@ -173,6 +176,14 @@ def personal_pictures(config: DictConfig) -> list[str]:
 def is_personal(config: DictConfig, place: str) -> bool:
     """Whether the data set at a place has sentences with a placeholder."""
     return str(OmegaConf.select(config, f"{place}.target")).startswith(PERSONAL_PICTURES)
+
+
+def warn_of_nothing_to_hold(config: DictConfig) -> None:
+    """Say it where a LoRA is to be held to its base model and there are no other pictures to hold it by."""
+    wants = OmegaConf.select(config, "model.params.reg_target") == "base"
+    if wants and OmegaConf.select(config, CLASS_PICTURES) is None:
+        log.warning("reg_target: base holds a LoRA by other pictures, and there is no '%s': it learns as without",
+                    CLASS_PICTURES)  # fmt: skip
 
 
 def check_placeholders(config: DictConfig) -> None:

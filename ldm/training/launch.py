@@ -29,13 +29,21 @@ from ldm.training.averages import averages_asked_for
 from ldm.training.callbacks import StopOnSignal, StopRequestedError
 from ldm.training.captions import CaptionLengths
 from ldm.training.checkpoints import AccumulatesByHand, AtomicCheckpointIO, TrainCheckpoint
-from ldm.training.config import PERSONALIZATION, apply_personalization, check_placeholders, read_config, require
+from ldm.training.config import (
+    PERSONALIZATION,
+    apply_personalization,
+    check_placeholders,
+    read_config,
+    require,
+    warn_of_nothing_to_hold,
+)
 from ldm.training.datamodule import DataModuleFromConfig
 from ldm.training.ending import Ending
 from ldm.training.finite import FiniteGuard
 from ldm.training.image_logger import ImageLogger
 from ldm.training.learner import fresh_in
 from ldm.training.memory import change_memory, convert_frozen, keep_text_states
+from ldm.training.offload import offload
 from ldm.training.optimizers import apply_optimizer
 from ldm.training.options import parse
 from ldm.training.progress import ProgressLine
@@ -81,6 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = read_config(options.base, changes, saved_configurations(options, run))
     apply_personalization(config, options)
     check_placeholders(config)
+    warn_of_nothing_to_hold(config)
     lightning = config.pop("lightning", OmegaConf.create())
     options.seed = seed_of(options.seed)
     apply_stages(config, lightning)
@@ -107,6 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
         change_memory(model, lightning)
         convert_frozen(model, lightning, trainer.strategy.root_device)
         keep_text_states(model, lightning)
+        offload(model, lightning, trainer.strategy.root_device, run.path)
         if options.train:
             fit(trainer, model, data, run)
         if tests:

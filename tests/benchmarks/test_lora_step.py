@@ -36,8 +36,8 @@ def test_both_sides_do_the_same_work(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(textual_inversion, "subprocess", forked.as_subprocess())
-    lora_step.main(["--parts", "small_sd", "--repeats", "1", "--threads", "1", "--out", str(tmp_path)])
-    (row,) = json.loads((tmp_path / "lora_step-bfloat16.json").read_text())["rows"]
+    lora_step.main(["--parts", "small_sd", "--repeats", "1", "--threads", "1", "--offload", "--out", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "lora_step-bfloat16-offload.json").read_text())["rows"]
     assert row["time_ratio"] == pytest.approx(row["seconds"]["ours"] / row["seconds"]["diffusers"])
     assert row["gradient_cosine"] > 0.98
 
@@ -50,6 +50,17 @@ def test_weights_that_are_held_give_nearly_the_same_gradients(tmp_path: Path) ->
     assert kinds.count(torch.bfloat16) > 100 and held.model.model.diffusion_model.dtype is torch.float32
     (_, expected), (_, found) = (side.step(Draws.of_step(3, size)) for side in (plain, held))
     assert 0.999 < torch.cosine_similarity(found, expected, dim=0) < 1 - 1e-7
+
+
+def test_weights_in_a_file_give_the_same_gradients(tmp_path: Path) -> None:
+    size, weights = SIZES["small_sd"], tmp_path / "weights.safetensors"
+    write_weights(size, weights, torch.float32)
+    plain, laid = OurLora(size, weights, torch.float32), OurLora(size, weights, torch.float32)
+    before = laid.model.cond_stage_model.transformer.text_model.final_layer_norm.weight.data_ptr()
+    laid.offload()
+    assert before != laid.model.cond_stage_model.transformer.text_model.final_layer_norm.weight.data_ptr()
+    (_, expected), (_, found) = (side.step(Draws.of_step(3, size)) for side in (plain, laid))
+    assert torch.equal(found, expected)
 
 
 def test_what_tensors_take_is_counted() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.additions import learning
@@ -18,6 +19,7 @@ from ldm.additions.base import applied
 from ldm.additions.lora.lora import Lora
 from ldm.checkpoint import read_embedding, read_file, read_metadata, read_state_dict, save_state_dict
 from ldm.modules.encoders.modules import BERTEmbedder
+from ldm.training.config import warn_of_nothing_to_hold
 from ldm.training.launch import main
 from ldm.util import ConfigError, instantiate_from_config
 from tests.models.small_words import small_model, small_node
@@ -212,6 +214,30 @@ def test_prompts_are_encoded_once_where_the_encoder_stays(
         torch.testing.assert_close(kept[key], value, rtol=1e-3, atol=1e-4)
     with pytest.raises(ConfigError, match="cache_text needs a text encoder that stays as it is"):
         run(place, tmp_path / "text", "lora", "circle", "lightning.cache_text=true")
+
+
+def test_what_a_step_does_not_need_all_the_time_lies_in_a_file(place: Path, tmp_path: Path) -> None:
+    """Autoencoder and text encoder, with a LoRA on it and pictures drawn in between: the same bits."""
+    shown = ["lightning.callbacks.image_logger.params.disabled=false",
+             "lightning.callbacks.image_logger.params.batch_frequency=2"]  # fmt: skip
+    files = [run(place, tmp_path / name, "lora", "circle", *shown, f"lightning.offload={name}")
+             for name in ("false", "true")]  # fmt: skip
+    plain, laid = (read_file(folder / "lora.safetensors") for folder in files)
+    assert all(torch.equal(laid[key], value) for key, value in plain.items())
+    plain, laid = (read_file(folder / "last.ckpt")["state_dict"] for folder in files)
+    assert plain.keys() == laid.keys()
+    drawn = [sorted(folder.parent.rglob("images/**/*.png")) for folder in files]
+    assert drawn[0] and [p.read_bytes() for p in drawn[0]] == [p.read_bytes() for p in drawn[1]]
+
+
+def test_it_is_said_where_nothing_holds_a_lora(place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(place, tmp_path, "lora", "circle", "model.params.reg_target=base", "lightning.trainer.max_steps=1")
+    assert "there is no 'data.params.reg': it learns as without" in caplog.text
+    caplog.clear()
+    warn_of_nothing_to_hold(OmegaConf.create({"model": {"params": {"reg_target": "base"}},
+                                              "data": {"params": {"reg": {"target": "some"}}}}))  # fmt: skip
+    warn_of_nothing_to_hold(OmegaConf.create({"model": {"params": {"reg_target": "pictures"}}}))
+    assert not caplog.text
 
 
 def test_what_is_frozen_is_held_in_16_bits_where_they_are_not_computed_with(

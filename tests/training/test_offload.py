@@ -1,0 +1,98 @@
+"""Frozen weights in a file: the same values and answers, no memory between two calls, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from ldm.training import offload as offloading
+from ldm.training.offload import lay_in_file, offload
+from ldm.util import ConfigError, UserError
+
+CPU, WISH = torch.device("cpu"), OmegaConf.create({"offload": True})
+
+
+def resident_mb() -> float:
+    """Of this process, mapped files among it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def network() -> Any:
+    torch.manual_seed(0)
+    attention = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True)
+    convolution: Any = nn.Conv2d(8, 64, 3, padding=1)
+    convolution.to(memory_format=torch.channels_last)
+    return nn.Sequential(convolution, nn.Flatten(2), nn.Linear(64, 64), attention).requires_grad_(False)
+
+
+def test_values_orders_and_answers_stay(tmp_path: Path) -> None:
+    plain, laid = network(), network()
+    laid[2].bias.requires_grad_(True)
+    bias = laid[2].bias.data_ptr()
+    lay_in_file(laid, tmp_path)
+    assert not list(tmp_path.iterdir()), "the file has no name"
+    assert laid[2].bias.data_ptr() == bias, "what learns stays in memory"
+    x = torch.randn(2, 8, 8, 8)
+    for _ in range(2):
+        for (name, value), other in zip(plain.named_parameters(), laid.parameters(), strict=True):
+            assert torch.equal(value, other) and value.stride() == other.stride(), name
+        assert torch.equal(plain(x), laid(x))
+
+
+def test_a_gradient_passes_through_and_new_weights_can_be_loaded(tmp_path: Path) -> None:
+    plain, laid = network(), network()
+    lay_in_file(laid, tmp_path)
+    other = {name: value + 1 for name, value in plain.state_dict().items()}
+    for row in (plain, laid):
+        row.load_state_dict(other)
+    gradients = []
+    for row in (plain, laid):
+        x = torch.ones(1, 8, 8, 8, requires_grad=True)
+        row(x).square().sum().backward()
+        assert x.grad is not None
+        gradients.append(x.grad)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the system does not say what is in memory")
+def test_weights_take_no_memory_before_and_after_a_call(tmp_path: Path) -> None:
+    layer = nn.Linear(4096, 4096).requires_grad_(False)  # 64 MB
+    held = resident_mb()
+    lay_in_file(layer, tmp_path)
+    assert resident_mb() < held - 50
+    with torch.no_grad():
+        layer(torch.ones(1, 4096))
+    assert resident_mb() < held - 50
+    assert float(layer.weight.abs().sum()) > 0
+    assert resident_mb() > held - 20, "they come back when they are read"
+
+
+def test_it_takes_what_a_model_has_of_such_parts(tmp_path: Path) -> None:
+    model: Any = nn.Module()
+    with pytest.raises(ConfigError, match="this one has none"):
+        offload(model, WISH, CPU, tmp_path)
+    model.first_stage_model, model.cond_stage_model = network(), None
+    before = [p.data_ptr() for p in model.parameters()]
+    offload(model, WISH, torch.device("meta"), tmp_path)  # in a GPU's place
+    offload(model, OmegaConf.create({"offload": False}), CPU, tmp_path)
+    assert [p.data_ptr() for p in model.parameters()] == before
+    offload(model, WISH, CPU, tmp_path)
+    assert not {p.data_ptr() for p in model.parameters()} & set(before)
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(UserError, match=r"cannot be written to .*No space left"):
+        offloading.lay_in_file(network(), tmp_path)
