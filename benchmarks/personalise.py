@@ -77,6 +77,7 @@ class Method:
 KEEPING = (  # the LoRA is to change nothing of other pictures of the world
     "model.params.reg_weight=4", "model.params.reg_target=base", "data.params.cache_latents=false",
     "data.params.reg={target: ldm.world.scenes.SceneWorld, params: {size: 128, length: 4000, figures: 0.0}}",
+    "lightning.trainer.max_steps=240", "model.params.scheduler_config.params.cycle_lengths=[240]",
 )  # fmt: skip
 METHODS = {
     "word": Method("configs/tiny/textual-inversion.yaml", "*", ("embeddings",)),
