@@ -1,7 +1,7 @@
 """Films of a film model from held-out first frames of the rendered world, judged; see docs/video.md.
 
     python -m scripts.film_quality --ckpt latest:film
-    python -m scripts.film_quality --ckpt models/ldm/tiny-film/temporal.safetensors -n 128 --outdir outputs/films
+    python -m scripts.film_quality --ckpt latest:film --shapes 1 -n 128 --outdir outputs/films
     python -m scripts.film_quality --ckpt film.safetensors --config configs/tiny-video/film.yaml --steps 50 --seed 1
 
 Rows: true films, the model, the model without its temporal layers, the first frame as a still. Columns: frames whose
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25, help="of the sampler (%(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="of guidance (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which films, and their noise (%(default)s)")
+    parser.add_argument("--shapes", type=float, default=0.5, help="share of shapes among the things (%(default)s)")
     parser.add_argument("--outdir", type=Path, help="where some films and the numbers go")
     parser.add_argument("--device", help="cuda, cpu; a GPU if there is one")
     parser.add_argument("--precision", default="autocast", help="full, autocast, bf16 or fp16 (%(default)s)")
@@ -36,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     studio = open_studio(options.ckpt, options.config, device=options.device, precision=options.precision)
     table = film_table(studio, options.count, options.num_frames, options.steps, options.seed, options.scale,
-                       options.outdir)  # fmt: skip
+                       options.outdir, shapes=options.shapes)  # fmt: skip
     print(as_markdown(table))
 
 

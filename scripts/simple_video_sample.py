@@ -1,6 +1,6 @@
 """Films from first frames, by Stable Video Diffusion or a small film model; see docs/video.md.
 
-    python -m scripts.simple_video_sample --ckpt models/ldm/tiny-film/temporal.safetensors --input_path picture.png
+    python -m scripts.simple_video_sample --ckpt film.safetensors --input_path picture.png
     python -m scripts.simple_video_sample --ckpt latest:film --input_path pictures/ --motion_bucket_id 200 --fps_id 5
     python -m scripts.simple_video_sample --version svd_xt --ckpt svd_xt.safetensors --input_path picture.png --seed 1
 

@@ -182,7 +182,7 @@ class AlignerTraining(pl.LightningModule):
         rows, foreign, english = reading.slots.unbind(dim=1)
         error = (reading.vectors - wanted)[free].square().mean()
         parts = {"vectors": error / (table - table.mean(dim=0)).square().mean()}
-        share = reading.places[rows, foreign].softmax(dim=-1)
+        share = reading.places[rows, foreign].float().softmax(dim=-1)  # a half under autocast
         if len(rows):
             parts["places"] = F.cross_entropy(reading.places[rows, foreign], english)
         wanted = wanted.index_put((rows, english), words)

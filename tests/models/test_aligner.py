@@ -88,23 +88,37 @@ def test_a_run_writes_small_files_that_read_foreign_prompts(tmp_path: Path, trai
     assert all(f"train/{name}" in log for name in ("vectors", "context", "places", "response")) and "val/exact" in log
 
 
+EVERY = {"source": [line.split(",")[1] for line in PAIRS.splitlines()[1:]],
+         "target": [line.split(",")[2] for line in PAIRS.splitlines()[1:]]}  # fmt: skip
+
+
+def test_losses_in_half_precision_are_those_of_float32(tmp_path: Path) -> None:
+    model = training(tmp_path, train_encoder=True)
+    torch.manual_seed(0)
+    exact = model.losses(EVERY)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        halves = model.losses(EVERY)
+    assert {name: part.item() for name, part in halves.items()} == pytest.approx(
+        {name: part.item() for name, part in exact.items()}, rel=0.05
+    )
+
+
 def test_it_learns(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = training(tmp_path, train_encoder=True)
     model.learning_rate = 3e-3
     optimizer = model.configure_optimizers()
-    batch = {"source": [line.split(",")[1] for line in PAIRS.splitlines()[1:]],
-             "target": [line.split(",")[2] for line in PAIRS.splitlines()[1:]]}  # fmt: skip
     torch.manual_seed(0)
-    first = model.losses(batch)
+    first = model.losses(EVERY)
     for _ in range(400):
-        loss = model.total(model.losses(batch))
+        loss = model.total(model.losses(EVERY))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    last = model.losses(batch)
+    last = model.losses(EVERY)
     assert all(last[name] < 0.1 * first[name] for name in first), (first, last)
-    assert model.exact(batch) == 1
+    assert model.exact(EVERY) == 1
 
 
 def test_a_perfect_aligner_has_no_loss_and_the_response_notices_a_wrong_one(tmp_path: Path) -> None:
