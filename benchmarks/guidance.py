@@ -42,6 +42,7 @@ from ldm.world.scene import COLOURS
 
 NULL_STEPS, NULL_RATE = 10, 1e-2  # of null-text optimisation (Mokady et al. 2023)
 WAYS = ("plain", "layout", "excite", "both", "regions")
+NOISE_SCALE = 1.0  # what the figures of docs/guidance.md are of; commands have that of the model's YAML
 SIDE = 128  # pixels of what stands for a photograph
 EDITS = ("new", "new, blended", "photograph", "photograph, blended")
 
@@ -50,8 +51,8 @@ def made(studio: Studio, task: Task, steps: int, **asked: Any) -> Made:
     """One picture."""
     found: list[Made] = []
     options = Txt2ImgOptions(
-        prompt=task.prompt, seed=task.seed, steps=steps, n_samples=1, skip_save=True, skip_grid=True, progress=False,
-        **asked,
+        prompt=task.prompt, seed=task.seed, steps=steps, noise_scale=NOISE_SCALE, n_samples=1, skip_save=True,
+        skip_grid=True, progress=False, **asked,
     )  # fmt: skip
     txt2img(options, studio, Watch(on_result=found.append))
     return found[0]

@@ -53,6 +53,7 @@ Array = NDArray[np.float32]
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 8
+NOISE_SCALE = 1.0  # what the figures of docs/personalise.md are of; commands have that of the model's YAML
 SHEET = 5  # pictures in a row of the sheet
 CLASS_PICTURES = 48
 DRAWN = "drawn.png"  # what was drawn for the concept, ten a row
@@ -157,8 +158,8 @@ def files_of(name: str, folder: Path) -> dict[str, Path]:
 
 
 def draw(studio: Studio, texts: Sequence[str], seed: int) -> list[Image.Image]:
-    """One picture for each prompt, with the settings that the commands have."""
-    plan = make_plan(Txt2ImgOptions(), studio)
+    """One picture for each prompt, with the settings that the commands have, but for the start noise."""
+    plan = make_plan(Txt2ImgOptions(noise_scale=NOISE_SCALE), studio)
     return [image for batch in batches(texts, BATCH, 1, seed) for image in generate(studio, plan, batch)]
 
 

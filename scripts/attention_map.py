@@ -125,7 +125,8 @@ def make_course(given: argparse.Namespace, studio: Studio) -> tuple[Course, list
     size = (given.H or int(usual["height"]), given.W or int(usual["width"]))
     scale = float(usual["guidance_scale"]) if given.guidance_scale is None else given.guidance_scale
     course = course_of_prompt(
-        studio, given.prompt, size, steps=given.steps, seed=given.seed, guidance_scale=scale, progress=True
+        studio, given.prompt, size, steps=given.steps, seed=given.seed, guidance_scale=scale,
+        noise_scale=float(usual["noise_scale"]), progress=True,
     )
     return course, [], "_".join(given.prompt.split())[:60].replace("/", "_")
 

@@ -21,6 +21,7 @@ TYPES: dict[str, Any] = {
     "lora": str | list[str],
     "lora_dir": str,
     "long_prompts": bool,
+    "noise_scale": float,
 }
 
 

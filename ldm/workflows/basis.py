@@ -71,7 +71,8 @@ class Beginning:
     """Where the walk of a batch begins.
 
     Attributes:
-        x: standard normal noise, or with ``start`` a latent [B, C, h, w] at the level of the last ``start`` steps.
+        x: noise, times the plan's scale of it where there is no picture, or with ``start`` a latent [B, C, h, w] at the
+            level of the last ``start`` steps.
         paint: what keeps a part of the picture on the way.
     """
 
@@ -89,7 +90,7 @@ def begin(basis: Basis, model: Any, plan: Plan, noise: Tensor, draw: Draw) -> Be
     noise = noise.to(model.device)
     keeps = basis.mask is not None and "mask" not in basis.given
     if basis.image is None or (basis.strength == 1 and not keeps):
-        return Beginning(noise)
+        return Beginning(plan.noise_scale * noise)
     total = len(step_rule(plan.sampler).levels(model.schedule, plan.steps)) - 1
     count = steps_of(basis.strength, total)
     latent = clean_latent(model, basis.image)

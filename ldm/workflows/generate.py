@@ -113,7 +113,9 @@ def generate_edited(
         Cancelled: the watch does not want the rest.
     """
     shape = (studio.model.channels, *latent_size(studio, plan))
-    walk = Walk(plan.steps, plan.sampler, plan.eta, plan.guidance_scale, plan.negative_prompt, shape, progress)
+    walk = Walk(
+        plan.steps, plan.sampler, plan.eta, plan.guidance_scale, plan.negative_prompt, shape, plan.noise_scale, progress
+    )
     if edit.photo is not None:
         edit = replace(edit, photo=centre_crop(edit.photo, plan.width, plan.height))
     callback = (watch or Watch()).steps(studio.model, "sampling")

@@ -17,7 +17,8 @@ from ldm.workflows.studio import Studio
 
 log = logging.getLogger(__name__)
 
-DEFAULTS = {"steps": 50, "guidance_scale": 7.5, "sampler": "ddim", "long_prompts": False}
+DEFAULTS = {"steps": 50, "guidance_scale": 7.5, "sampler": "ddim", "noise_scale": 1.0, "long_prompts": False}
+LOUDEST = 2.0  # times the deviation of the noise that networks were trained with
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,12 @@ class Plan:
     model: str
     precision: str
     long_prompts: bool = False
+    noise_scale: float = 1.0
 
     def about(self) -> dict[str, Any]:
-        """What is written into a picture; long prompts where they are read as such."""
-        return {name: value for name, value in asdict(self).items() if name != "long_prompts" or value}
+        """What is written into a picture; what few ask for only where it is on."""
+        silent = {"long_prompts": False, "noise_scale": 1.0}
+        return {name: value for name, value in asdict(self).items() if name not in silent or value != silent[name]}
 
 
 def check_needs(model: Any, given: Collection[str] = ()) -> None:
@@ -94,10 +97,13 @@ def make_plan(options: Txt2ImgOptions, studio: Studio, given: Collection[str] = 
         model=studio.name,
         precision=studio.precision,
         long_prompts=bool(choose("long_prompts")),
+        noise_scale=float(choose("noise_scale")),
     )
     for name, value in (("guidance", plan.guidance_scale), ("eta", plan.eta)):
         if not math.isfinite(value):
             raise UserError(f"the {name} must be a finite number, got {value}")
+    if not 0 <= plan.noise_scale <= LOUDEST:
+        raise UserError(f"the scale of the start noise must lie between 0 and {LOUDEST:g}, got {plan.noise_scale}")
     check_size(plan.width, plan.height, factor)
     report_size((plan.width, plan.height), (int(usual["width"]), int(usual["height"])))
     step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)

@@ -49,6 +49,7 @@ class Txt2ImgOptions(RefinerOptions, SizeOptions, GuideOptions, ExtraOptions):
     steps: int | None = None  # 50
     sampler: str | None = None  # ddim
     eta: float = 0.0  # fresh noise in DDIM: 0 none, 1 as DDPM
+    noise_scale: float | None = None  # 1; times the start noise of a picture that begins from noise alone
     guidance_scale: float | None = None  # 7.5; 1 is without guidance, at half the work
     height: int | None = None  # pixels; the size that the model was trained at
     width: int | None = None

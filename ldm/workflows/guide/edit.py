@@ -40,6 +40,7 @@ class Walk:
     guidance_scale: float
     negative_prompt: str
     shape: tuple[int, int, int]
+    noise_scale: float = 1.0
     progress: bool = False
 
 
@@ -59,7 +60,8 @@ def edited(
     levels = step_rule(walk.sampler, walk.eta).levels(model.schedule, walk.steps)
     course = None if edit.photo is None else _course(model, edit.photo, prompts, walk)
     noise = ImageNoise(list(seeds))
-    start = noise.draw(walk.shape).to(model.device) if course is None else course.seen(levels[0])
+    first = walk.noise_scale * noise.draw(walk.shape).to(model.device)
+    start = first if course is None else course.seen(levels[0])
     seen = _word_maps(model, edit, pairs)
     before: list[Before] = [] if course is None else [_on_course(course, len(prompts))]
     if seen is not None:

@@ -71,9 +71,13 @@ def course_of_picture(model: Any, picture: Picture, prompt: str, steps: int, pro
 
 @torch.no_grad()
 def course_of_prompt(
-    model: Any, prompt: str, size: Size, *, steps: int, seed: int, guidance_scale: float, progress: bool = False
+    model: Any, prompt: str, size: Size, *, steps: int, seed: int, guidance_scale: float, noise_scale: float = 1.0,
+    progress: bool = False,
 ) -> Course:
     """A picture made of a prompt by DDIM, of a size (height, width); what is looked at is the side with the prompt.
+
+    Args:
+        noise_scale: times the start noise.
 
     Raises:
         UserError: the size or the number of steps does not fit the model, or it gave no picture.
@@ -83,7 +87,7 @@ def course_of_prompt(
     factor = int(model.first_stage_model.factor)
     check_size(size[1], size[0], factor)
     shape = (model.channels, size[0] // factor, size[1] // factor)
-    noise = ImageNoise([seed]).draw(shape).to(model.device)
+    noise = noise_scale * ImageNoise([seed]).draw(shape).to(model.device)
     after: dict[Level, Tensor] = {}
 
     def keep(step: Snapshot) -> None:
