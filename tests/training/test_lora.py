@@ -210,8 +210,8 @@ def test_prompts_are_encoded_once_where_the_encoder_stays(
              for name in ("false", "true")]  # fmt: skip
     plain, kept = (read_file(folder / "lora.safetensors") for folder in files)
     assert asked[:8] == [2] * 8 and sum(asked[8:]) == 2, "two templates, so two prompts"
-    for key, value in plain.items():
-        torch.testing.assert_close(kept[key], value, rtol=1e-3, atol=1e-4)
+    for key, value in plain.items():  # last bits differ between one prompt and two, and Adam makes them larger
+        torch.testing.assert_close(kept[key], value, rtol=1e-3, atol=1e-3)  # a tenth of one step, of eight
     with pytest.raises(ConfigError, match="cache_text needs a text encoder that stays as it is"):
         run(place, tmp_path / "text", "lora", "circle", "lightning.cache_text=true")
 
