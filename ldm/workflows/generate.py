@@ -77,9 +77,10 @@ def generate_guided(
         steps = len(step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)) - 1
         steering = Steering() if guide is None else guide.on(model, wanted, batch.prompts, steps)
         denoiser = guided(model, plan.guidance_scale, away)
-        if guide is not None and guide.regions is not None:
-            denoiser = guide.regions.denoiser(model, batch.prompts, led, plan.guidance_scale, RegionWalk(first, steps))
         begun = begin(basis, model, plan, first, lambda: noise.draw(shape))
+        if guide is not None and guide.regions is not None:
+            walk = RegionWalk(begun.x if begun.start is None else first, steps)
+            denoiser = guide.regions.denoiser(model, batch.prompts, led, plan.guidance_scale, walk)
         left = 0 if refiner is None else min(refiner.left_over(steps), steps if begun.start is None else begun.start)
         latents = begun.x if begun.start == 0 else sample(
             denoiser, begun.x, wanted, steps=plan.steps, sampler=plan.sampler, eta=plan.eta,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ldm.building.inference import inference_defaults
 from ldm.models.diffusion.noise import ImageNoise
+from ldm.models.diffusion.regional import Backdrop
 from ldm.pictures.images import read_parameters
 from ldm.util import ConfigError, UserError
 from ldm.workflows.img2img import Img2ImgOptions, img2img
@@ -58,6 +59,16 @@ def test_what_begins_from_noise(
 ) -> None:
     txt2img(replace(options, noise_scale=0.5, **change), model)
     assert torch.equal(asked[0][:2], 0.5 * NOISE)
+
+
+def test_around_a_region_that_is_started_lies_as_much_of_it(
+    model: Any, options: Txt2ImgOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    monkeypatch.setattr(Backdrop, "behind", lambda self, *_: seen.append(self.noise))
+    boxes: dict[str, Any] = {"boxes": "circle: 0 0 .5 .5", "layout": "regions", "layout_view": "whole"}
+    txt2img(replace(options, noise_scale=0.5, layout_bootstrap=0.5, **boxes), model)
+    assert torch.equal(seen[0], 0.5 * NOISE)
 
 
 def test_maps_of_a_prompt_are_of_the_same_picture(model: Any, asked: list[Tensor]) -> None:

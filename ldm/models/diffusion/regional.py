@@ -62,7 +62,7 @@ class Backdrop:
 
     Attributes:
         colours: clean latents [K, C, 1, 1]; another one each step.
-        noise: standard normal [B, C, h, w].
+        noise: [B, C, h, w].
         steps: the first so many of the walk.
     """
 

@@ -20,6 +20,7 @@ KIND = "generate"
 LORAS = 2
 LARGEST = 2048
 MOST = 16
+LOUDEST = 2.0  # as ldm.workflows.plan has it, which is not loaded with the page
 BRUSH = ("rgba(230, 25, 75, 0.5)",)
 
 
@@ -84,6 +85,10 @@ def _fields() -> Fields:
             settings["guidance_scale"] = gr.Slider(
                 0, 20, value=0, step=0.5, label=text("scale"), info=text("size_hint")
             )
+            settings["noise_scale"] = gr.Slider(
+                0, LOUDEST, value=0, step=0.05, label=text("noise_scale"), info=text("size_hint"),
+                elem_id="generate-noise-scale",
+            )  # fmt: skip
         with gr.Row():
             settings["width"] = gr.Slider(0, LARGEST, value=0, step=8, label=text("width"), info=text("size_hint"))
             settings["height"] = gr.Slider(0, LARGEST, value=0, step=8, label=text("height"), info=text("size_hint"))
@@ -158,7 +163,7 @@ def task_of(outdir: Path, *values: Any) -> Task:
         "skip_grid": True,
         "progress": False,
         "sampler": None if asked["sampler"] == USUAL else asked["sampler"],
-        **{name: asked[name] or None for name in ("steps", "guidance_scale", "width", "height")},
+        **{name: asked[name] or None for name in ("steps", "guidance_scale", "noise_scale", "width", "height")},
     }
 
     def task(studio: Any, watch: Any) -> None:

@@ -16,6 +16,7 @@ FIELDS: dict[str, Any] = {
     "sampler": "*",
     "steps": 0,
     "guidance_scale": 0.0,
+    "noise_scale": 1.0,  # which pictures do not say
     "width": 0,
     "height": 0,
     "seed": -1,
@@ -27,7 +28,8 @@ ALSO = {"eta", "model", "precision"}  # what else is written into a picture that
 
 def is_plain(settings: Mapping[str, Any]) -> bool:
     """Whether the fields of the page say all that a picture with these settings was made with."""
-    return set(settings) <= FIELDS.keys() | ALSO and not settings.get("eta")
+    no_field_says = settings.get("eta") or settings.get("noise_scale") == 0  # where 0 is what the model has
+    return set(settings) <= FIELDS.keys() | ALSO and not no_field_says
 
 
 def settings_of(path: str | Path | None) -> dict[str, Any] | None:

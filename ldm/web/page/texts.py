@@ -51,6 +51,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "sampler": ("Sampler", "샘플러", "采样器"),
     "steps": ("Steps", "단계 수", "步数"),
     "scale": ("Guidance", "가이던스", "引导强度"),
+    "noise_scale": ("Start noise, times", "시작 노이즈 배율", "初始噪声倍数"),
     "width": ("Width", "너비", "宽度"),
     "height": ("Height", "높이", "高度"),
     "size_hint": ("0: as the model was trained", "0: 모델 기본값", "0：模型默认"),

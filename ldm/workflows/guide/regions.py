@@ -161,7 +161,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class RegionWalk:
-    """The start noise [B, C, h, w] of a batch, standard normal, and how many steps it is walked in."""
+    """The start noise [B, C, h, w] of a batch, and how many steps it is walked in."""
 
     noise: Tensor
     steps: int
