@@ -225,7 +225,7 @@ def test_what_a_step_does_not_need_all_the_time_lies_in_a_file(place: Path, tmp_
     plain, laid = (read_file(folder / "lora.safetensors") for folder in files)
     assert all(torch.equal(laid[key], value) for key, value in plain.items())
     plain, laid = (read_file(folder / "last.ckpt")["state_dict"] for folder in files)
-    assert plain.keys() == laid.keys()
+    assert plain.keys() == laid.keys() and all(torch.equal(laid[key], value) for key, value in plain.items())
     drawn = [sorted(folder.parent.rglob("images/**/*.png")) for folder in files]
     assert drawn[0] and [p.read_bytes() for p in drawn[0]] == [p.read_bytes() for p in drawn[1]]
 

@@ -48,6 +48,19 @@ def test_values_orders_and_answers_stay(tmp_path: Path) -> None:
         assert torch.equal(plain(x), laid(x))
 
 
+def test_what_lies_in_a_file_is_saved_as_ever(tmp_path: Path) -> None:
+    plain, laid = network(), network()
+    lay_in_file(laid, tmp_path)
+    laid(torch.randn(2, 8, 8, 8))
+    sizes = []
+    for row in (plain, laid):
+        torch.save(row.state_dict(), tmp_path / "row.pt")
+        sizes.append((tmp_path / "row.pt").stat().st_size)
+    assert sizes[0] == sizes[1], "each weight alone, not the whole file with each"
+    saved = torch.load(tmp_path / "row.pt", weights_only=True)
+    assert all(torch.equal(saved[name], value) for name, value in plain.state_dict().items())
+
+
 def test_a_gradient_passes_through_and_new_weights_can_be_loaded(tmp_path: Path) -> None:
     plain, laid = network(), network()
     lay_in_file(laid, tmp_path)
