@@ -30,7 +30,8 @@ def offload(model: nn.Module, lightning: DictConfig, device: torch.device, folde
     """
     if not lightning.get("offload"):
         return
-    parts = [part for name in PARTS if isinstance(part := getattr(model, name, None), nn.Module)]
+    found = [part for name in PARTS if isinstance(part := getattr(model, name, None), nn.Module)]
+    parts = list(dict.fromkeys(found))  # SDXL's conditioner has both names
     if not parts:
         raise ConfigError("lightning.offload is for a model with an autoencoder or a text encoder; this one has none")
     if device.type != "cpu":

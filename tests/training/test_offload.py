@@ -102,6 +102,16 @@ def test_it_takes_what_a_model_has_of_such_parts(tmp_path: Path) -> None:
     assert not {p.data_ptr() for p in model.parameters()} & set(before)
 
 
+def test_a_part_of_two_names_is_laid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    laid: list[nn.Module] = []
+    monkeypatch.setattr(offloading, "lay_in_file", lambda part, _: laid.append(part))
+    model: Any = nn.Module()
+    model.conditioner = network()
+    model.cond_stage_model = model.conditioner
+    offload(model, WISH, CPU, tmp_path)
+    assert laid == [model.conditioner]
+
+
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
