@@ -46,8 +46,11 @@ def choose(page: Any, menu: str, option: str) -> None:
 def number(page: Any, field: str, value: float) -> None:
     """Type into the number beside a slider."""
     box = page.locator(f"{field} input[type=number]")
+    box.wait_for()
+    page.wait_for_timeout(500)  # a field that has just come into sight may forget what is typed at once
     box.fill(str(value))
     box.press("Tab")
+    page.wait_for_timeout(300)  # the field shows the number before a request takes it
 
 
 def finished(page: Any, kind: str, wait: int = WAIT) -> str:
