@@ -46,7 +46,7 @@ from ldm.workflows.look.inspection import (
 )
 from ldm.workflows.look.inspection_plots import component_pictures, overlay, save_figure, sheet
 from ldm.workflows.options import old_spellings
-from ldm.workflows.plan import usual_settings
+from ldm.workflows.plan import checked_noise_scale, usual_settings
 from ldm.workflows.restyle.setting import usual_side
 from ldm.workflows.studio import Studio, open_studio
 
@@ -126,7 +126,7 @@ def make_course(given: argparse.Namespace, studio: Studio) -> tuple[Course, list
     scale = float(usual["guidance_scale"]) if given.guidance_scale is None else given.guidance_scale
     course = course_of_prompt(
         studio, given.prompt, size, steps=given.steps, seed=given.seed, guidance_scale=scale,
-        noise_scale=float(usual["noise_scale"]), progress=True,
+        noise_scale=checked_noise_scale(usual["noise_scale"]), progress=True,
     )
     return course, [], "_".join(given.prompt.split())[:60].replace("/", "_")
 

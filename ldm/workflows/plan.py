@@ -97,19 +97,28 @@ def make_plan(options: Txt2ImgOptions, studio: Studio, given: Collection[str] = 
         model=studio.name,
         precision=studio.precision,
         long_prompts=bool(choose("long_prompts")),
-        noise_scale=float(choose("noise_scale")),
+        noise_scale=checked_noise_scale(choose("noise_scale")),
     )
     for name, value in (("guidance", plan.guidance_scale), ("eta", plan.eta)):
         if not math.isfinite(value):
             raise UserError(f"the {name} must be a finite number, got {value}")
-    if not 0 <= plan.noise_scale <= LOUDEST:
-        raise UserError(f"the scale of the start noise must lie between 0 and {LOUDEST:g}, got {plan.noise_scale}")
     check_size(plan.width, plan.height, factor)
     report_size((plan.width, plan.height), (int(usual["width"]), int(usual["height"])))
     step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)
     if plan.negative_prompt and plan.guidance_scale == 1:
         log.warning("the negative prompt is not used: guidance with scale 1 leads away from nothing; give a --scale")
     return plan
+
+
+def checked_noise_scale(given: Any) -> float:
+    """What start noise is multiplied by.
+
+    Raises:
+        UserError: it is negative, too large, or no number.
+    """
+    if not 0 <= float(given) <= LOUDEST:
+        raise UserError(f"the scale of the start noise must lie between 0 and {LOUDEST:g}, got {given}")
+    return float(given)
 
 
 def usual_settings(studio: Studio) -> dict[str, Any]:

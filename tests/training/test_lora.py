@@ -205,13 +205,14 @@ def test_prompts_are_encoded_once_where_the_encoder_stays(
         return encode(self, text)
 
     monkeypatch.setattr(BERTEmbedder, "encode", counted)
-    frozen = ["model.params.lora_config.params.text_layers=none", "lightning.trainer.max_steps=8"]
+    frozen = ["model.params.lora_config.params.text_layers=none", "lightning.trainer.max_steps=8",
+              "lightning.trainer.precision=64-true"]  # fmt: skip
     files = [run(place, tmp_path / name, "lora", "circle", *frozen, f"lightning.cache_text={name}")
              for name in ("false", "true")]  # fmt: skip
     plain, kept = (read_file(folder / "lora.safetensors") for folder in files)
     assert asked[:8] == [2] * 8 and sum(asked[8:]) == 2, "two templates, so two prompts"
-    for key, value in plain.items():  # last bits differ between one prompt and two, and Adam makes them larger
-        torch.testing.assert_close(kept[key], value, rtol=1e-3, atol=1e-3)  # a tenth of one step, of eight
+    for key, value in plain.items():
+        torch.testing.assert_close(kept[key], value, rtol=1e-3, atol=1e-4)
     with pytest.raises(ConfigError, match="cache_text needs a text encoder that stays as it is"):
         run(place, tmp_path / "text", "lora", "circle", "lightning.cache_text=true")
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ldm.web.page import generate
 from ldm.web.page.generate import task_of
 from ldm.web.page.settings import is_plain, settings_of, values_of
+from ldm.workflows import plan
 from ldm.workflows.models import open_model
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio
@@ -38,6 +40,10 @@ def test_the_fields_make_the_picture_again(studio: Studio, tmp_path: Path, noise
     (other,) = again.rglob("*.png")
     with Image.open(path) as one, Image.open(other) as two:
         assert one.tobytes() == two.tobytes()
+
+
+def test_the_slider_ends_where_requests_are_refused() -> None:
+    assert generate.LOUDEST == plan.LOUDEST
 
 
 def test_no_field_is_for_no_noise() -> None:
