@@ -23,9 +23,10 @@ from ldm.util import run_command
 from ldm.workflows.inversion.invert import invert_with_features
 from ldm.workflows.inversion.ways import WAYS
 from ldm.workflows.models import open_model
-from ldm.workflows.restyle.recipe import INVERSIONS, Recipe
+from ldm.workflows.restyle.recipe import DDIM, INVERSIONS, Recipe
 from ldm.workflows.restyle.start import beginning
 from ldm.workflows.restyle.stylise import stylise
+from ldm.workflows.restyle.usual import usual_inversion
 from ldm.world.photos import load_photo, photos
 
 
@@ -35,7 +36,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def there_and_back(model: Any, picture: Tensor, steps: int, inversion: str = "ddim") -> tuple[float, float]:
+def there_and_back(model: Any, picture: Tensor, steps: int, inversion: str = DDIM) -> tuple[float, float]:
     """PSNR of the sampled-back picture against the autoencoder's, and of the autoencoder's against the picture."""
     z = model.encode_first_stage(picture).mode() * model.scale_factor
     reconstruction = model.decode_first_stage(z)
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="pictures; none: bundled photographs held out of training")
     parser.add_argument("--size", type=int, default=256, help="side of the square that is cut out of the middle")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps in either direction")
-    parser.add_argument("--inversion", choices=INVERSIONS, default="ddim", help="how noise is found; ddim")
+    parser.add_argument("--inversion", choices=INVERSIONS, help="how noise is found; as the YAML says, else ddim")
     parser.add_argument("--ckpt", help="weights; none: the small model")
     parser.add_argument("--config", help="their YAML")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -63,12 +64,13 @@ def main() -> None:
     pictures: list[tuple[str, Image.Image]] = [(photo.name, load_photo(photo)) for photo in photos("heldout")]
     if options.folder is not None:
         pictures = [(path.name, image) for path, image in load_folder(options.folder)]
-    model, _ = open_model(options.ckpt, options.config)
+    model, inference = open_model(options.ckpt, options.config)
+    inversion = options.inversion or usual_inversion(inference)
     print(f"{'picture':20} {'inverted and back':>18} {'autoencoder':>12}")
     rows = []
     for name, image in pictures:
         square = image_to_tensor(centre_crop(image, options.size, options.size))[None].to(model.device)
-        rows.append(there_and_back(model, square, options.steps, options.inversion))
+        rows.append(there_and_back(model, square, options.steps, inversion))
         print(f"{name:20} {rows[-1][0]:15.1f} dB {rows[-1][1]:9.1f} dB")
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     print(f"{'mean':20} {means[0]:15.1f} dB {means[1]:9.1f} dB")

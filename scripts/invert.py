@@ -31,7 +31,9 @@ from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.features import cache_for
 from ldm.workflows.restyle.pairs import pictures_at
 from ldm.workflows.restyle.plan import StyleIDOptions
+from ldm.workflows.restyle.recipe import DDIM, INVERSIONS
 from ldm.workflows.restyle.setting import Setting, make_setting
+from ldm.workflows.restyle.usual import with_inversion
 from ldm.workflows.studio import open_studio
 
 log = logging.getLogger("invert")
@@ -48,6 +50,7 @@ def parse() -> argparse.Namespace:
     add("--precomputed", metavar="FOLDER", default="precomputed_feats", help="where files go (precomputed_feats)")
     add("--attn_layer", metavar="LIST", help="decoder blocks (the later half: 6,7,8,9,10,11 in Stable Diffusion)")
     add("--ddim_inv_steps", type=int, default=50, metavar="N", help="steps of the inversion (50)")
+    add("--inversion", choices=INVERSIONS, help="how noise is found (as the model's YAML says, else ddim)")
     add("--save_feat_steps", type=int, metavar="N", help="sampling steps that features are for (as the inversion's)")
     add("--start_step", type=int, metavar="N", help="how many of the last sampling steps are run (all but the first)")
     add("--H", type=int, help="height in pixels; the middle of each picture is cut out")
@@ -68,9 +71,10 @@ def styleid_options(given: argparse.Namespace) -> StyleIDOptions:
     same = ("attn_layer", "ddim_inv_steps", "start_step", "H", "W", "crop", "longest", "batch", "ckpt", "model_config",
             "precision", "device", "precomputed")  # fmt: skip
     features = "disk" if given.old else given.features
+    inversion = DDIM if given.old else given.inversion  # the original knew no other
     steps = given.ddim_inv_steps if given.save_feat_steps is None else given.save_feat_steps
     return StyleIDOptions(
-        features=features, feature_gb=0, save_feat_steps=steps, progress=False,
+        features=features, feature_gb=0, save_feat_steps=steps, inversion=inversion, progress=False,
         **{name: getattr(given, name) for name in same},
     )  # fmt: skip
 
@@ -141,10 +145,13 @@ def main() -> None:
     options = checked(styleid_options(given))
     if not options.precomputed:
         raise UserError("inversions need a folder to be kept in: --precomputed FOLDER")
+    if given.old is not None and given.inversion not in (None, DDIM):
+        raise UserError(f"an old file is of --inversion ddim; leave out --inversion {given.inversion}")
     paths = find(given)
     if given.old is not None and sum(map(len, paths.values())) != 1:
         raise UserError("--import needs the one picture that the old file was made of: --cnt FILE or --sty FILE")
     studio = open_studio(options.ckpt, options.model_config, device=options.device, precision=options.precision)
+    options = with_inversion(options, studio.inference)
     setting = make_setting(options, studio)
     pictures, needs = look_at_all(paths, setting, given.masked)
     cache = cache_for(options, setting, needs)

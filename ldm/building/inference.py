@@ -22,6 +22,7 @@ TYPES: dict[str, Any] = {
     "lora_dir": str,
     "long_prompts": bool,
     "noise_scale": float,
+    "inversion": str,
 }
 
 

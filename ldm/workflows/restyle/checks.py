@@ -14,7 +14,7 @@ from ldm.workflows.film_files import check_formats
 from ldm.workflows.inversion.cache import STRATEGIES
 from ldm.workflows.restyle import steady
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.recipe import EXACT, FREE, GAMMA, INVERSIONS, KEEP, T_ONE
+from ldm.workflows.restyle.recipe import DDIM, EXACT, FREE, GAMMA, INVERSIONS, KEEP, T_ONE
 
 
 def checked(options: StyleIDOptions) -> StyleIDOptions:
@@ -39,7 +39,7 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
         raise UserError(f"--pi, the styles' share inside their masks, must lie between 0 and 1, got {options.pi}")
     if options.detail is not None and not 0 <= options.detail < float("inf"):
         raise UserError(f"--detail must be a radius above 0, or 0 for none, got {options.detail}")
-    if options.inversion not in INVERSIONS:
+    if options.inversion is not None and options.inversion not in INVERSIONS:
         raise UserError(f"--inversion must be {' or '.join(INVERSIONS)}, got '{options.inversion}'")
     check_variations(options)
     if options.outside not in (KEEP, FREE):
@@ -92,12 +92,25 @@ def check_variations(options: StyleIDOptions) -> None:
         raise UserError(f"--negative_scale must be a number above 0, got {options.negative_scale}")
     if options.share and options.adaptive:
         raise UserError("--share and --adaptive change the same attention in two ways: leave one of them out")
+    check_inversion(options)
+
+
+def check_inversion(options: StyleIDOptions) -> None:
+    """Refuse a way to invert that does not go with what else is asked for; None goes with all.
+
+    Raises:
+        UserError: see there.
+    """
     if options.inversion in EXACT and (options.distill or options.ddim_eta):
         raise UserError(
             f"--inversion {options.inversion} is exact where nothing else moves the latent: "
             "leave out --distill and --ddim_eta, or take ddim or fixed_point"
         )
-    if options.fast and options.inversion != "ddim":
+    if options.inversion in EXACT and options.prompted:
+        raise UserError(
+            f"--inversion {options.inversion} is for contents that are inverted; those of --cnt_prompt are not"
+        )
+    if options.fast and options.inversion not in (None, DDIM):
         raise UserError(f"--fast is a way of --inversion ddim; leave out --inversion {options.inversion}")
 
 
@@ -112,9 +125,8 @@ def checked_prompts(options: StyleIDOptions) -> StyleIDOptions:
     wrong = [flag for flag, value in others.items() if value is not None]
     if wrong:
         raise UserError(f"{wrong[0]} is for contents that are pictures; --cnt_prompt makes its own")
-    if options.inversion in EXACT or options.features == "replay":
-        flag = f"--inversion {options.inversion}" if options.inversion in EXACT else "--features replay"
-        raise UserError(f"{flag} is for contents that are inverted; those of --cnt_prompt are not")
+    if options.features == "replay":
+        raise UserError("--features replay is for contents that are inverted; those of --cnt_prompt are not")
     if options.start_step is not None and options.start_step < options.save_feat_steps:
         raise UserError("--start_step leaves no step out of contents that --cnt_prompt makes")
     if options.scale is not None and not 0 <= options.scale < float("inf"):

@@ -18,11 +18,12 @@ GAMMA_MASKED, T_MASKED, DETAIL_MASKED = 0.2, 2.0, 0.3
 PI, MIX = 0.9, "mass"
 KEEP, FREE = "keep", "free"  # what lies outside all masks; see ldm.workflows.restyle.outside
 FEATHER = 2.0
+DDIM = "ddim"  # the reference's
 EXACT = ("edict", "bdia")
-INVERSIONS = ("ddim", "fixed_point", *EXACT)  # see ldm.workflows.inversion.ways
+INVERSIONS = (DDIM, "fixed_point", *EXACT)  # see ldm.workflows.inversion.ways
 # what is not written down where it changes nothing
 PLAIN = {
-    "inversion": "ddim", "fast": False, "adaptive": 0.0, "share": 0.0, "low_frequencies": 1.0, "distill": 0,
+    "inversion": DDIM, "fast": False, "adaptive": 0.0, "share": 0.0, "low_frequencies": 1.0, "distill": 0,
     "negative": None,
 }  # fmt: skip
 FAST = 3  # of so many levels of a walk --fast asks the network at one
@@ -74,9 +75,9 @@ class Recipe:
         metavar="LIST",
     )
     ddim_inv_steps: int = option(50, "steps of the inversion (50)", type=int, metavar="N")
-    inversion: str = option(
-        "ddim", "how noise is found: ddim (default); nearly (fixed_point) or exactly (edict, bdia) undone by sampling",
-        choices=INVERSIONS,
+    inversion: str | None = option(
+        None, "how noise is found: ddim; nearly (fixed_point) or exactly (edict, bdia) undone by sampling (as the "
+        "model's YAML says, else and with --fast ddim)", choices=INVERSIONS,
     )  # fmt: skip
     fast: bool = option(False, "ask the network at one level of three, and carry its noise on in between")
     save_feat_steps: int = option(50, "steps of the sampling, for which features are kept (50)", type=int, metavar="N")
@@ -120,6 +121,7 @@ class Recipe:
             "T": T_MASKED if mixed else T_ONE,
             "pi": PI,
             "mix": MIX,
+            "inversion": DDIM,
             "detail": DETAIL_MASKED if mixed else 0.0,
         }
         left = {name: value for name, value in usual.items() if getattr(self, name) is None}
@@ -136,7 +138,7 @@ class Recipe:
         if self.outside == FREE:
             del said["outside"], said["feather"]
         for name, plain in PLAIN.items():
-            if said[name] == plain:
+            if said[name] in (plain, None):
                 del said[name]
         if self.negative is None:
             del said["negative_scale"]
@@ -152,4 +154,5 @@ class Settled(Recipe):
     gamma_schedule: tuple[float, ...] | None = None
     pi: float = PI
     mix: str = MIX
+    inversion: str = DDIM
     detail: float = 0.0

@@ -8,7 +8,7 @@ from ldm.models.diffusion.loop import Level, Schedule, last_levels
 from ldm.models.diffusion.samplers.sparse import evenly_among
 from ldm.util import UserError
 from ldm.workflows.inversion.ways import WAYS, Sparse, Way
-from ldm.workflows.restyle.recipe import FAST, Recipe
+from ldm.workflows.restyle.recipe import DDIM, FAST, Recipe
 
 
 def executed_levels(schedule: Schedule, steps: int = 50, start_step: int | None = None) -> list[Level]:
@@ -34,7 +34,7 @@ def way_of(schedule: Schedule, recipe: Recipe) -> Way:
         UserError: numbers of steps that the schedule does not have.
     """
     if not recipe.fast:
-        return WAYS[recipe.inversion]()
+        return WAYS[recipe.inversion or DDIM]()
     levels = executed_levels(schedule, recipe.save_feat_steps, recipe.start_step)
     return Sparse(evenly_among(levels[0].index, levels[-1].index, len(levels) // FAST)) if levels else Way()
 

@@ -1,0 +1,174 @@
+"""How a model is inverted when nobody says: as its YAML does, wherever it is restyled."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from ldm.building.inference import inference_defaults
+from ldm.commands import styleid as command
+from ldm.util import ConfigError, UserError
+from ldm.web.page.restyle import restyling
+from ldm.workflows.look.questions import histograms
+from ldm.workflows.models import open_model
+from ldm.workflows.restyle.plan import StyleIDOptions
+from ldm.workflows.restyle.usual import with_inversion
+from ldm.workflows.studio import Studio
+from ldm.workflows.watch import Watch
+from scripts import attention_histogram, inversion_quality, invert
+from tests.workflows.restyling import STEPS, one, only, picture, pixels
+from tests.workflows.small_model import CONFIG, write_small_model
+
+SAYS = {"inversion": "fixed_point"}
+SETTLED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {}, "ddim"), ({"steps": 25}, {}, "ddim"), (SAYS, {}, "fixed_point"), ({"inversion": "bdia"}, {}, "bdia"),
+    (SAYS, {"inversion": "ddim"}, "ddim"), ({}, {"inversion": "edict"}, "edict"), (SAYS, {"fast": True}, "ddim"),
+    (SAYS, {"distill": 1}, "fixed_point"), (SAYS, {"ddim_eta": 1.0}, "fixed_point"),
+    (SAYS, {"cnt_prompt": "a dog"}, "fixed_point"), (SAYS, {"save_feat_steps": 25}, "fixed_point"),
+    ({"inversion": "edict"}, {"distill": 1}, "ddim"), ({"inversion": "bdia"}, {"ddim_eta": 1.0}, "ddim"),
+    ({"inversion": "edict"}, {"cnt_prompt": "a dog"}, "ddim"), ({"inversion": "bdia"}, {"save_feat_steps": 25}, "ddim"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("inference", "asked", "found"), SETTLED)
+def test_what_is_asked_for_then_the_yaml_then_ddim(
+    inference: dict[str, Any], asked: dict[str, Any], found: str
+) -> None:
+    assert with_inversion(StyleIDOptions(**asked), inference).inversion == found
+
+
+def test_values_that_a_yaml_cannot_have() -> None:
+    with pytest.raises(ConfigError, match=r"'inference\.inversion' in the model's YAML must be text, got '3'"):
+        inference_defaults({"inference": {"inversion": 3}})
+    with pytest.raises(ConfigError, match=r"must be ddim or fixed_point or edict or bdia, got 'null_text'"):
+        with_inversion(StyleIDOptions(), {"inversion": "null_text"})
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model, whose YAML says how it is inverted."""
+    weights = write_small_model(tmp_path_factory.mktemp("says"))
+    said = {**CONFIG, "inference": {**CONFIG["inference"], **SAYS}}
+    OmegaConf.save(OmegaConf.create(said), weights.parent / "config.yaml")
+    return weights
+
+
+@pytest.fixture(scope="module")
+def says(ckpt: Path) -> Any:
+    return open_model(ckpt, device="cpu")[0]
+
+
+def changed(options: StyleIDOptions, name: str, **changes: Any) -> StyleIDOptions:
+    """One pair, into a folder of its own."""
+    return one(options, no_sheet=True, output_path=f"{options.output_path}/{name}", **changes)
+
+
+def record(options: StyleIDOptions) -> dict[str, Any]:
+    (path,) = Path(options.output_path).glob("*.json")
+    return dict(json.loads(path.read_text())["parameters"])
+
+
+def run(monkeypatch: pytest.MonkeyPatch, main: Any, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    main()
+
+
+def test_the_picture_and_its_record_are_of_what_the_yaml_says(options: StyleIDOptions, model: Any, says: Any) -> None:
+    named = changed(options, "named", inversion="fixed_point")
+    usual, reference = changed(options, "usual"), changed(options, "reference", inversion="ddim")
+    plain = only(changed(options, "plain"), model)
+    assert np.array_equal(only(usual, says), only(named, model)) and not np.array_equal(only(usual, says), plain)
+    assert record(usual) == record(named) and record(usual)["inversion"] == "fixed_point"
+    assert np.array_equal(only(reference, says), plain) and "inversion" not in record(reference)
+
+
+def test_what_takes_no_other_is_as_it_was(options: StyleIDOptions, model: Any, says: Any) -> None:
+    fast, before = changed(options, "fast", fast=True), changed(options, "before", fast=True)
+    assert np.array_equal(only(fast, says), only(before, model))
+    assert record(fast) == record(before)
+
+
+def flags(options: StyleIDOptions) -> Sequence[object]:
+    return ("--cnt", options.cnt, "--sty", options.sty, "--outdir", options.output_path, "--no_sheet", "--precision",
+            "full", "--ddim_inv_steps", STEPS, "--save_feat_steps", STEPS)  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["ddim", "fixed_point"])
+def test_command_python_and_page_agree(
+    options: StyleIDOptions, ckpt: Path, says: Any, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    given = {"inversion": "ddim"} if way == "ddim" else {}
+    python = only(changed(options, "python", **given), says)
+    typed = changed(options, "command", precomputed=f"{options.precomputed}/command")
+    kept = ("--precomputed", typed.precomputed, "--ckpt", ckpt, "--device", "cpu")
+    run(monkeypatch, command.main, *flags(typed), *kept, *(["--inversion", "ddim"] if given else []))
+    (made,) = Path(typed.output_path).glob("*.png")
+    assert np.array_equal(python, pixels(made))
+    paged: list[Path] = []
+    how = {"ddim_inv_steps": STEPS, "save_feat_steps": STEPS, **given}
+    task = restyling(Path(options.output_path) / "page", Path(str(typed.cnt)), [str(typed.sty)], [], how)
+    task(Studio.of(says, "full"), Watch(on_result=lambda result: paged.append(result.path)))
+    # features are replayed there, which is the same but for rounding
+    assert abs(pixels(paged[0]) - python).max() <= 1
+
+
+@pytest.mark.parametrize("given", [[], ["--inversion", "ddim"]])
+def test_inversions_made_beforehand_are_found(
+    options: StyleIDOptions, ckpt: Path, says: Any, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, given: list[str],
+) -> None:  # fmt: skip
+    pair = changed(options, "found", inversion=given[1] if given else None, features="replay")
+    run(monkeypatch, invert.main, "--cnt", pair.cnt, "--sty", pair.sty, "--precomputed", pair.precomputed,
+        "--ckpt", ckpt, "--device", "cpu", "--precision", "full", "--ddim_inv_steps", STEPS, *given)  # fmt: skip
+    rounds = len(list(Path(pair.precomputed).glob("*_latents_3_rounds.safetensors")))
+    assert rounds == (0 if given else 2)
+    with caplog.at_level("INFO"):
+        only(pair, says)
+    assert "0 pictures inverted, 2 inversions read" in caplog.text
+
+
+def test_an_old_file_is_of_the_reference(monkeypatch: pytest.MonkeyPatch, ckpt: Path, tmp_path: Path) -> None:
+    given = ("--cnt", picture(tmp_path / "a.png", 0), "--import", "old.pkl", "--inversion", "fixed_point")
+    with pytest.raises(UserError, match="an old file is of --inversion ddim; leave out --inversion fixed_point"):
+        run(monkeypatch, invert.main, *given, "--ckpt", ckpt)
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, given[:4])])
+    assert invert.styleid_options(invert.parse()).inversion == "ddim"
+
+
+def test_how_well_it_does_is_measured_as_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, ckpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "pictures" / "a.png", 0)
+    given = (tmp_path / "pictures", "--size", 32, "--steps", STEPS, "--ckpt", ckpt)
+    said = {}
+    for name in (None, "fixed_point", "ddim"):
+        run(monkeypatch, inversion_quality.main, *given, *([] if name is None else ["--inversion", name]))
+        said[name] = capsys.readouterr().out
+    assert said[None] == said["fixed_point"] != said["ddim"]
+
+
+def test_what_is_looked_at_is_what_is_made(
+    options: StyleIDOptions, ckpt: Path, says: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The histograms of the page and of the command."""
+    asked = changed(options, "look", precomputed="")
+    drawn = [
+        np.asarray(histograms(Studio.of(says, "full"), replace(asked, inversion=name), "5,5", None))
+        for name in (None, "fixed_point", "ddim")
+    ]
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+    asks = ("--cnt", asked.cnt, "--sty", asked.sty, "--xy", "5,5", "--steps", STEPS, "--ckpt", ckpt, "--device", "cpu")
+    seen = []
+    for name in (None, "fixed_point", "ddim"):
+        out = ("--outdir", tmp_path / str(name), *([] if name is None else ["--inversion", name]))
+        run(monkeypatch, attention_histogram.main, *asks, *out)
+        seen.append(pixels(next((tmp_path / str(name)).glob("*.png"))))
+    assert np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[0], seen[2])
