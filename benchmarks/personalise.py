@@ -157,9 +157,9 @@ def files_of(name: str, folder: Path) -> dict[str, Path]:
     return {kind: run / "checkpoints" / f"{kind}.safetensors" for kind in METHODS[name].files}
 
 
-def draw(studio: Studio, texts: Sequence[str], seed: int) -> list[Image.Image]:
+def draw(studio: Studio, texts: Sequence[str], seed: int, noise_scale: float) -> list[Image.Image]:
     """One picture for each prompt, with the settings that the commands have, but for the start noise."""
-    plan = make_plan(Txt2ImgOptions(noise_scale=NOISE_SCALE), studio)
+    plan = make_plan(Txt2ImgOptions(noise_scale=noise_scale), studio)
     return [image for batch in batches(texts, BATCH, 1, seed) for image in generate(studio, plan, batch)]
 
 
@@ -169,31 +169,51 @@ def make_class_pictures(studio: Studio, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     texts, _ = prompts(CLASS_PICTURES, split="train", seed=CLASS_SEED, free=True)
-    for number, image in enumerate(draw(studio, texts, CLASS_SEED)):
+    for number, image in enumerate(draw(studio, texts, CLASS_SEED, NOISE_SCALE)):
         save_image(image, folder / f"{number:02}.png")
     lines = [json.dumps({"file": f"{number:02}.png", "caption": text}) for number, text in enumerate(texts)]
     with atomic_write(folder / "captions.jsonl") as path:
         path.write_text("\n".join(lines) + "\n")
 
 
-def count_others(studio: Studio, count: int) -> tuple[int, int]:
-    """How many pictures of prompts of the world, held out from its training, are right, and how many are plain."""
+@dataclass(frozen=True)
+class Other:
+    """What the judge says of a prompt's picture: whether all of it is right, what of it, and whether it is plain."""
+
+    prompt: str
+    right: bool
+    plain: bool
+    ground: bool
+    things: bool
+    colours: bool
+    place: bool
+    outline: bool
+
+
+def judged_others(studio: Studio, count: int, noise_scale: float) -> list[Other]:
+    """What the judge says of pictures of so many prompts that are held out from the world's training."""
     if not count:
-        return 0, 0
+        return []
     texts, scenes = prompts(count, seed=OTHERS_SEED)
-    pictures = [image_to_array(picture) for picture in draw(studio, texts, seed=0)]
+    pictures = [image_to_array(picture) for picture in draw(studio, texts, 0, noise_scale)]
     verdicts = [judge(picture, scene) for picture, scene in zip(pictures, scenes, strict=True)]
-    return sum(v.right for v in verdicts), sum(is_plain(p, v.true) for p, v in zip(pictures, verdicts, strict=True))
+    return [Other(text, v.right, is_plain(p, v.true), v.ground, v.things, v.colours, v.place, v.outline)
+            for text, p, v in zip(texts, pictures, verdicts, strict=True)]  # fmt: skip
 
 
-def count_before(studio: Studio, count: int, folder: Path) -> int:
-    """How many of the others are right with nothing learned; a folder of results has it counted once."""
-    note = folder / f"others-{count}.json"
+def count_before(studio: Studio, options: argparse.Namespace) -> int:
+    """How many of the others are right with nothing learned; a folder of results has them judged once."""
+    note = options.outdir / f"others-{options.others}-{options.noise_scale:g}.json"
     if not note.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(note) as path:
-            path.write_text(json.dumps(count_others(studio, count)[0]) + "\n")
-    return int(json.loads(note.read_text()))
+        write_others(note, judged_others(studio, options.others, options.noise_scale))
+    return sum(one["right"] for one in json.loads(note.read_text()))
+
+
+def write_others(note: Path, others: Sequence[Other]) -> None:
+    """A line of JSON for each picture in a list, so that two trainings can be compared prompt by prompt."""
+    note.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(note) as path:
+        path.write_text(json.dumps([asdict(one) for one in others], indent=1) + "\n")
 
 
 def is_plain(picture: Array, scene: Scene) -> bool:
@@ -214,16 +234,18 @@ def measure(studio: Studio, options: argparse.Namespace, name: str, seed: int, o
     kind = kind_of(options.concept)
     asked = kind.wishes(options.concept, options.count)
     with applied(studio.model, read_additions(studio.model, files.get("embeddings"), lora=loras)):
-        pictures = draw(studio, [kind.sentence(one, METHODS[name].word) for one in asked], 1000 * (seed + 1))
-        others_right, others_plain = count_others(studio, options.others)
+        texts = [kind.sentence(one, METHODS[name].word) for one in asked]
+        pictures = draw(studio, texts, 1000 * (seed + 1), options.noise_scale)
+        others = judged_others(studio, options.others, options.noise_scale)
+    write_others(folder / "others.json", others)
     save_image(make_grid(pictures, 10), folder / DRAWN)
     found = [kind.judge(image_to_array(p), one) for p, one in zip(pictures, asked, strict=True)]
     with atomic_write(folder / "findings.json") as path:
         path.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
     counts, means = summed([one.noted for one in found])
     return Outcome(
-        options.concept, name, seed, len(found), counts, means, options.others, others_right, others_plain,
-        others_before, cost,
+        options.concept, name, seed, len(found), counts, means, len(others), sum(one.right for one in others),
+        sum(one.plain for one in others), others_before, cost,
     )  # fmt: skip
 
 
@@ -276,6 +298,7 @@ def main() -> None:
     add("--seeds", type=int, nargs="+", default=[0], help="of the sentences, the training and the pictures")
     add("--count", type=int, default=20, help="pictures of the concept for each method and seed")
     add("--others", type=int, default=64, help="prompts without it; 0 for none")
+    add("--noise_scale", type=float, default=NOISE_SCALE, help="of the pictures that are judged (%(default)s)")
     add("--outdir", type=Path, default=Path("outputs/personalise"))
     add("--debug", action="store_true", help="show the traceback of an error")
     options, changes = parser.parse_known_args()
@@ -283,7 +306,7 @@ def main() -> None:
     if options.count < 1 or options.others < 0:
         raise UserError(f"--count must be at least 1 and --others at least 0, got {options.count} and {options.others}")
     studio = open_studio(None)
-    before, outcomes = count_before(studio, options.others, options.outdir), []
+    before, outcomes = count_before(studio, options), []
     for seed in options.seeds:
         for name in options.methods:
             outcomes.append(measure(studio, options, name, seed, before))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from argparse import Namespace
 from collections import Counter
@@ -28,7 +29,7 @@ from benchmarks.concepts import (
     wishes,
     write_pictures,
 )
-from benchmarks.personalise import METHODS, Cost, Outcome, measure, table, train
+from benchmarks.personalise import METHODS, Cost, Other, Outcome, measure, table, train
 from ldm.data.personalized import PersonalizedBase
 from ldm.pictures.images import load_folder
 from ldm.training.config import apply_personalization, read_config
@@ -154,13 +155,30 @@ def test_what_the_judges_saw_is_counted(
     nearly = Shown("striped disc", asked[2].ground, asked[2].size)
     drawn = [picture_of(one) for one in (asked[0], asked[1], nearly, asked[0])]
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in drawn]
-    monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed: pictures)
+    others = [Other("a cat", *(number < 5, True), *(True,) * 5) for number in range(6)]
+    monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed, noise_scale: pictures)
     monkeypatch.setattr(personalise, "read_additions", lambda *_, **__: [])
-    monkeypatch.setattr(personalise, "count_others", lambda studio, count: (5, 6))
-    options = Namespace(concept="disc", count=4, others=6, outdir=tmp_path, changes=[])
+    monkeypatch.setattr(personalise, "judged_others", lambda studio, count, noise_scale: others)
+    options = Namespace(concept="disc", count=4, others=6, outdir=tmp_path, changes=[], noise_scale=1.0)
     outcome = measure(Namespace(model=None), options, "lora", 0, 6)  # type: ignore[arg-type]
     assert (outcome.pictures, outcome.counts) == (4, {"recognised": 3, "background": 3})
     assert 0.7 < outcome.means["silhouette"] < 1 and (outcome.others_right, outcome.others_plain) == (5, 6)
+    kept = json.loads((tmp_path / "disc" / "lora" / "seed0" / "others.json").read_text())
+    assert [one["right"] for one in kept] == [True] * 5 + [False]
+
+
+def test_others_are_judged_once_for_a_folder_and_a_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def judged(studio: object, count: int, noise_scale: float) -> list[Other]:
+        asked.append(noise_scale)
+        return [Other("a cat", noise_scale < 1, True, *(True,) * 5)] * count
+
+    monkeypatch.setattr(personalise, "judged_others", judged)
+    for noise_scale, right in ((0.6, 3), (1.0, 0), (0.6, 3)):
+        options = Namespace(others=3, outdir=tmp_path, noise_scale=noise_scale)
+        assert personalise.count_before(None, options) == right  # type: ignore[arg-type]
+    assert asked == [0.6, 1.0]
 
 
 def test_the_table() -> None:

@@ -128,7 +128,7 @@ def test_what_the_judges_saw_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in drawn]
     told: list[str] = []
 
-    def draw(studio: object, texts: list[str], seed: int) -> list[Image.Image]:
+    def draw(studio: object, texts: list[str], seed: int, noise_scale: float) -> list[Image.Image]:
         told.extend(texts)
         return pictures
 
@@ -136,9 +136,9 @@ def test_what_the_judges_saw_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(personalise, "read_additions", lambda *_, **__: [])
     monkeypatch.setattr(personalise, "files_of", lambda *_: {"lora": tmp_path})
     monkeypatch.setattr(personalise, "train", lambda *_: Cost(1.0, 1.0, 1))
-    monkeypatch.setattr(personalise, "count_others", lambda studio, count: (5, 6))
+    monkeypatch.setattr(personalise, "judged_others", lambda studio, count, noise_scale: [])
     (tmp_path / "sepia" / "lora" / "seed0").mkdir(parents=True)
-    options = Namespace(concept="sepia", count=2, others=6, outdir=tmp_path, changes=[])
+    options = Namespace(concept="sepia", count=2, others=0, outdir=tmp_path, changes=[], noise_scale=1.0)
     outcome = measure(Namespace(model=None), options, "lora", 0, 6)  # type: ignore[arg-type]
     assert outcome.counts["in the manner"] == 1 and outcome.means["distance"] == pytest.approx(0.5, abs=0.02)
     assert told == [sentence(one, "sks") for one in asked]
@@ -149,5 +149,7 @@ def test_others_are_judged_right_and_plain(monkeypatch: pytest.MonkeyPatch) -> N
     true = paint([personalise.judge(np.zeros((64, 64, 3), np.float32), one).true for one in scenes], 128)
     true[2] = in_manner("chalk", true[2])
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in true]
-    monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed: pictures)
-    assert personalise.count_others(None, 3) == (2, 2)  # type: ignore[arg-type]
+    monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed, noise_scale: pictures)
+    others = personalise.judged_others(None, 3, 1.0)  # type: ignore[arg-type]
+    assert [(one.right, one.plain) for one in others] == [(True, True), (True, True), (False, False)]
+    assert not personalise.judged_others(None, 0, 1.0)  # type: ignore[arg-type]
