@@ -10,9 +10,10 @@ before ten other backgrounds. A classical judge (``benchmarks.concept_judge``) s
 of all that could stand there, how much of its silhouette is met, and whether the background is the one asked for.
 Three pictures show a manner ("a large cat on a yellow background in sks style"), and prompts ask for other things
 before other backgrounds in it; ``benchmarks.manner_judge`` says whether manner, thing and background are there.
-*Others* are prompts that have nothing to do with it, judged by ``ldm.world.judge`` with and without what was learned,
-and *plain* those of them whose nearest manner is the world's own. A training whose files are there is not run again.
-Changes of the YAMLs (``lightning.trainer.max_steps=50``) may follow.
+*Others* are prompts that have nothing to do with it (``benchmarks.others``), with and without what was learned: right
+by ``ldm.world.judge``, by that but for colours, and by the scorer that ships; *plain* are those whose nearest manner is
+the world's own. What was said of each is in ``others.json`` beside the training. A training whose files are there is
+not run again. Changes of the YAMLs (``lightning.trainer.max_steps=50``) may follow.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.manner_judge import manner_distances
-from benchmarks.manners import PLAIN
+from benchmarks import others
+from benchmarks.others import Count
 from benchmarks.subjects import SUBJECTS, kind_of
 from ldm.additions.base import applied
 from ldm.additions.reading import read_additions
@@ -44,8 +45,6 @@ from ldm.workflows.generate import generate
 from ldm.workflows.plan import make_plan
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
-from ldm.world.judge import judge
-from ldm.world.scene import Scene
 from ldm.world.scoring import wilson
 from scripts.scene_prompts import prompts
 
@@ -57,7 +56,7 @@ NOISE_SCALE = 1.0  # what the figures of docs/personalise.md are of; commands ha
 SHEET = 5  # pictures in a row of the sheet
 CLASS_PICTURES = 48
 DRAWN = "drawn.png"  # what was drawn for the concept, ten a row
-OTHERS_SEED, CLASS_SEED = 7, 8  # of the prompts
+CLASS_SEED = 8  # of the prompts
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the judges saw on ``pictures``, and on ``others`` pictures of prompts without the concept.
+    """What the judges saw on ``pictures``, and on those of other prompts before and after the training.
 
     ``counts`` are of pictures and ``means`` over them, by the names of the table's columns.
     """
@@ -112,10 +111,8 @@ class Outcome:
     pictures: int
     counts: dict[str, int]
     means: dict[str, float]
-    others: int
-    others_right: int
-    others_plain: int
-    others_before: int
+    before: Count
+    after: Count
     cost: Cost
 
 
@@ -176,53 +173,20 @@ def make_class_pictures(studio: Studio, folder: Path) -> None:
         path.write_text("\n".join(lines) + "\n")
 
 
-@dataclass(frozen=True)
-class Other:
-    """What the judge says of a prompt's picture: whether all of it is right, what of it, and whether it is plain."""
-
-    prompt: str
-    right: bool
-    plain: bool
-    ground: bool
-    things: bool
-    colours: bool
-    place: bool
-    outline: bool
-
-
-def judged_others(studio: Studio, count: int, noise_scale: float) -> list[Other]:
-    """What the judge says of pictures of so many prompts that are held out from the world's training."""
-    if not count:
-        return []
-    texts, scenes = prompts(count, seed=OTHERS_SEED)
-    pictures = [image_to_array(picture) for picture in draw(studio, texts, 0, noise_scale)]
-    verdicts = [judge(picture, scene) for picture, scene in zip(pictures, scenes, strict=True)]
-    return [Other(text, v.right, is_plain(p, v.true), v.ground, v.things, v.colours, v.place, v.outline)
-            for text, p, v in zip(texts, pictures, verdicts, strict=True)]  # fmt: skip
-
-
-def count_before(studio: Studio, options: argparse.Namespace) -> int:
-    """How many of the others are right with nothing learned; a folder of results has them judged once."""
+def judged_before(studio: Studio, options: argparse.Namespace) -> Count:
+    """What the others are with nothing learned; a folder of results has them judged once."""
     note = options.outdir / f"others-{options.others}-{options.noise_scale:g}.json"
     if not note.is_file():
-        write_others(note, judged_others(studio, options.others, options.noise_scale))
-    return sum(one["right"] for one in json.loads(note.read_text()))
+        others.write(judged_others(studio, options), note)
+    return Count.of(others.read(note))
 
 
-def write_others(note: Path, others: Sequence[Other]) -> None:
-    """A line of JSON for each picture in a list, so that two trainings can be compared prompt by prompt."""
-    note.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(note) as path:
-        path.write_text(json.dumps([asdict(one) for one in others], indent=1) + "\n")
+def judged_others(studio: Studio, options: argparse.Namespace) -> list[others.Other]:
+    """The verdicts on other prompts, with what is applied to the model."""
+    return others.judged(lambda texts, seed: draw(studio, texts, seed, options.noise_scale), options.others)
 
 
-def is_plain(picture: Array, scene: Scene) -> bool:
-    """Whether a picture of a complete scene is in the world's own manner rather than in another."""
-    distances = manner_distances(picture, scene)
-    return min(distances, key=lambda name: distances[name]) == PLAIN
-
-
-def measure(studio: Studio, options: argparse.Namespace, name: str, seed: int, others_before: int) -> Outcome:
+def measure(studio: Studio, options: argparse.Namespace, name: str, seed: int, before: Count) -> Outcome:
     """Train with one method and one seed, draw, and judge."""
     folder = options.outdir / options.concept / name / f"seed{seed}"
     class_folder = options.outdir / "class"
@@ -236,17 +200,14 @@ def measure(studio: Studio, options: argparse.Namespace, name: str, seed: int, o
     with applied(studio.model, read_additions(studio.model, files.get("embeddings"), lora=loras)):
         texts = [kind.sentence(one, METHODS[name].word) for one in asked]
         pictures = draw(studio, texts, 1000 * (seed + 1), options.noise_scale)
-        others = judged_others(studio, options.others, options.noise_scale)
-    write_others(folder / "others.json", others)
+        rest = judged_others(studio, options)
+    others.write(rest, folder / "others.json")
     save_image(make_grid(pictures, 10), folder / DRAWN)
     found = [kind.judge(image_to_array(p), one) for p, one in zip(pictures, asked, strict=True)]
     with atomic_write(folder / "findings.json") as path:
         path.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
     counts, means = summed([one.noted for one in found])
-    return Outcome(
-        options.concept, name, seed, len(found), counts, means, len(others), sum(one.right for one in others),
-        sum(one.plain for one in others), others_before, cost,
-    )  # fmt: skip
+    return Outcome(options.concept, name, seed, len(found), counts, means, before, Count.of(rest), cost)
 
 
 def summed(noted: Sequence[Mapping[str, bool | float]]) -> tuple[dict[str, int], dict[str, float]]:
@@ -259,13 +220,15 @@ def summed(noted: Sequence[Mapping[str, bool | float]]) -> tuple[dict[str, int],
 def table(outcomes: Sequence[Outcome]) -> str:
     """Lines of a Markdown table."""
     first = outcomes[0]
-    names = ("concept", "method", "seed", *first.counts, *first.means, "others before, after", "others plain",
-             "processor", "file")  # fmt: skip
+    names = ("concept", "method", "seed", *first.counts, *first.means, "others before, after", "but for colours",
+             "by the scorer", "others plain", "processor", "file")  # fmt: skip
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for o in outcomes:
         cells = [o.concept, o.method, str(o.seed), *(share(count, o.pictures) for count in o.counts.values())]
         cells += [f"{mean:.2f}" for mean in o.means.values()]
-        cells += [f"{o.others_before}, {o.others_right} of {o.others}", f"{o.others_plain} of {o.others}"]
+        cells += [f"{getattr(o.before, name)}, {getattr(o.after, name)} of {o.after.pictures}"
+                  for name in ("right", "drawn", "named")]  # fmt: skip
+        cells += [f"{o.after.plain} of {o.after.pictures}"]
         cells += [f"{o.cost.cpu_seconds:.0f} s", f"{o.cost.size / 1000:.0f} kB"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -306,7 +269,7 @@ def main() -> None:
     if options.count < 1 or options.others < 0:
         raise UserError(f"--count must be at least 1 and --others at least 0, got {options.count} and {options.others}")
     studio = open_studio(None)
-    before, outcomes = count_before(studio, options), []
+    before, outcomes = judged_before(studio, options), []
     for seed in options.seeds:
         for name in options.methods:
             outcomes.append(measure(studio, options, name, seed, before))

@@ -6,6 +6,7 @@ import json
 import subprocess
 from argparse import Namespace
 from collections import Counter
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from benchmarks.concepts import (
     wishes,
     write_pictures,
 )
-from benchmarks.personalise import METHODS, Cost, Other, Outcome, measure, table, train
+from benchmarks.others import Count, Other
+from benchmarks.personalise import METHODS, Cost, Outcome, judged_before, measure, table, train
 from ldm.data.personalized import PersonalizedBase
 from ldm.pictures.images import load_folder
 from ldm.training.config import apply_personalization, read_config
@@ -155,14 +157,14 @@ def test_what_the_judges_saw_is_counted(
     nearly = Shown("striped disc", asked[2].ground, asked[2].size)
     drawn = [picture_of(one) for one in (asked[0], asked[1], nearly, asked[0])]
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in drawn]
-    others = [Other("a cat", *(number < 5, True), *(True,) * 5) for number in range(6)]
+    rest = [other(right=number < 5, colours=number < 5) for number in range(6)]
     monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed, noise_scale: pictures)
     monkeypatch.setattr(personalise, "read_additions", lambda *_, **__: [])
-    monkeypatch.setattr(personalise, "judged_others", lambda studio, count, noise_scale: others)
+    monkeypatch.setattr(personalise, "judged_others", lambda studio, options: rest)
     options = Namespace(concept="disc", count=4, others=6, outdir=tmp_path, changes=[], noise_scale=1.0)
-    outcome = measure(Namespace(model=None), options, "lora", 0, 6)  # type: ignore[arg-type]
+    outcome = measure(Namespace(model=None), options, "lora", 0, Count())  # type: ignore[arg-type]
     assert (outcome.pictures, outcome.counts) == (4, {"recognised": 3, "background": 3})
-    assert 0.7 < outcome.means["silhouette"] < 1 and (outcome.others_right, outcome.others_plain) == (5, 6)
+    assert 0.7 < outcome.means["silhouette"] < 1 and outcome.after == Count(6, right=5, drawn=6, named=6, plain=6)
     kept = json.loads((tmp_path / "disc" / "lora" / "seed0" / "others.json").read_text())
     assert [one["right"] for one in kept] == [True] * 5 + [False]
 
@@ -170,23 +172,30 @@ def test_what_the_judges_saw_is_counted(
 def test_others_are_judged_once_for_a_folder_and_a_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    def judged(studio: object, count: int, noise_scale: float) -> list[Other]:
-        asked.append(noise_scale)
-        return [Other("a cat", noise_scale < 1, True, *(True,) * 5)] * count
+    def judged(studio: object, options: Namespace) -> list[Other]:
+        asked.append(options.noise_scale)
+        return [other(right=options.noise_scale < 1)] * options.others
 
     monkeypatch.setattr(personalise, "judged_others", judged)
     for noise_scale, right in ((0.6, 3), (1.0, 0), (0.6, 3)):
         options = Namespace(others=3, outdir=tmp_path, noise_scale=noise_scale)
-        assert personalise.count_before(None, options) == right  # type: ignore[arg-type]
+        assert judged_before(None, options).right == right  # type: ignore[arg-type]
     assert asked == [0.6, 1.0]
+
+
+def other(**verdict: bool) -> Other:
+    """What is said of a picture that is right, but for what is given."""
+    said: dict[str, Any] = {field.name: True for field in fields(Other)}
+    return Other(**{**said, "prompt": "a cat", "ground_error": 0.0, "thing_error": 0.0, **verdict})
 
 
 def test_the_table() -> None:
     counts, means = {"recognised": 18, "background": 19}, {"silhouette": 0.876}
-    outcome = Outcome("disc", "lora", 1, 20, counts, means, 64, 60, 63, 61, Cost(300.0, 250.4, 412_345))
+    before, after = Count(64, 61, 62, 63, 64), Count(64, 60, 62, 61, 63)
+    outcome = Outcome("disc", "lora", 1, 20, counts, means, before, after, Cost(300.0, 250.4, 412_345))
     heads, _, row = table([outcome]).splitlines()
     assert row == (
         "| disc | lora | 1 | 18 of 20 (70-97 %) | 19 of 20 (76-99 %) | 0.88 "
-        "| 61, 60 of 64 | 63 of 64 | 250 s | 412 kB |"
+        "| 61, 60 of 64 | 62, 62 of 64 | 63, 61 of 64 | 63 of 64 | 250 s | 412 kB |"
     )
     assert heads.split(" | ")[3:6] == ["recognised", "background", "silhouette"] and heads.count("|") == row.count("|")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from benchmarks import personalise
+from benchmarks import others, personalise
 from benchmarks.manner_judge import judge_manner, manner_distances
 from benchmarks.manners import (
     ALL,
@@ -27,7 +27,8 @@ from benchmarks.manners import (
     wishes,
     write_pictures,
 )
-from benchmarks.personalise import Cost, is_plain, measure
+from benchmarks.others import Count, is_plain
+from benchmarks.personalise import Cost, measure
 from benchmarks.subjects import MANNER
 from ldm.data.personalized import PersonalizedBase
 from ldm.pictures.images import load_folder
@@ -136,20 +137,28 @@ def test_what_the_judges_saw_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(personalise, "read_additions", lambda *_, **__: [])
     monkeypatch.setattr(personalise, "files_of", lambda *_: {"lora": tmp_path})
     monkeypatch.setattr(personalise, "train", lambda *_: Cost(1.0, 1.0, 1))
-    monkeypatch.setattr(personalise, "judged_others", lambda studio, count, noise_scale: [])
+    monkeypatch.setattr(personalise, "judged_others", lambda studio, options: [])
     (tmp_path / "sepia" / "lora" / "seed0").mkdir(parents=True)
     options = Namespace(concept="sepia", count=2, others=0, outdir=tmp_path, changes=[], noise_scale=1.0)
-    outcome = measure(Namespace(model=None), options, "lora", 0, 6)  # type: ignore[arg-type]
+    outcome = measure(Namespace(model=None), options, "lora", 0, Count())  # type: ignore[arg-type]
     assert outcome.counts["in the manner"] == 1 and outcome.means["distance"] == pytest.approx(0.5, abs=0.02)
     assert told == [sentence(one, "sks") for one in asked]
 
 
-def test_others_are_judged_right_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, scenes = personalise.prompts(3, seed=personalise.OTHERS_SEED)
-    true = paint([personalise.judge(np.zeros((64, 64, 3), np.float32), one).true for one in scenes], 128)
+def test_others_are_judged_right_and_plain(tmp_path: Path) -> None:
+    """True pictures, one in another manner, one whose thing is another: by both judges, written, read and counted."""
+    _, scenes = others.prompts(4, seed=others.PROMPTS_SEED)
+    wanted = [others.judge(np.zeros((64, 64, 3), np.float32), one).true for one in scenes]
+    first = wanted[3].things[0]
+    wanted[3] = replace(wanted[3], things=(Thing("pizza", first.size, first.place), *wanted[3].things[1:]))
+    true = paint(wanted, 128)
     true[2] = in_manner("chalk", true[2])
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in true]
-    monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed, noise_scale: pictures)
-    others = personalise.judged_others(None, 3, 1.0)  # type: ignore[arg-type]
-    assert [(one.right, one.plain) for one in others] == [(True, True), (True, True), (False, False)]
-    assert not personalise.judged_others(None, 0, 1.0)  # type: ignore[arg-type]
+    found = others.judged(lambda texts, seed: pictures, 4)
+    assert [(one.right, one.named, one.plain) for one in found][:2] == [(True, True, True)] * 2
+    assert (found[2].right, found[2].plain) == (False, False)
+    assert not found[3].right and not found[3].named and found[3].ground
+    others.write(found, tmp_path / "new" / "others.json")
+    kept = others.read(tmp_path / "new" / "others.json")
+    assert kept == found and Count.of(kept) == Count(4, 2, 2, sum(one.named for one in found), 2)
+    assert not others.judged(lambda texts, seed: [], 0)
