@@ -75,9 +75,10 @@ class Method:
 
 
 KEEPING = (  # the LoRA is to change nothing of other pictures of the world
-    "model.params.reg_weight=4", "model.params.reg_target=base", "data.params.cache_latents=false",
+    "model.params.reg_weight=12", "model.params.reg_target=base", "data.params.cache_latents=false",
     "data.params.reg={target: ldm.world.scenes.SceneWorld, params: {size: 128, length: 4000, figures: 0.0}}",
-    "lightning.trainer.max_steps=240", "model.params.scheduler_config.params.cycle_lengths=[240]",
+    "model.params.lora_config.params.text_layers=none", "model.params.lora_config.params.conv_rank=8",
+    "lightning.trainer.max_steps=300", "model.params.scheduler_config.params.cycle_lengths=[300]",
 )  # fmt: skip
 METHODS = {
     "word": Method("configs/tiny/textual-inversion.yaml", "*", ("embeddings",)),
