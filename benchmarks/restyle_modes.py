@@ -72,6 +72,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "fast, adaptive 1": {"fast": True, "adaptive": 1.0},
     "fast, share 0.5": {"fast": True, "share": 0.5},
     "fast, low_frequencies 0.7": {"fast": True, "low_frequencies": 0.7},
+    "fast, means": {"fast": True, "adain_deviation": 0.0},
     NEGATIVE: {"fast": True, "negative": SHOWN},
     "fast, distill 1": {"fast": True, "distill": 1},
     "fast, AdaIN alone": {"fast": True, "without_attn_injection": True},

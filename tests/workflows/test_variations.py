@@ -28,11 +28,13 @@ from tests.workflows.test_stylise import Quick
 STEPS = 8
 NEUTRAL: dict[str, dict[str, Any]] = {  # a setting of each that changes nothing, beside what must be said with it
     "adaptive": {"adaptive": 0.0}, "share": {"share": 0.0}, "low_frequencies": {"low_frequencies": 1.0},
+    "adain_deviation": {"adain_deviation": 1.0},
     "distill": {"distill": 0}, "gamma_schedule": {"gamma_schedule": "cosine:0.75,0.75"},
     "negative_scale": {"negative": "a dog", "negative_scale": 1.0},
 }  # fmt: skip
 OTHER: dict[str, dict[str, Any]] = {
     "adaptive": {"adaptive": 1.0}, "share": {"share": 1.0}, "low_frequencies": {"low_frequencies": 0.5},
+    "adain_deviation": {"adain_deviation": 0.0},
     "distill": {"distill": 1}, "gamma_schedule": {"gamma_schedule": "cosine"},
     "negative_scale": {"negative": "a dog", "negative_scale": 2.0}, "fast": {"fast": True},
     "edict": {"inversion": "edict"}, "bdia": {"inversion": "bdia"},
@@ -240,6 +242,7 @@ def test_guided_inversion_keeps_the_features_of_the_conditional_rows(quick: Quic
 
 REFUSED = [
     ({"adaptive": 2.0}, "--adaptive"), ({"share": -1.0}, "--share"), ({"low_frequencies": -1.0}, "--low_frequencies"),
+    ({"adain_deviation": 1.5}, "--adain_deviation must lie between 0 and 1"),
     ({"distill": -1}, "--distill"), ({"negative_scale": 0.0}, "--negative_scale"),
     ({"adaptive": 0.5, "share": 0.5}, "leave one of them out"), ({"fast": True, "inversion": "bdia"}, "--fast"),
     ({"inversion": "edict", "distill": 1}, "edict is exact"), ({"inversion": "bdia", "ddim_eta": 1.0}, "bdia is exact"),

@@ -84,6 +84,7 @@ def check_variations(options: StyleIDOptions) -> None:
     """
     check_share(adaptive.WHAT, options.adaptive)
     check_share(shared.WHAT, options.share)
+    check_share("--adain_deviation", options.adain_deviation)
     if not 0 <= options.low_frequencies < float("inf"):
         raise UserError(f"--low_frequencies must be a factor from 0, got {options.low_frequencies}")
     if options.distill < 0:

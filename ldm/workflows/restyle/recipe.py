@@ -24,7 +24,7 @@ INVERSIONS = (DDIM, "fixed_point", *EXACT)  # see ldm.workflows.inversion.ways
 # what is not written down where it changes nothing
 PLAIN = {
     "inversion": DDIM, "fast": False, "adaptive": 0.0, "share": 0.0, "low_frequencies": 1.0, "distill": 0,
-    "negative": None,
+    "negative": None, "adain_deviation": 1.0,
 }  # fmt: skip
 FAST = 3  # of so many levels of a walk --fast asks the network at one
 
@@ -48,6 +48,10 @@ class Recipe:
     low_frequencies: float = option(
         1.0, "factor on the low frequencies of the content's noise; below 1 keeps more of its layout (1)", type=float,
         metavar="FACTOR",
+    )  # fmt: skip
+    adain_deviation: float = option(
+        1.0, "how far AdaIN takes over the deviation of the style's noise besides its mean, 0 to 1 (1)", type=float,
+        metavar="SHARE",
     )  # fmt: skip
     distill: int = option(
         0, "times a step that the latent is moved towards the style's own attention (0)", type=int, metavar="N"
