@@ -73,6 +73,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "fast, share 0.5": {"fast": True, "share": 0.5},
     "fast, low_frequencies 0.7": {"fast": True, "low_frequencies": 0.7},
     "fast, means": {"fast": True, "adain_deviation": 0.0},
+    "fast, half the deviation": {"fast": True, "adain_deviation": 0.5},
     NEGATIVE: {"fast": True, "negative": SHOWN},
     "fast, distill 1": {"fast": True, "distill": 1},
     "fast, AdaIN alone": {"fast": True, "without_attn_injection": True},
