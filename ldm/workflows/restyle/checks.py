@@ -100,7 +100,7 @@ def check_inversion(options: StyleIDOptions) -> None:
     """Refuse a way to invert that does not go with what else is asked for; None goes with all.
 
     Raises:
-        UserError: see there.
+        UserError: it does not go with --fast, or is exact and does not go with --distill, --ddim_eta or --cnt_prompt.
     """
     if options.inversion in EXACT and (options.distill or options.ddim_eta):
         raise UserError(
