@@ -156,9 +156,9 @@ def test_others_are_judged_right_and_plain(tmp_path: Path) -> None:
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in true]
     found = others.judged(lambda texts, seed: pictures, 4)
     assert [(one.right, one.named, one.plain) for one in found][:2] == [(True, True, True)] * 2
-    assert (found[2].right, found[2].plain) == (False, False)
+    assert (found[2].right, found[2].named, found[2].plain) == (False, False, False)
     assert not found[3].right and not found[3].named and found[3].ground
     others.write(found, tmp_path / "new" / "others.json")
     kept = others.read(tmp_path / "new" / "others.json")
-    assert kept == found and Count.of(kept) == Count(4, 2, 2, sum(one.named for one in found), 2)
+    assert kept == found and Count.of(kept) == Count(4, 2, 2, 2, 2)
     assert not others.judged(lambda texts, seed: [], 0)

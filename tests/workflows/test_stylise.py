@@ -94,7 +94,7 @@ def test_adain(pair: Pair) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_adain_of_the_mean_and_a_share_of_the_deviation(pair: Pair, share: float) -> None:
     content, style = pair.content.noise, 3 * pair.style.noise
-    made = start_noise(content, [style], share=share)
+    made = start_noise(content, [style], deviation_share=share)
     own, its, found = (torch.std_mean(x, dim=(2, 3)) for x in (content, style, made))
     torch.testing.assert_close(found[1], its[1], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[0], own[0] ** (1 - share) * its[0] ** share, rtol=1e-4, atol=1e-4)

@@ -18,36 +18,36 @@ from ldm.workflows.restyle.steps import walk, way_of
 LOW = 0.3  # the radius below which frequencies are low, where 1 is the highest of an axis
 
 
-def adain(content: Tensor, style: Tensor, share: float = 1.0) -> Tensor:
+def adain(content: Tensor, style: Tensor, deviation_share: float = 1.0) -> Tensor:
     """``content`` [B, C, h, w] with the mean and deviation of each channel of ``style`` [B or 1, C, h', w'].
 
     Chung et al. 2024, equation 7 (Huang & Belongie 2017, equation 8), for each picture by itself and without epsilon.
 
     Args:
-        share: how far the deviation goes to the style's, in logarithms; with 0 the mean alone is taken over.
+        deviation_share: how far the deviation goes to the style's, in logarithms; with 0 the mean alone is taken over.
     """
     deviation, mean = torch.std_mean(content, dim=(2, 3), keepdim=True)
     style_deviation, style_mean = torch.std_mean(style, dim=(2, 3), keepdim=True)
-    if share == 1:
+    if deviation_share == 1:
         return (content - mean) / deviation * style_deviation + style_mean  # the reference's, to the last bit
-    return (content - mean) * (style_deviation / deviation) ** share + style_mean
+    return (content - mean) * (style_deviation / deviation) ** deviation_share + style_mean
 
 
 def start_noise(
-    content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None, share: float = 1.0
+    content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None, deviation_share: float = 1.0
 ) -> Tensor:
     """Where sampling starts: the content's noise [B, C, h, w] with the statistics of the styles' noise.
 
     With masks [styles, H, W] or [B, styles, H, W] the AdaIN of each style is weighted by its mask, normalised where
-    masks overlap, and outside of them the content's noise stays. Without masks styles count equally. ``share`` is
-    that of ``adain``.
+    masks overlap, and outside of them the content's noise stays. Without masks styles count equally.
+    ``deviation_share`` is that of ``adain``.
 
     Raises:
         UserError: no style, or masks that do not fit.
     """
     if not styles:
         raise UserError("AdaIN needs the noise of at least one style")
-    moved = torch.stack([adain(content, style, share) for style in styles], dim=1)
+    moved = torch.stack([adain(content, style, deviation_share) for style in styles], dim=1)
     if masks is None:
         return moved.mean(dim=1)
     height, width = content.shape[-2:]
