@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.attention import CrossAttention, FeedForward, SpatialTransformer
 from ldm.modules.diffusionmodules.clips import Clips, FrameMixer
 from ldm.modules.diffusionmodules.util import checkpointed, timestep_embedding, zero_module
+from ldm.util import ConfigError
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class VideoOptions:
     time_ff_mult: float = 4.0  # hidden width of the temporal feed-forwards, in widths of the layer
     video_groups: int = 1  # of the channels of the temporal convolutions, which see only their own
     max_ddpm_temb_period: int = 10000  # period of the slowest wave of the frame's number
+    first_frame_attention: bool = False  # the temporal cross-attention looks at the clip's first frame, all of it
+    time_embed_mult: float = 4.0  # hidden width of what tells a layer the frame's number, in widths of the layer
 
 
 class VideoTransformerBlock(nn.Module):
@@ -113,10 +117,14 @@ class SpatialVideoTransformer(SpatialTransformer):
         )
         inner = n_heads * d_head
         self.use_spatial_context = video.use_spatial_context
+        self.first_frame_attention = video.first_frame_attention
         self.longest_period = video.max_ddpm_temb_period
+        if video.first_frame_attention and (video.disable_temporal_crossattention or video.use_spatial_context):
+            raise ConfigError("first_frame_attention is what a temporal cross-attention does in place of a context: it "
+                              "goes without disable_temporal_crossattention and use_spatial_context")  # fmt: skip
         of_context = [*context_dim] if isinstance(context_dim, list) else [context_dim] * depth
         if not video.use_spatial_context:
-            of_context = [video.time_context_dim] * depth
+            of_context = [inner if video.first_frame_attention else video.time_context_dim] * depth
         self.time_stack = nn.ModuleList(
             VideoTransformerBlock(
                 inner,
@@ -130,7 +138,7 @@ class SpatialVideoTransformer(SpatialTransformer):
             )
             for i in range(depth)
         )
-        self.time_pos_embed = frame_embedding(in_channels, inner)
+        self.time_pos_embed = frame_embedding(in_channels, inner, video.time_embed_mult)
         self.time_mixer = FrameMixer(video.merge_strategy, video.merge_factor)
 
     def forward(  # type: ignore[override]
@@ -145,10 +153,15 @@ class SpatialVideoTransformer(SpatialTransformer):
         for block, over_time, block_context in zip(self.transformer_blocks, self.time_stack, contexts, strict=True):
             tokens = block(tokens, block_context)
             moving = clips.apart(tokens) + place
-            first = block_context[:: clips.frames] if self.use_spatial_context and block_context is not None else None
-            moving = over_frames(over_time, moving, first)
+            moving = over_frames(over_time, moving, self._looked_at(moving, block_context))
             tokens = self.time_mixer(tokens, moving, clips)
         return x + self.into_map(tokens, x)
+
+    def _looked_at(self, moving: Tensor, context: Tensor | None) -> Tensor | None:
+        """What a temporal cross-attention looks at: the first frame, or the context that goes with it, or nothing."""
+        if self.first_frame_attention:  # what is there is elsewhere later, where attention over frames has no way to it
+            return F.layer_norm(moving[:, 0], moving.shape[-1:])
+        return context[:: moving.shape[1]] if self.use_spatial_context and context is not None else None
 
 
 def over_frames(block: nn.Module, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -158,6 +171,7 @@ def over_frames(block: nn.Module, x: Tensor, context: Tensor | None = None) -> T
     return series.unflatten(0, (-1, positions)).transpose(1, 2).flatten(0, 1)
 
 
-def frame_embedding(width: int, out: int) -> nn.Sequential:
+def frame_embedding(width: int, out: int, mult: float = 4.0) -> nn.Sequential:
     """What becomes of the sinusoidal features of a frame's number, [T, width] -> [T, out]; starts as nothing."""
-    return nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), zero_module(nn.Linear(4 * width, out)))
+    hidden = int(mult * width)
+    return nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), zero_module(nn.Linear(hidden, out)))

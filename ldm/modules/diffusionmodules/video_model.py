@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.flat_options import flat
@@ -89,6 +90,19 @@ class VideoResBlock(ResBlock):
         h = super().forward(x, emb)
         moving = clips.rows(self.time_stack(clips.volumes(h), clips.apart(emb)))
         return self.time_mixer(h, moving, clips)
+
+
+class ConvWithinFrames(nn.Conv3d):
+    """A convolution over frames that sees one at a time, computed as the one of two dimensions that it is: sooner.
+
+    Shapes: x [clips, C, T, H, W] -> [clips, C', T, H, W].
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x.transpose(1, 2).flatten(0, 1)
+        assert not isinstance(self.padding, str)
+        out = F.conv2d(frames, self.weight.squeeze(2), self.bias, padding=self.padding[1:], groups=self.groups)
+        return out.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -175,7 +189,8 @@ def conv_over_time(
         raise ConfigError(f"video_kernel_size must be three odd numbers (frames, rows, columns), got {kernel}")
     frames, rows, columns = sides
     padding = (frames // 2, rows // 2, columns // 2)
-    return nn.Conv3d(channels_in, channels_out, (frames, rows, columns), padding=padding, groups=groups)
+    kind = nn.Conv3d if frames > 1 else ConvWithinFrames
+    return kind(channels_in, channels_out, (frames, rows, columns), padding=padding, groups=groups)
 
 
 def is_temporal(key: str) -> bool:
