@@ -42,7 +42,7 @@ from ldm.workflows.restyle.pairs import Pair, check_masks
 from ldm.workflows.restyle.plan import NO_MASKS, StyleIDOptions
 from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.setting import Setting, make_setting
-from ldm.workflows.restyle.usual import with_inversion
+from ldm.workflows.restyle.usual import as_usual
 from ldm.workflows.studio import open_studio
 
 SAMPLE_CONTENT, SAMPLE_STYLE = SAMPLES / "cnt" / "cat.jpg", SAMPLES / "sty" / "shapes.jpg"
@@ -136,7 +136,7 @@ def main() -> None:
     options = checked(styleid_options(given))
     pair = the_pair(given)
     studio = open_studio(options.ckpt, options.model_config, device=options.device, precision=options.precision)
-    options = with_inversion(options, studio.inference)
+    options = as_usual(options, studio.inference)
     setting = make_setting(options, studio)
     job = the_job(options, setting, pair)
     spots = the_spots(given, job.content, int(studio.model.first_stage_model.factor))

@@ -33,7 +33,7 @@ from ldm.workflows.restyle.pairs import pictures_at
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import DDIM, INVERSIONS
 from ldm.workflows.restyle.setting import Setting, make_setting
-from ldm.workflows.restyle.usual import with_inversion
+from ldm.workflows.restyle.usual import as_usual
 from ldm.workflows.studio import open_studio
 
 log = logging.getLogger("invert")
@@ -151,7 +151,7 @@ def main() -> None:
     if given.old is not None and sum(map(len, paths.values())) != 1:
         raise UserError("--import needs the one picture that the old file was made of: --cnt FILE or --sty FILE")
     studio = open_studio(options.ckpt, options.model_config, device=options.device, precision=options.precision)
-    options = with_inversion(options, studio.inference)
+    options = as_usual(options, studio.inference)
     setting = make_setting(options, studio)
     pictures, needs = look_at_all(paths, setting, given.masked)
     cache = cache_for(options, setting, needs)

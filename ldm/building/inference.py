@@ -23,6 +23,7 @@ TYPES: dict[str, Any] = {
     "long_prompts": bool,
     "noise_scale": float,
     "inversion": str,
+    "adain_deviation": float,
 }
 
 

@@ -1,4 +1,4 @@
-"""How a model is inverted when nobody says: as its YAML does, wherever it is restyled."""
+"""How a model is inverted, and AdaIN done, when nobody says: as its YAML does, wherever it is restyled."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from omegaconf import OmegaConf
 
 from ldm.building.inference import inference_defaults
 from ldm.commands import styleid as command
+from ldm.pictures.film import read_film
 from ldm.util import ConfigError, UserError
 from ldm.web.page.restyle import restyling
 from ldm.workflows.look.questions import histograms
 from ldm.workflows.models import open_model
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.usual import with_inversion
+from ldm.workflows.restyle.styleid import styleid
+from ldm.workflows.restyle.usual import as_usual
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
 from scripts import attention_histogram, inversion_quality, invert
@@ -28,6 +30,7 @@ from tests.workflows.restyling import STEPS, one, only, picture, pixels
 from tests.workflows.small_model import CONFIG, write_small_model
 
 SAYS = {"inversion": "fixed_point"}
+HALF = {"adain_deviation": 0.5}
 SETTLED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {}, "ddim"), ({"steps": 25}, {}, "ddim"), (SAYS, {}, "fixed_point"), ({"inversion": "bdia"}, {}, "bdia"),
     (SAYS, {"inversion": "ddim"}, "ddim"), ({}, {"inversion": "edict"}, "edict"), (SAYS, {"fast": True}, "ddim"),
@@ -42,21 +45,39 @@ SETTLED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 def test_what_is_asked_for_then_the_yaml_then_ddim(
     inference: dict[str, Any], asked: dict[str, Any], found: str
 ) -> None:
-    assert with_inversion(StyleIDOptions(**asked), inference).inversion == found
+    assert as_usual(StyleIDOptions(**asked), inference).inversion == found
 
 
 def test_values_that_a_yaml_cannot_have() -> None:
     with pytest.raises(ConfigError, match=r"'inference\.inversion' in the model's YAML must be text, got '3'"):
         inference_defaults({"inference": {"inversion": 3}})
     with pytest.raises(ConfigError, match=r"must be ddim or fixed_point or edict or bdia, got 'null_text'"):
-        with_inversion(StyleIDOptions(), {"inversion": "null_text"})
+        as_usual(StyleIDOptions(), {"inversion": "null_text"})
+    with pytest.raises(ConfigError, match=r"'inference\.adain_deviation' .* must be a number, got 'a'"):
+        inference_defaults({"inference": {"adain_deviation": "a"}})
+    with pytest.raises(ConfigError, match=r"'inference\.adain_deviation' .* must lie between 0 and 1, got 1\.5"):
+        as_usual(StyleIDOptions(), {"adain_deviation": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("inference", "asked", "found"),
+    [
+        ({}, {}, 1.0), (HALF, {}, 0.5), ({"adain_deviation": 0}, {}, 0.0), (HALF, {"adain_deviation": 1.0}, 1.0),
+        ({}, {"adain_deviation": 0.0}, 0.0), (HALF, {"fast": True, "cnt_prompt": "a dog"}, 0.5),
+        (HALF, {"without_init_adain": True}, None),
+    ],
+)  # fmt: skip
+def test_the_deviation_that_is_asked_for_then_the_yamls_then_all_of_it(
+    inference: dict[str, Any], asked: dict[str, Any], found: float | None
+) -> None:
+    assert as_usual(StyleIDOptions(**asked), inference).adain_deviation == found
 
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model, whose YAML says how it is inverted."""
     weights = write_small_model(tmp_path_factory.mktemp("says"))
-    said = {**CONFIG, "inference": {**CONFIG["inference"], **SAYS}}
+    said = {**CONFIG, "inference": {**CONFIG["inference"], **SAYS, **HALF}}
     OmegaConf.save(OmegaConf.create(said), weights.parent / "config.yaml")
     return weights
 
@@ -82,18 +103,42 @@ def run(monkeypatch: pytest.MonkeyPatch, main: Any, *arguments: object) -> None:
 
 
 def test_the_picture_and_its_record_are_of_what_the_yaml_says(options: StyleIDOptions, model: Any, says: Any) -> None:
-    named = changed(options, "named", inversion="fixed_point")
-    usual, reference = changed(options, "usual"), changed(options, "reference", inversion="ddim")
+    named, usual = changed(options, "named", inversion="fixed_point", **HALF), changed(options, "usual")
+    reference = changed(options, "reference", inversion="ddim", adain_deviation=1.0)
     plain = only(changed(options, "plain"), model)
     assert np.array_equal(only(usual, says), only(named, model)) and not np.array_equal(only(usual, says), plain)
     assert record(usual) == record(named) and record(usual)["inversion"] == "fixed_point"
-    assert np.array_equal(only(reference, says), plain) and "inversion" not in record(reference)
+    assert record(usual)["adain_deviation"] == 0.5
+    assert np.array_equal(only(reference, says), plain)
+    assert not {"inversion", "adain_deviation"} & set(record(reference))
+
+
+@pytest.mark.parametrize("how", [{"inversion": "fixed_point", "adain_deviation": 1.0}, {"inversion": "ddim"}])
+def test_each_of_the_two_changes_the_picture(options: StyleIDOptions, model: Any, says: Any, how: Any) -> None:
+    """Else a test that has both from a YAML would not notice that one of them is lost."""
+    assert not np.array_equal(only(changed(options, "one", **how), says), only(changed(options, "none"), model))
+
+
+def test_without_adain_there_is_no_deviation(options: StyleIDOptions, model: Any, says: Any) -> None:
+    bare = {"inversion": "ddim", "without_init_adain": True}
+    one_, other = changed(options, "yaml", **bare), changed(options, "none", **bare)
+    assert np.array_equal(only(one_, says), only(other, model)) and record(one_) == record(other)
 
 
 def test_what_takes_no_other_is_as_it_was(options: StyleIDOptions, model: Any, says: Any) -> None:
-    fast, before = changed(options, "fast", fast=True), changed(options, "before", fast=True)
+    fast, before = changed(options, "fast", fast=True), changed(options, "before", fast=True, **HALF)
     assert np.array_equal(only(fast, says), only(before, model))
     assert record(fast) == record(before)
+
+
+def test_films_are_made_as_the_yaml_says(options: StyleIDOptions, model: Any, says: Any) -> None:
+    frames = {}
+    for name, studio, how in (("usual", says, {}), ("named", model, {**SAYS, **HALF}), ("plain", model, {})):
+        one_style = replace(options, sty=f"{options.sty}/s.png", output_path=f"{options.output_path}/{name}", **how)
+        (film,) = styleid(replace(one_style, film=True, formats=["gif"]), studio)
+        frames[name] = [np.asarray(frame) for frame in read_film(film.path).frames]
+    assert len(frames["usual"]) > 1 and np.array_equal(frames["usual"], frames["named"])
+    assert not np.array_equal(frames["usual"], frames["plain"])
 
 
 def flags(options: StyleIDOptions) -> Sequence[object]:
@@ -101,20 +146,23 @@ def flags(options: StyleIDOptions) -> Sequence[object]:
             "full", "--ddim_inv_steps", STEPS, "--save_feat_steps", STEPS)  # fmt: skip
 
 
-@pytest.mark.parametrize("way", ["ddim", "fixed_point"])
+GIVEN: list[dict[str, Any]] = [{}, {"inversion": "ddim"}, {"adain_deviation": 1.0}]
+
+
+@pytest.mark.parametrize("given", GIVEN)
 def test_command_python_and_page_agree(
-    options: StyleIDOptions, ckpt: Path, says: Any, monkeypatch: pytest.MonkeyPatch, way: str
+    options: StyleIDOptions, ckpt: Path, says: Any, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
 ) -> None:
-    given = {"inversion": "ddim"} if way == "ddim" else {}
     python = only(changed(options, "python", **given), says)
     typed = changed(options, "command", precomputed=f"{options.precomputed}/command")
     kept = ("--precomputed", typed.precomputed, "--ckpt", ckpt, "--device", "cpu")
-    run(monkeypatch, command.main, *flags(typed), *kept, *(["--inversion", "ddim"] if given else []))
+    how = [part for name, value in given.items() for part in (f"--{name}", value)]
+    run(monkeypatch, command.main, *flags(typed), *kept, *how)
     (made,) = Path(typed.output_path).glob("*.png")
     assert np.array_equal(python, pixels(made))
     paged: list[Path] = []
-    how = {"ddim_inv_steps": STEPS, "save_feat_steps": STEPS, **given}
-    task = restyling(Path(options.output_path) / "page", Path(str(typed.cnt)), [str(typed.sty)], [], how)
+    asks = {"ddim_inv_steps": STEPS, "save_feat_steps": STEPS, **given}
+    task = restyling(Path(options.output_path) / "page", Path(str(typed.cnt)), [str(typed.sty)], [], asks)
     task(Studio.of(says, "full"), Watch(on_result=lambda result: paged.append(result.path)))
     # features are replayed there, which is the same but for rounding
     assert abs(pixels(paged[0]) - python).max() <= 1

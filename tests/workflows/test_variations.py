@@ -243,6 +243,7 @@ def test_guided_inversion_keeps_the_features_of_the_conditional_rows(quick: Quic
 REFUSED = [
     ({"adaptive": 2.0}, "--adaptive"), ({"share": -1.0}, "--share"), ({"low_frequencies": -1.0}, "--low_frequencies"),
     ({"adain_deviation": 1.5}, "--adain_deviation must lie between 0 and 1"),
+    ({"adain_deviation": 1.0, "without_init_adain": True}, "--without_init_adain leaves out what"),
     ({"distill": -1}, "--distill"), ({"negative_scale": 0.0}, "--negative_scale"),
     ({"adaptive": 0.5, "share": 0.5}, "leave one of them out"), ({"fast": True, "inversion": "bdia"}, "--fast"),
     ({"inversion": "edict", "distill": 1}, "edict is exact"), ({"inversion": "bdia", "ddim_eta": 1.0}, "bdia is exact"),

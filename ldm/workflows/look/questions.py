@@ -33,7 +33,7 @@ from ldm.workflows.restyle.jobs import make_jobs
 from ldm.workflows.restyle.pairs import make_pairs
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.setting import make_setting
-from ldm.workflows.restyle.usual import with_inversion
+from ldm.workflows.restyle.usual import as_usual
 from ldm.workflows.studio import Studio
 
 FEATURES = ("q", "k", "v", "residual")
@@ -180,7 +180,7 @@ def histograms(studio: Studio, options: StyleIDOptions, spot: str, head: int | N
     """
     from ldm.workflows.look.inspection_plots import plot_histograms
 
-    options = with_inversion(checked(options), studio.inference)
+    options = as_usual(checked(options), studio.inference)
     with studio.lock:
         setting = make_setting(options, studio)
         pairs = make_pairs([Path(options.cnt or "")], [Path(options.sty or "")], [])

@@ -84,7 +84,10 @@ def check_variations(options: StyleIDOptions) -> None:
     """
     check_share(adaptive.WHAT, options.adaptive)
     check_share(shared.WHAT, options.share)
-    check_share("--adain_deviation", options.adain_deviation)
+    if options.adain_deviation is not None:
+        check_share("--adain_deviation", options.adain_deviation)
+        if options.without_init_adain:
+            raise UserError("--without_init_adain leaves out what --adain_deviation is about: give one of them")
     if not 0 <= options.low_frequencies < float("inf"):
         raise UserError(f"--low_frequencies must be a factor from 0, got {options.low_frequencies}")
     if options.distill < 0:

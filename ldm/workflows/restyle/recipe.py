@@ -18,13 +18,14 @@ GAMMA_MASKED, T_MASKED, DETAIL_MASKED = 0.2, 2.0, 0.3
 PI, MIX = 0.9, "mass"
 KEEP, FREE = "keep", "free"  # what lies outside all masks; see ldm.workflows.restyle.outside
 FEATHER = 2.0
-DDIM = "ddim"  # the reference's
+DEVIATION = 1.0  # of AdaIN: the reference's
+DDIM = "ddim"  # likewise
 EXACT = ("edict", "bdia")
 INVERSIONS = (DDIM, "fixed_point", *EXACT)  # see ldm.workflows.inversion.ways
 # what is not written down where it changes nothing
 PLAIN = {
     "inversion": DDIM, "fast": False, "adaptive": 0.0, "share": 0.0, "low_frequencies": 1.0, "distill": 0,
-    "negative": None, "adain_deviation": 1.0,
+    "negative": None, "adain_deviation": DEVIATION,
 }  # fmt: skip
 FAST = 3  # of so many levels of a walk --fast asks the network at one
 
@@ -49,9 +50,9 @@ class Recipe:
         1.0, "factor on the low frequencies of the content's noise; below 1 keeps more of its layout (1)", type=float,
         metavar="FACTOR",
     )  # fmt: skip
-    adain_deviation: float = option(
-        1.0, "how far AdaIN takes over the deviation of the style's noise besides its mean, 0 to 1 (1)", type=float,
-        metavar="SHARE",
+    adain_deviation: float | None = option(
+        None, "how far AdaIN takes over the deviation of the style's noise besides its mean, 0 to 1 (as the model's "
+        "YAML says, else 1)", type=float, metavar="SHARE",
     )  # fmt: skip
     distill: int = option(
         0, "times a step that the latent is moved towards the style's own attention (0)", type=int, metavar="N"
@@ -126,6 +127,7 @@ class Recipe:
             "pi": PI,
             "mix": MIX,
             "inversion": DDIM,
+            "adain_deviation": DEVIATION,
             "detail": DETAIL_MASKED if mixed else 0.0,
         }
         left = {name: value for name, value in usual.items() if getattr(self, name) is None}
@@ -159,4 +161,5 @@ class Settled(Recipe):
     pi: float = PI
     mix: str = MIX
     inversion: str = DDIM
+    adain_deviation: float = DEVIATION
     detail: float = 0.0

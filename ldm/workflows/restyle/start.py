@@ -12,13 +12,13 @@ from ldm.control.shares import check_masks, normalised, resized
 from ldm.models.diffusion.loop import Schedule
 from ldm.util import UserError
 from ldm.workflows.inversion.inverted import Inversion
-from ldm.workflows.restyle.recipe import Recipe
+from ldm.workflows.restyle.recipe import DEVIATION, Recipe
 from ldm.workflows.restyle.steps import walk, way_of
 
 LOW = 0.3  # the radius below which frequencies are low, where 1 is the highest of an axis
 
 
-def adain(content: Tensor, style: Tensor, deviation_share: float = 1.0) -> Tensor:
+def adain(content: Tensor, style: Tensor, deviation_share: float = DEVIATION) -> Tensor:
     """``content`` [B, C, h, w] with the mean and deviation of each channel of ``style`` [B or 1, C, h', w'].
 
     Chung et al. 2024, equation 7 (Huang & Belongie 2017, equation 8), for each picture by itself and without epsilon.
@@ -34,7 +34,7 @@ def adain(content: Tensor, style: Tensor, deviation_share: float = 1.0) -> Tenso
 
 
 def start_noise(
-    content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None, deviation_share: float = 1.0
+    content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None, deviation_share: float = DEVIATION
 ) -> Tensor:
     """Where sampling starts: the content's noise [B, C, h, w] with the statistics of the styles' noise.
 
@@ -81,4 +81,7 @@ def beginning(
     end = schedule.upwards(recipe.ddim_inv_steps)[-1]
     own, *others = (way.start(inversion, levels[0], end) for inversion in (content, *styles))
     own = damped(own, recipe.low_frequencies)
-    return own if recipe.without_init_adain else start_noise(own, others, masks, recipe.adain_deviation)
+    if recipe.without_init_adain:
+        return own
+    share = DEVIATION if recipe.adain_deviation is None else recipe.adain_deviation
+    return start_noise(own, others, masks, share)

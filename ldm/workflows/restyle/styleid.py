@@ -28,7 +28,7 @@ from ldm.workflows.restyle.prompted import restyle_prompts
 from ldm.workflows.restyle.recipe import Recipe
 from ldm.workflows.restyle.results import Result, finished, save_result
 from ldm.workflows.restyle.setting import Setting, make_setting
-from ldm.workflows.restyle.usual import with_inversion
+from ldm.workflows.restyle.usual import as_usual
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.watch import Watch, until_cancelled
 
@@ -70,7 +70,7 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
         options.ckpt, options.model_config, device=options.device, precision=options.precision
     )  # fmt: skip
     quiet = not options.progress or os.environ.get("RANK", "0") != "0"
-    options = with_inversion(options, studio.inference)
+    options = as_usual(options, studio.inference)
     with studio.lock, wearing(options, studio) as loras:
         setting = make_setting(options, studio, loras)
         if options.prompted:

@@ -1,4 +1,4 @@
-"""How a model is inverted where options leave it open: as its YAML says, else as the reference does."""
+"""How a model is restyled where options leave it open: as its YAML says, else as the reference does."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from ldm.building.errors import ConfigError
 from ldm.util import UserError
 from ldm.workflows.restyle.checks import check_inversion
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.recipe import DDIM, EXACT, INVERSIONS
+from ldm.workflows.restyle.recipe import DDIM, DEVIATION, EXACT, INVERSIONS
+
+
+def as_usual(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOptions:
+    """The options with what the section ``inference:`` of a model's YAML may say settled.
+
+    Raises:
+        ConfigError: see ``usual_inversion`` and ``usual_deviation``.
+    """
+    return with_deviation(with_inversion(options, inference), inference)
 
 
 def usual_inversion(inference: Mapping[str, Any]) -> str:
-    """What the section ``inference:`` of a model's YAML says; ``ddim`` where it says nothing.
+    """What the YAML says of the inversion; ``ddim`` where it says nothing.
 
     Raises:
         ConfigError: there is no such inversion.
@@ -41,3 +50,26 @@ def with_inversion(options: StyleIDOptions, inference: Mapping[str, Any]) -> Sty
     except UserError:
         return replace(options, inversion=DDIM)
     return asked
+
+
+def usual_deviation(inference: Mapping[str, Any]) -> float:
+    """What the YAML says of AdaIN's deviation; 1, all of it, where it says nothing.
+
+    Raises:
+        ConfigError: it is no share.
+    """
+    said = float(inference.get("adain_deviation", DEVIATION))
+    if not 0 <= said <= 1:
+        raise ConfigError(f"'inference.adain_deviation' in the model's YAML must lie between 0 and 1, got {said:g}")
+    return said
+
+
+def with_deviation(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOptions:
+    """The options with ``adain_deviation`` settled, unless there is no AdaIN.
+
+    Raises:
+        ConfigError: see ``usual_deviation``.
+    """
+    if options.adain_deviation is not None or options.without_init_adain:
+        return options
+    return replace(options, adain_deviation=usual_deviation(inference))
