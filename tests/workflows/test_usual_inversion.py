@@ -29,8 +29,8 @@ from scripts import attention_histogram, inversion_quality, invert
 from tests.workflows.restyling import STEPS, one, only, picture, pixels
 from tests.workflows.small_model import CONFIG, write_small_model
 
-SAYS = {"inversion": "fixed_point"}
-HALF = {"adain_deviation": 0.5}
+SAYS: dict[str, Any] = {"inversion": "fixed_point"}
+HALF: dict[str, Any] = {"adain_deviation": 0.5}
 SETTLED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {}, "ddim"), ({"steps": 25}, {}, "ddim"), (SAYS, {}, "fixed_point"), ({"inversion": "bdia"}, {}, "bdia"),
     (SAYS, {"inversion": "ddim"}, "ddim"), ({}, {"inversion": "edict"}, "edict"), (SAYS, {"fast": True}, "ddim"),
@@ -120,7 +120,7 @@ def test_each_of_the_two_changes_the_picture(options: StyleIDOptions, model: Any
 
 
 def test_without_adain_there_is_no_deviation(options: StyleIDOptions, model: Any, says: Any) -> None:
-    bare = {"inversion": "ddim", "without_init_adain": True}
+    bare: dict[str, Any] = {"inversion": "ddim", "without_init_adain": True}
     one_, other = changed(options, "yaml", **bare), changed(options, "none", **bare)
     assert np.array_equal(only(one_, says), only(other, model)) and record(one_) == record(other)
 
@@ -132,8 +132,9 @@ def test_what_takes_no_other_is_as_it_was(options: StyleIDOptions, model: Any, s
 
 
 def test_films_are_made_as_the_yaml_says(options: StyleIDOptions, model: Any, says: Any) -> None:
-    frames = {}
-    for name, studio, how in (("usual", says, {}), ("named", model, {**SAYS, **HALF}), ("plain", model, {})):
+    frames, both = {}, {**SAYS, **HALF}
+    runs: list[tuple[str, Any, dict[str, Any]]] = [("usual", says, {}), ("named", model, both), ("plain", model, {})]
+    for name, studio, how in runs:
         one_style = replace(options, sty=f"{options.sty}/s.png", output_path=f"{options.output_path}/{name}", **how)
         (film,) = styleid(replace(one_style, film=True, formats=["gif"]), studio)
         frames[name] = [np.asarray(frame) for frame in read_film(film.path).frames]
