@@ -177,7 +177,7 @@ def test_inversions_made_beforehand_are_found(
     pair = changed(options, "found", inversion=given[1] if given else None, features="replay")
     run(monkeypatch, invert.main, "--cnt", pair.cnt, "--sty", pair.sty, "--precomputed", pair.precomputed,
         "--ckpt", ckpt, "--device", "cpu", "--precision", "full", "--ddim_inv_steps", STEPS, *given)  # fmt: skip
-    rounds = len(list(Path(pair.precomputed).glob("*_latents_3_rounds.safetensors")))
+    rounds = len(list(Path(pair.precomputed).glob("*_latents_3_mixed.safetensors")))
     assert rounds == (0 if given else 2)
     with caplog.at_level("INFO"):
         only(pair, says)

@@ -64,7 +64,7 @@ class Way:
 class Refined(Way):
     """Steps upwards that are solved by iteration, so that DDIM's steps undo them."""
 
-    label: ClassVar[str] = "_3_rounds"
+    label: ClassVar[str] = "_3_mixed"
     rounds: ClassVar[int] = 3
 
     def up(self) -> StepRule:
