@@ -74,9 +74,10 @@ class Method:
         return "dreambooth" in self.config and not self.changes
 
 
-KEEPING = (  # the LoRA is to change nothing of other pictures of the world
+KEEPING = (  # the LoRA is to change nothing of other pictures of the world, with their prompt and without, for guidance
     "model.params.reg_weight=12", "model.params.reg_target=base", "data.params.cache_latents=false",
     "data.params.reg={target: ldm.world.scenes.SceneWorld, params: {size: 128, length: 4000, figures: 0.0}}",
+    "data.params.reg.params.caption_dropout=0.15",
     "model.params.lora_config.params.text_layers=none", "model.params.lora_config.params.conv_rank=8",
     "lightning.trainer.max_steps=300", "model.params.scheduler_config.params.cycle_lengths=[300]",
 )  # fmt: skip

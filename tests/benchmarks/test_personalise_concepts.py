@@ -146,6 +146,8 @@ def test_commands_of_training(name: str, trained: list[list[str]], tmp_path: Pat
         pair = module.datasets["train"][0]
         assert "sks" in pair["train"]["caption"] and "sks" not in pair["reg"]["caption"]
         assert pair["train"]["image"].shape == pair["reg"]["image"].shape == (128, 128, 3)
+        others = module.datasets["train"].of_class.__getitems__(range(60))
+        assert 3 <= sum(not one["caption"] for one in others) <= 18, "guided pictures are made without a prompt, too"
     words = config.model.params.get("personalization_config")
     assert words is None or list(words.params.initializer_words) == ["circle"]
 
