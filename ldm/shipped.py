@@ -1,4 +1,4 @@
-"""The files that come with the project, wherever it is installed: the small model, YAMLs, sample pictures."""
+"""The files that come with the project, wherever it is installed: the small models, YAMLs, sample pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ INSTALLED = PACKAGE / "share"  # where a wheel carries the folders that lie besi
 ROOT = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent
 FOLDERS = ("configs", "models", "examples")
 TINY = ROOT / "models" / "ldm" / "tiny"
+TINY_FILM = ROOT / "models" / "ldm" / "tiny-film"
 SAMPLES = ROOT / "examples" / "styleid"
 
 

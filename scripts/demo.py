@@ -1,10 +1,10 @@
-"""What `make demo` shows: prompts in three languages, restyled photographs, the autoencoder, a training that learns.
+"""What `make demo` shows: prompts in three languages, restyled photographs, a film, the autoencoder, a training.
 
     python -m scripts.demo
     python -m scripts.demo --outdir outputs/again
     python -m scripts.demo --debug                  # with the traceback of an error
 
-Everything is written under outputs/demo; the pictures come from the small model in models/ldm/tiny.
+Everything is written under outputs/demo; the pictures come from the small models in models/ldm.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ldm.workflows.options import old_spellings
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.styleid import SHEET, styleid
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
+from ldm.workflows.video import VideoOptions, video
 from ldm.world.paint import box, layer
 from ldm.world.photos import load_photo, photos
 from ldm.world.scene import SHAPES, Thing
@@ -39,6 +40,8 @@ SUNSET_PROMPTS = [f"a large {thing} on a sunset background" for thing in ("white
 PHOTO_SIZE = 256
 STEPS = 20  # of the short training, whose rate is so much higher than a longer one's
 RATE = 3e-4
+FILM_PROMPT = "a small sailboat on the sea"
+MOTION = 80  # of 255
 PAINTINGS = SAMPLES.parent / "paintings"
 TRANSLATED = ("a penguin on a yellow background", "노란 배경 위의 펭귄", "黄色背景上的企鹅")
 
@@ -51,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.outdir
     started = time.perf_counter()
-    steps = (show_prompts, show_languages, show_restyling, show_photographs, show_training)
+    steps = (show_prompts, show_languages, show_restyling, show_film, show_photographs, show_training)
     written = [step(out) for step in steps]
     print(f"\nDone in {time.perf_counter() - started:.0f} s. Look at:")
     for path in written:
@@ -80,6 +83,16 @@ def show_restyling(out: Path) -> Path:
     pairs.write_text("".join(f"{content}, {style}\n" for style in styles), encoding="utf-8")
     styleid(StyleIDOptions(pairs=str(pairs), output_path=str(folder), precomputed="", fast=True))
     return folder / SHEET
+
+
+def show_film(out: Path) -> Path:
+    """A picture that begins to move: its frames, and below each what changes from one to the next."""
+    folder = out / "film"
+    draw([FILM_PROMPT], folder)
+    first = str(folder / "samples" / "00000.png")
+    options = VideoOptions(first, output_folder=str(folder), motion_bucket_id=MOTION, formats=("gif", "sheet"))
+    (film,) = video(options)
+    return film.files[-1]
 
 
 def show_photographs(out: Path) -> Path:

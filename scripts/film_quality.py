@@ -1,6 +1,6 @@
 """Films of a film model from held-out first frames of the rendered world, judged; see docs/video.md.
 
-    python -m scripts.film_quality --ckpt latest:film
+    python -m scripts.film_quality
     python -m scripts.film_quality --ckpt latest:film --shapes 1 -n 128 --outdir outputs/films
     python -m scripts.film_quality --ckpt film.safetensors --config configs/tiny-video/film.yaml --steps 50 --seed 1
 
@@ -14,20 +14,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ldm.shipped import TINY_FILM
 from ldm.util import run_command
 from ldm.workflows.measure.films import as_markdown, film_table
 from ldm.workflows.studio import open_studio
+from ldm.workflows.video import VideoOptions
 
 
 def main() -> None:
     """Raises UserError: as ``ldm.workflows.measure.films.film_table``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ckpt", help="the film model's weights, or latest:NAME of a run")
+    parser.add_argument("--ckpt", help="weights, or latest:NAME of a run; the small film model without it")
     parser.add_argument("--config", help="its YAML; usually found beside the weights")
     parser.add_argument("-n", "--count", type=int, default=128, help="films of each row (%(default)s)")
     parser.add_argument("--num_frames", type=int, help="frames of a film; as the model was trained")
-    parser.add_argument("--steps", type=int, default=25, help="of the sampler (%(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="of guidance (%(default)s)")
+    parser.add_argument("--steps", type=int, help="of the sampler; as the model's YAML says, else 25")
+    parser.add_argument("--scale", type=float, help="of guidance, for all frames; as the YAML says, else 1")
+    parser.add_argument("--noise_scale", type=float, help="times the start noise; as the YAML says, else 1")
     parser.add_argument("--seed", type=int, default=0, help="which films, and their noise (%(default)s)")
     parser.add_argument("--shapes", type=float, default=0.5, help="share of shapes among the things (%(default)s)")
     parser.add_argument("--outdir", type=Path, help="where some films and the numbers go")
@@ -35,9 +38,11 @@ def main() -> None:
     parser.add_argument("--precision", default="autocast", help="full, autocast, bf16 or fp16 (%(default)s)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args()
-    studio = open_studio(options.ckpt, options.config, device=options.device, precision=options.precision)
-    table = film_table(studio, options.count, options.num_frames, options.steps, options.seed, options.scale,
-                       options.outdir, shapes=options.shapes)  # fmt: skip
+    settings = VideoOptions(num_frames=options.num_frames, num_steps=options.steps, max_scale=options.scale,
+                            min_scale=options.scale, noise_scale=options.noise_scale)  # fmt: skip
+    ckpt = options.ckpt or TINY_FILM / "model.safetensors"
+    studio = open_studio(ckpt, options.config, device=options.device, precision=options.precision)
+    table = film_table(studio, options.count, settings, options.seed, options.outdir, shapes=options.shapes)
     print(as_markdown(table))
 
 

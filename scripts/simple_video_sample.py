@@ -1,6 +1,6 @@
 """Films from first frames, by Stable Video Diffusion or a small film model; see docs/video.md.
 
-    python -m scripts.simple_video_sample --ckpt film.safetensors --input_path picture.png
+    python -m scripts.simple_video_sample --input_path picture.png
     python -m scripts.simple_video_sample --ckpt latest:film --input_path pictures/ --motion_bucket_id 200 --fps_id 5
     python -m scripts.simple_video_sample --version svd_xt --ckpt svd_xt.safetensors --input_path picture.png --seed 1
 
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--last_path", help="the picture that it ends with (or a folder), for a model that takes one")
     flags.add_argument("--prompt", default="", help="for a model that reads one")
     flags.add_argument("--version", help=f"of the released models: {', '.join(VERSIONS)}")
-    flags.add_argument("--ckpt", help="the model's weights, or latest:NAME of a run")
+    flags.add_argument("--ckpt", help="the model's weights, or latest:NAME of a run; the small film model without it")
     flags.add_argument("--config", help="its YAML; usually found beside the weights")
     flags.add_argument("--num_frames", type=int, help="14, or 25 for svd_xt, or as the model was trained")
     flags.add_argument("--num_steps", type=int, help="25, or 30 for svd_xt")
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--min_scale", type=float, help="guidance of the first frame")
     flags.add_argument("--guider", default=usual.guider, help="linear, or triangle: strongest in the middle")
     flags.add_argument("--sampler", help="euler, or another of txt2img.py")
+    flags.add_argument("--noise_scale", type=float, metavar="S", help="times the start noise (1, or as the YAML says)")
     flags.add_argument("--height", type=int, help="pixels; the picture is scaled so that it fits in")
     flags.add_argument("--width", type=int)
     flags.add_argument("--crop", action="store_true", help="exactly that size, from the picture's middle")

@@ -14,6 +14,7 @@ from ldm.building.yaml_files import section
 TYPES: dict[str, Any] = {
     "steps": int,
     "guidance_scale": float,
+    "min_guidance_scale": float,  # of a film's first frame; guidance_scale is the last one's
     "sampler": str,
     "eta": float,
     "width": int,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ldm.checkpoint import is_diffusers_folder
 from ldm.finite import check_finite
+from ldm.models.diffusion.condition import Parts
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample, step_rule
 from ldm.models.portions import in_blended_chunks
@@ -29,8 +30,10 @@ from ldm.pictures.images import (
 )
 from ldm.pictures.sizing import digest
 from ldm.seeds import settled_seed
+from ldm.shipped import TINY_FILM
 from ldm.util import UserError, writable_folder
 from ldm.workflows.film_files import check_formats, film_files, write_film_files
+from ldm.workflows.plan import checked_noise_scale
 from ldm.workflows.record import is_finished, write_record
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.watch import Watch, until_cancelled
@@ -69,7 +72,7 @@ class VideoOptions:
     last_path: str | None = None  # the last frame, for a model that takes one; a folder with the same names
     prompt: str = ""  # for a model that reads one
     version: str | None = None  # svd, svd_xt, and each with _image_decoder; None: the model's own settings
-    ckpt: str | None = None
+    ckpt: str | None = None  # None: the small film model
     config: str | None = None
     num_frames: int | None = None
     num_steps: int | None = None
@@ -83,6 +86,7 @@ class VideoOptions:
     min_scale: float | None = None  # and of the first one
     guider: str = "linear"  # or triangle: strongest in the middle
     sampler: str | None = None  # euler
+    noise_scale: float | None = None  # 1; times the start noise
     height: int | None = None  # pixels
     width: int | None = None
     crop: bool = False  # exactly that size, from the picture's middle; else its aspect stays
@@ -109,6 +113,7 @@ class VideoPlan:
     min_scale: float
     guider: str
     sampler: str
+    noise_scale: float
     precision: str
     model: str
 
@@ -135,7 +140,8 @@ def video(
     inputs = inputs_of(options)
     folder = writable_folder(output_folder(options), "--output_folder")
     if studio is None:
-        studio = open_studio(options.ckpt, config_of(options), device=options.device, precision=options.precision)
+        ckpt = TINY_FILM / "model.safetensors" if options.ckpt is None else options.ckpt
+        studio = open_studio(ckpt, config_of(options), device=options.device, precision=options.precision)
     plan, watch = make_plan(options, studio), watch or Watch()
     first_seed = settled_seed(options.seed)
     results: list[VideoResult] = []
@@ -194,13 +200,27 @@ def make_film(
         given["last_image"] = image_to_tensor(last)[None]
     with studio.mixed():
         condition = model.condition([plan.prompt], size=size, **given)
-        start = noise.draw((plan.frames, model.channels, *size))[0].to(studio.device)
-        latents = sample(
-            model, start, condition, steps=plan.steps, sampler=plan.sampler, guidance_scale=guider_of(plan).scale,
-            uncond=model.unconditional(condition), callback=(watch or Watch()).steps(model, "sampling"),
-            progress=progress,
-        )  # fmt: skip
+        latents = film_latents(studio, plan, condition, noise, size, watch, progress)
     return Film(decoded(studio, latents, plan), plan.fps)
+
+
+def film_latents(
+    studio: Studio,
+    plan: VideoPlan,
+    condition: Parts,
+    noise: ImageNoise,
+    size: tuple[int, int],
+    watch: Watch[Any] | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """The latents [films T, C, h, w] of films from their condition; ``noise`` draws for each, ``size`` is (h, w)."""
+    model = studio.model
+    start = noise.draw((plan.frames, model.channels, *size)).flatten(0, 1)
+    return sample(
+        model, plan.noise_scale * start.to(studio.device), condition, steps=plan.steps, sampler=plan.sampler,
+        guidance_scale=guider_of(plan).scale, uncond=model.unconditional(condition),
+        callback=(watch or Watch()).steps(model, "sampling"), progress=progress,
+    )  # fmt: skip
 
 
 def decoded(studio: Studio, latents: Tensor, plan: VideoPlan) -> list[Image.Image]:
@@ -319,9 +339,11 @@ def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
         decoding_t=options.decoding_t,
         decoding_overlap=options.decoding_overlap,
         max_scale=choose(options.max_scale, version and version.max_scale, scale),
-        min_scale=choose(options.min_scale, version and version.min_scale, min(1.0, scale)),
+        min_scale=choose(options.min_scale, version and version.min_scale,
+                         float(inference.get("min_guidance_scale", min(1.0, scale)))),
         guider=options.guider,
         sampler=choose(options.sampler, None, str(inference.get("sampler", "euler"))),
+        noise_scale=checked_noise_scale(choose(options.noise_scale, None, inference.get("noise_scale", 1.0))),
         precision=studio.effective_precision,
         model=studio.name,
     )

@@ -194,6 +194,9 @@ def test_a_checkpoint_holds_what_was_learned_and_finds_the_rest(tmp_path: Path) 
     torch.testing.assert_close(film_outputs(opened, x, given), film_outputs(model, x, given))
     with pytest.raises(UserError, match="nowhere"):
         load_model(video_config(stands_on=str(tmp_path / "nowhere.safetensors")), film)
+    going_on = build(stands_on=str(path), ckpt_path=str(film))
+    going_on.eval()
+    torch.testing.assert_close(film_outputs(going_on, x, given), film_outputs(model, x, given))
 
 
 def test_it_samples_films_of_any_number_of_frames() -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from ldm.control.sites import sites
+from ldm.modules.diffusionmodules.clips import Clips
 from ldm.modules.diffusionmodules.util import timestep_embedding
-from ldm.modules.diffusionmodules.video_model import TEMPORAL, VideoUNet
+from ldm.modules.diffusionmodules.video_model import TEMPORAL, VideoUNet, conv_over_time
+from ldm.modules.video_attention import SpatialVideoTransformer, VideoOptions
 from ldm.util import ConfigError
 from tests.helpers import GoldenCase, golden_case
 
@@ -89,9 +91,39 @@ def test_sites_over_time() -> None:
     assert len(over_time) > len(sites(unet, "output_blocks", kind="time")) > 0
 
 
+def test_first_frame_attention_finds_what_is_elsewhere() -> None:
+    """One position of the first frame is seen from every position of the frames after it, through that layer alone."""
+    torch.manual_seed(0)
+    video = VideoOptions(merge_factor=0.0, first_frame_attention=True, time_embed_mult=1.0)
+    layer = SpatialVideoTransformer(32, 2, 16, use_checkpoint=False, video=video).eval()
+    torch.nn.init.normal_(layer.proj_out.weight)
+    assert layer.get_parameter("time_pos_embed.0.weight").shape == (32, 32)
+    look = layer.get_submodule("time_stack.0.attn2.to_out.0")
+    x = torch.randn(3, 32, 4, 4)
+    other = x.clone()
+    other[0, :, 0, 0] += 3 * torch.randn(32)
+    with torch.no_grad():
+        unseen = layer(other, None, Clips(3)) - layer(x, None, Clips(3))
+        assert not unseen[1:].any()
+        torch.nn.init.normal_(look.get_parameter("weight"))
+        seen = layer(other, None, Clips(3)) - layer(x, None, Clips(3))
+    assert (seen[1:].abs().amax(dim=1) > 1e-4).all()
+
+
+def test_a_convolution_within_frames_is_the_one_of_three_dimensions() -> None:
+    torch.manual_seed(0)
+    ours = conv_over_time(8, 12, (1, 3, 5), groups=4)
+    plain = torch.nn.Conv3d(8, 12, (1, 3, 5), padding=(0, 1, 2), groups=4)
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 8, 3, 6, 7)
+    assert type(ours) is not type(plain)
+    torch.testing.assert_close(ours(x), plain(x))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"first_frame_attention": True}, "goes without"),
         ({"time_downup": True}, "time_downup"),
         ({"merge_strategy": "mean"}, "merge_strategy is 'mean'"),
         ({"video_kernel_size": [3, 2, 1]}, "three odd numbers"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,42 @@ def test_a_model_without_films_is_named(svd: Studio, tmp_path: Path) -> None:
         video(options(picture(tmp_path), tmp_path / "out", last_path=str(tmp_path / "a.png")), svd)
 
 
+def test_start_noise_and_first_scale_are_as_asked_or_as_the_yaml_says(small: Studio, tmp_path: Path) -> None:
+    path = picture(tmp_path)
+    assert make_plan(options(path, tmp_path), small).noise_scale == 1
+    quiet = replace(small, inference={**small.inference, "noise_scale": 0.5})
+    assert make_plan(options(path, tmp_path), quiet).noise_scale == 0.5
+    assert make_plan(options(path, tmp_path, noise_scale=0.7), quiet).noise_scale == 0.7
+    loud = replace(small, inference={**small.inference, "guidance_scale": 3.0, "min_guidance_scale": 2.0})
+    assert make_plan(options(path, tmp_path), loud).min_scale == 2
+    assert make_plan(options(path, tmp_path, min_scale=1.5), loud).min_scale == 1.5
+    with pytest.raises(UserError, match="start noise"):
+        make_plan(options(path, tmp_path, noise_scale=-1), small)
+    image = Image.open(path).convert("RGB").resize((16, 16))
+    films = [make_film(s, make_plan(options(path, tmp_path, noise_scale=n), s), image, 3)
+             for s, n in ((small, None), (small, 1.0), (quiet, None), (small, 0.5))]  # fmt: skip
+    plain, one, half, asked = (np.stack(list(map(np.asarray, film.frames))) for film in films)
+    assert np.array_equal(plain, one) and np.array_equal(half, asked) and not np.array_equal(one, half)
+
+
+def test_without_a_checkpoint_it_is_the_small_film_model(tmp_path: Path) -> None:
+    """A film from the weights that ship: it begins with the picture, and more moves where more is asked for."""
+    path = picture(tmp_path)
+    world = FilmWorld("heldout", frames=2, size=128, seed=3, shapes=1.0)
+    Image.fromarray(((paint_film(world.films([0])[0], 2, 128)[0] + 1) * 127.5).astype(np.uint8)).save(path)
+    moved = []
+    for motion in (0, 255):
+        asked = VideoOptions(str(path), output_folder=str(tmp_path / str(motion)), formats=["gif"], num_steps=4,
+                             motion_bucket_id=motion, progress=False)  # fmt: skip
+        (made,) = video(asked)
+        assert made.film is not None
+        frames = np.stack([np.asarray(frame, np.float32) for frame in made.film.frames])
+        assert frames.shape == (8, 128, 128, 3)
+        assert np.abs(frames[0] - np.asarray(Image.open(path), np.float32)).mean() < 12
+        moved.append(np.abs(frames[-1] - frames[0]).mean())
+    assert moved[1] > 1.5 * moved[0]
+
+
 def test_the_table_of_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rows are what they are called, and the files beside it are there."""
     model: Any = build()
@@ -218,7 +255,8 @@ def test_the_table_of_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return FilmVerdict(1.0, 1.0, float(np.abs(np.diff(frames, axis=0)).mean()), 0.0, 0.0, None)
 
     monkeypatch.setattr(measure, "judge_film", verdict)
-    table = measure.film_table(Studio.of(model), count=2, frames=3, steps=1, folder=tmp_path, examples=1)
+    settings = VideoOptions(num_frames=3, num_steps=1)
+    table = measure.film_table(Studio.of(model), 2, settings, folder=tmp_path, examples=1)
     assert tuple(table) == measure.KINDS and all(row.films == 2 for row in table.values())
     true, made, alone, still = (seen[i : i + 2] for i in range(2, 10, 2))  # before them the choice of films
     assert all(np.array_equal(film[0], film[2]) for film in still)

@@ -121,9 +121,13 @@ class VideoModel(FinetuneModel):
     def init_from_ckpt(
         self, weights: str | Mapping[str, Tensor], ignore_keys: Sequence[str] = (), only_model: bool = False
     ) -> None:
-        """As in the base; weights of a model of pictures have no temporal layers, which then stay as they begin."""
+        """As in the base; what weights need not have stays as it is.
+
+        Those of a model of pictures have no temporal layers; those of a film model that stands on one, nothing else.
+        """
         given = dict(read_state_dict(weights) if isinstance(weights, str) else weights)
-        lacking = [key for key in self.state_dict() if key not in given and is_temporal(key)]
+        is_rest = self.stands_on is not None and any(map(is_temporal, given))
+        lacking = [key for key in self.state_dict() if key not in given and (is_rest or is_temporal(key))]
         super().init_from_ckpt(given, (*ignore_keys, *lacking), only_model)
 
     # ---- conditions -----------------------------------------------------------------------------------------------

@@ -15,13 +15,13 @@ from PIL import Image
 
 from ldm.finite import check_finite
 from ldm.models.diffusion.noise import ImageNoise
-from ldm.models.diffusion.sampling import sample
 from ldm.pictures.film import Film as Frames
 from ldm.pictures.film import film_sheet, write_film
 from ldm.pictures.images import save_image
 from ldm.util import UserError
 from ldm.workflows.record import write_record
 from ldm.workflows.studio import Studio
+from ldm.workflows.video import VideoOptions, VideoPlan, film_latents, make_plan
 from ldm.world.film import Film, FilmWorld, paint_film
 from ldm.world.film_judge import FilmTable, judge_film
 
@@ -46,40 +46,35 @@ def held_out_films(count: int, seed: int, size: int, frames: int, shapes: float 
 
 @torch.no_grad()
 def made_by(
-    studio: Studio, films: Sequence[Film], frames: int, steps: int, seed: int, scale: float = 1.0, alone: bool = False
+    studio: Studio, films: Sequence[Film], plan: VideoPlan, seed: int, alone: bool = False
 ) -> list[Array]:
     """What a film model makes of the first frame of each film, [T, size, size, 3] in [-1, 1].
 
     Args:
-        steps: of the sampler.
+        plan: how, but for the motion, which is each film's.
         seed: of the first film; each has its own.
-        scale: of guidance.
         alone: every frame as a picture on its own, without the temporal layers.
 
     Raises:
-        UserError: the model makes no films, or what came out is not finite.
+        UserError: what came out is not finite.
     """
-    model = studio.model
-    if "frames" not in {need.name for need in model.needs.optional}:
-        raise UserError(f"'{studio.name}' makes pictures, not films")
-    size = size_of(studio)
+    model, size = studio.model, size_of(studio)
+    cells = size // model.first_stage_model.factor
     made: list[Array] = []
     for start in range(0, len(films), AT_ONCE):
         part = films[start : start + AT_ONCE]
         first = np.stack([paint_film(film, 1, size)[0] for film in part])
-        given: dict[str, Any] = {"image": torch.from_numpy(first).permute(0, 3, 1, 2), "frames": frames, "fps": FPS,
-                                 "motion": torch.tensor([film.course.motion for film in part])}  # fmt: skip
+        noise = ImageNoise(range(seed + start, seed + start + len(part)))
+        given: dict[str, Any] = {"image": torch.from_numpy(first).permute(0, 3, 1, 2), "frames": plan.frames,
+                                 "fps": plan.fps, "motion": torch.tensor([film.course.motion for film in part]),
+                                 "cond_aug": plan.cond_aug, "noise": noise}  # fmt: skip
         if alone:
-            given["stills"] = torch.ones(len(part), frames)
-        cells = size // model.first_stage_model.factor
-        noise = ImageNoise(range(seed + start, seed + start + len(part))).draw((frames, model.channels, cells, cells))
+            given["stills"] = torch.ones(len(part), plan.frames)
         with studio.mixed():
             condition = model.condition([""] * len(part), size=(cells, cells), **given)
-            latents = sample(model, noise.flatten(0, 1).to(studio.device), condition, steps=steps, guidance_scale=scale,
-                             uncond=model.unconditional(condition), sampler="ddim")  # fmt: skip
-            pictures = model.decode_first_stage(latents)
+            pictures = model.decode_first_stage(film_latents(studio, plan, condition, noise, (cells, cells)))
         check_finite(model, pictures)
-        made += list(pictures.clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy().reshape(len(part), frames, size, size, 3))
+        made += list(pictures.clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy().reshape(len(part), -1, size, size, 3))
     return made
 
 
@@ -89,37 +84,40 @@ def size_of(studio: Studio) -> int:
 
 
 def film_table(
-    studio: Studio, count: int = 128, frames: int | None = None, steps: int = 25, seed: int = 0, scale: float = 1.0,
-    folder: Path | None = None, examples: int = 4, shapes: float = 0.5,
+    studio: Studio, count: int = 128, settings: VideoOptions | None = None, seed: int = 0, folder: Path | None = None,
+    examples: int = 4, shapes: float = 0.5,
 ) -> dict[str, FilmTable]:  # fmt: skip
     """A row for the film model and one for each thing beside it; by the names of ``KINDS``.
 
     Args:
+        settings: frames, steps, guidance and the like; None: as the model is usually asked.
+        seed: which films, and their noise.
         folder: where some films, as GIFs and sheets, and the numbers go; None for nowhere.
         examples: how many films of each kind.
         shapes: share of geometric shapes among the things.
 
     Raises:
-        UserError: as ``made_by``, or a file cannot be written.
+        UserError: as ``make_plan`` and ``made_by``, or a file cannot be written.
     """
     if count < 2:
         raise UserError(f"a table needs 2 films or more, got {count}")
-    frames = frames or studio.model.frames
+    plan = make_plan(settings or VideoOptions(), studio)
+    frames = plan.frames
     size = size_of(studio)
     films = held_out_films(count, seed, size, frames, shapes)
     true = [paint_film(film, frames, size) for film in films]
     of_kind = {
         KINDS[0]: true,
-        KINDS[1]: made_by(studio, films, frames, steps, seed, scale),
-        KINDS[2]: made_by(studio, films, frames, steps, seed, scale, alone=True),
+        KINDS[1]: made_by(studio, films, plan, seed),
+        KINDS[2]: made_by(studio, films, plan, seed, alone=True),
         KINDS[3]: [np.repeat(film[:1], frames, axis=0) for film in true],
     }
     table = {kind: FilmTable.of([judge_film(*pair) for pair in zip(made, films, strict=True)], films)
              for kind, made in of_kind.items()}  # fmt: skip
     if folder is not None:
         keep(folder, of_kind, examples)
-        write_record(folder / "films.json", {"count": count, "frames": frames, "steps": steps, "seed": seed,
-                                             "scale": scale, "size": size, "shapes": shapes, "model": studio.name},
+        write_record(folder / "films.json",
+                     {**asdict(plan), "motion": None, "count": count, "seed": seed, "size": size, "shapes": shapes},
                      {"table": {kind: asdict(row) for kind, row in table.items()}})  # fmt: skip
     return table
 
