@@ -31,6 +31,7 @@ from tests.helpers import ROOT
 from tests.workflows.small_model import write_small_model
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "models/ldm/tiny/README.md",
+         ROOT / "models/ldm/tiny-film/README.md",
          ROOT / "examples/word/README.md", ROOT / "examples/flower/README.md"]  # fmt: skip
 PROGRAMS = {"txt2img.py": "ldm.commands.txt2img", "run_styleid.py": "ldm.commands.styleid",
             "app.py": "ldm.commands.app"}  # fmt: skip
@@ -50,11 +51,12 @@ RUN: dict[str, list[str]] = {  # what is run, with what makes it short; the firs
     r"-m scripts\.download$": [],
     r"-m scripts\.world_pairs": ["-n", "20"],
     r"-m scripts\.scene_prompts": ["-n", "4"],
+    r"-m scripts\.simple_video_sample --input_path examples/": ["--num_steps", "1", "--num_frames", "2"],
 }
 PARSED = {  # what is not, and why
     r"--ckpt|v1-inference|--actual_resume|-m scripts\.download sd|(v1|v2|1p4B)-finetune": "released weights are needed",
     r"main\.py": "it trains for minutes, or goes on with such a run; tests/training and test_shipped_model.py train",
-    r"-m benchmarks\.|-m scripts\.(autoencoder|inversion)_quality": "it measures for minutes; tests/benchmarks",
+    r"-m benchmarks\.|-m scripts\.(autoencoder|inversion|film)_quality": "it measures for minutes; tests/benchmarks",
     r"-m scripts\.(invert|attention_\w+)": "tests/scripts/test_look_inside.py and test_invert.py run it",
     r"-m scripts\.(inspect_checkpoint|evaluate_concept|language_scores|score|export_\w+|make_multilingual_encoder)":
         "tests/scripts and tests/models run it on files of their own",
@@ -68,7 +70,7 @@ PARSED = {  # what is not, and why
     r"-m scripts\.caption": "a captioning model is needed; tests/scripts/test_caption.py has a small one",
     r"-m scripts\.train_scorer": "it trains for half an hour; tests/scripts/test_score.py trains for seconds",
     r"-m scripts\.judge": "it goes on with pictures of the command before; tests/scripts/test_judge_command.py",
-    r"--from-file": "it goes on with what the command before it printed",
+    r"--from-file|--input_path outputs/": "it goes on with what the command before it printed",
 }  # fmt: skip
 NO_PROGRAM = {  # lines that are not commands of this project's Python
     r"make |source |pip |pre-commit ": "setting up; tests/test_package.py installs",

@@ -30,7 +30,7 @@ from ldm.pictures.images import (
 )
 from ldm.pictures.sizing import digest
 from ldm.seeds import settled_seed
-from ldm.shipped import TINY_FILM
+from ldm.shipped import TINY_FILM, here_or_shipped
 from ldm.util import UserError, writable_folder
 from ldm.workflows.film_files import check_formats, film_files, write_film_files
 from ldm.workflows.plan import checked_noise_scale
@@ -285,7 +285,7 @@ def inputs_of(options: VideoOptions) -> list[tuple[Path, Path | None]]:
     """
     if not options.input_path:
         raise UserError("--input_path is needed: a picture that the film begins with, or a folder of pictures")
-    path = Path(options.input_path)
+    path = here_or_shipped(options.input_path)
     paths = list_images(path) if path.is_dir() else [path]
     if not paths:
         raise UserError(f"'{path}' has no pictures to begin films with")

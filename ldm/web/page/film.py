@@ -11,7 +11,7 @@ import gradio as gr
 from ldm.web.jobs import Job, Task
 from ldm.web.page.context import Page, Receiver, text
 from ldm.web.page.following import Following, notes_html
-from ldm.web.page.pictures import photographs
+from ldm.web.page.pictures import first_frames, photographs
 from ldm.web.page.texts import PageError
 
 KIND = "film"
@@ -25,8 +25,8 @@ def build(page: Page) -> None:
         with gr.Column(scale=5, min_width=360):
             model = gr.Dropdown([], label=text("film_model"), elem_id="film-model")
             sample = gr.Dropdown(
-                [(path.stem, str(path)) for path in photographs()], value=None, label=text("content_sample"),
-                elem_id="film-sample",
+                [(path.stem, str(path)) for path in [*first_frames(), *photographs()]], value=None,
+                label=text("content_sample"), elem_id="film-sample",
             )  # fmt: skip
             first = gr.Image(
                 type="filepath", sources=["upload", "clipboard"], label=text("film_first"), height=300, format="png",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # it takes seconds, and a page that starts need not wait for 
 PHOTOGRAPHS = ROOT / "examples" / "styleid" / "cnt"
 PAINTINGS = (ROOT / "examples" / "paintings" / "train", ROOT / "examples" / "paintings" / "heldout",
              ROOT / "examples" / "styleid" / "sty")  # fmt: skip
+FIRST_FRAMES = ROOT / "examples" / "film"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 INPUTS = "inputs"  # a folder below the results
 FILES = "files"  # and one of files for other programs
@@ -26,6 +27,11 @@ FILES = "files"  # and one of files for other programs
 def photographs() -> list[Path]:
     """The shipped photographs."""
     return _pictures(PHOTOGRAPHS)
+
+
+def first_frames() -> list[Path]:
+    """The shipped first frames of films, which are of the small film model's world."""
+    return _pictures(FIRST_FRAMES)
 
 
 def paintings() -> list[Path]:
