@@ -67,7 +67,8 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shipped(folder: Path) -> set[str]:
     """The project's own files below configs/, models/ and examples/."""
     patterns = (
-        "configs/**/*.yaml", "configs/**/*.txt", "models/**/config.yaml", "models/ldm/tiny/**/*", "examples/**/*",
+        "configs/**/*.yaml", "configs/**/*.txt", "models/**/config.yaml", "models/ldm/tiny/**/*",
+        "models/ldm/tiny-film/*", "examples/**/*",
     )  # fmt: skip
     return {
         path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern) if path.is_file()
