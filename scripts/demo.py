@@ -86,7 +86,7 @@ def show_restyling(out: Path) -> Path:
 
 
 def show_film(out: Path) -> Path:
-    """A picture that begins to move: its frames, and below each what changes from one to the next."""
+    """A picture that begins to move: its frames, and below each how it differs from the one before."""
     folder = out / "film"
     draw([FILM_PROMPT], folder)
     first = str(folder / "samples" / "00000.png")

@@ -14,11 +14,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ldm.shipped import TINY_FILM
 from ldm.util import run_command
 from ldm.workflows.measure.films import as_markdown, film_table
-from ldm.workflows.studio import open_studio
-from ldm.workflows.video import VideoOptions
+from ldm.workflows.video import VideoOptions, film_studio
 
 
 def main() -> None:
@@ -40,8 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = VideoOptions(num_frames=options.num_frames, num_steps=options.steps, max_scale=options.scale,
                             min_scale=options.scale, noise_scale=options.noise_scale)  # fmt: skip
-    ckpt = options.ckpt or TINY_FILM / "model.safetensors"
-    studio = open_studio(ckpt, options.config, device=options.device, precision=options.precision)
+    studio = film_studio(options.ckpt, options.config, options.device, options.precision)
     table = film_table(studio, options.count, settings, options.seed, options.outdir, shapes=options.shapes)
     print(as_markdown(table))
 

@@ -119,9 +119,13 @@ class SpatialVideoTransformer(SpatialTransformer):
         self.use_spatial_context = video.use_spatial_context
         self.first_frame_attention = video.first_frame_attention
         self.longest_period = video.max_ddpm_temb_period
-        if video.first_frame_attention and (video.disable_temporal_crossattention or video.use_spatial_context):
-            raise ConfigError("first_frame_attention is what a temporal cross-attention does in place of a context: it "
-                              "goes without disable_temporal_crossattention and use_spatial_context")  # fmt: skip
+        if video.first_frame_attention and (
+            video.disable_temporal_crossattention or video.use_spatial_context or video.time_context_dim is not None
+        ):
+            raise ConfigError(
+                "first_frame_attention is what a temporal cross-attention does in place of a context: it goes without "
+                "disable_temporal_crossattention, use_spatial_context and time_context_dim"
+            )
         of_context = [*context_dim] if isinstance(context_dim, list) else [context_dim] * depth
         if not video.use_spatial_context:
             of_context = [inner if video.first_frame_attention else video.time_context_dim] * depth
@@ -159,7 +163,9 @@ class SpatialVideoTransformer(SpatialTransformer):
 
     def _looked_at(self, moving: Tensor, context: Tensor | None) -> Tensor | None:
         """What a temporal cross-attention looks at: the first frame, or the context that goes with it, or nothing."""
-        if self.first_frame_attention:  # what is there is elsewhere later, where attention over frames has no way to it
+        if self.first_frame_attention:
+            # a thing that moves leaves its position, and attention over frames sees one position alone; layers of
+            # attention take tokens that are normalised
             return F.layer_norm(moving[:, 0], moving.shape[-1:])
         return context[:: moving.shape[1]] if self.use_spatial_context and context is not None else None
 

@@ -85,7 +85,7 @@ class VideoOptions:
     max_scale: float | None = None  # guidance of the last frame
     min_scale: float | None = None  # and of the first one
     guider: str = "linear"  # or triangle: strongest in the middle
-    sampler: str | None = None  # euler
+    sampler: str | None = None  # as the model's YAML says, else euler
     noise_scale: float | None = None  # 1; times the start noise
     height: int | None = None  # pixels
     width: int | None = None
@@ -140,8 +140,7 @@ def video(
     inputs = inputs_of(options)
     folder = writable_folder(output_folder(options), "--output_folder")
     if studio is None:
-        ckpt = TINY_FILM / "model.safetensors" if options.ckpt is None else options.ckpt
-        studio = open_studio(ckpt, config_of(options), device=options.device, precision=options.precision)
+        studio = film_studio(options.ckpt, config_of(options), options.device, options.precision)
     plan, watch = make_plan(options, studio), watch or Watch()
     first_seed = settled_seed(options.seed)
     results: list[VideoResult] = []
@@ -155,6 +154,17 @@ def video(
     return results
 
 
+def film_studio(ckpt: str | None, config: str | None, device: str | None, precision: str) -> Studio:
+    """The Studio of a checkpoint; of the small film model without one.
+
+    Raises:
+        UserError: a configuration without its weights, or as ``open_studio``.
+    """
+    if ckpt is None and config is not None:
+        raise UserError(f"--config needs the weights that it describes: --ckpt FILE beside '{config}'")
+    return open_studio(ckpt or TINY_FILM / "model.safetensors", config, device=device, precision=precision)
+
+
 def one_film(
     studio: Studio, plan: VideoPlan, options: VideoOptions, path: Path, last: Path | None, seed: int, folder: Path,
     watch: Watch[Any],
@@ -163,7 +173,7 @@ def one_film(
     image = sized(load_image(path), options, studio)
     end = None if last is None else sized(load_image(last), replace(options, crop=True, height=image.height,
                                                                    width=image.width), studio)  # fmt: skip
-    about = {**asdict(plan), "seed": seed, "height": image.height, "width": image.width, "input": digest(image),
+    about = {**record_of(plan), "seed": seed, "height": image.height, "width": image.width, "input": digest(image),
              "last": None if end is None else digest(end)}  # fmt: skip
     files = film_files(folder, path.stem, options.formats)
     record = folder / f"{path.stem}.json"
@@ -239,6 +249,14 @@ def decoded(studio: Studio, latents: Tensor, plan: VideoPlan) -> list[Image.Imag
     return [tensor_to_image(frame) for frame in frames]
 
 
+def record_of(plan: VideoPlan) -> dict[str, Any]:
+    """What a record says of a plan: nothing of noise as it is drawn, as records from before it could be scaled."""
+    said = asdict(plan)
+    if plan.noise_scale == 1:
+        del said["noise_scale"]
+    return said
+
+
 def guider_of(plan: VideoPlan) -> Guider:
     """The guidance of each frame."""
     kind = TrianglePredictionGuider if plan.guider == "triangle" else LinearPredictionGuider
@@ -275,6 +293,8 @@ def check_options(options: VideoOptions) -> None:
     check_formats(options.formats)
     if options.sampler is not None:
         step_rule(options.sampler)
+    if options.noise_scale is not None:
+        checked_noise_scale(options.noise_scale)
 
 
 def inputs_of(options: VideoOptions) -> list[tuple[Path, Path | None]]:
@@ -291,7 +311,7 @@ def inputs_of(options: VideoOptions) -> list[tuple[Path, Path | None]]:
         raise UserError(f"'{path}' has no pictures to begin films with")
     if options.last_path is None:
         return [(file, None) for file in paths]
-    last = Path(options.last_path)
+    last = here_or_shipped(options.last_path)
     ends = [last / file.name if last.is_dir() else last for file in paths]
     missing = [end for end in ends if not end.is_file()]
     if missing:
@@ -320,7 +340,7 @@ def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
     """
     model, inference = studio.model, {**studio.model.usual, **studio.inference}
     if "frames" not in {need.name for need in model.needs.optional}:
-        raise UserError(f"'{studio.name}' makes pictures, not films; Stable Video Diffusion and its like make those")
+        raise UserError(f"'{studio.name}' makes pictures, not films; without --ckpt the small film model does")
     if options.last_path is not None and "last_image" not in {need.name for need in model.needs.optional}:
         raise UserError(f"'{studio.name}' takes a first frame only, no --last_path")
     version = VERSIONS.get(options.version or "")
@@ -329,6 +349,9 @@ def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
         return next(value for value in (given, of_version, usual) if value is not None)
 
     scale = float(inference.get("guidance_scale", 1.0))
+    lowest = min(1.0, scale)
+    if options.max_scale is None:  # what the YAML says of the first frame goes with what it says of the last
+        lowest = float(inference.get("min_guidance_scale", lowest))
     return VideoPlan(
         prompt=options.prompt,
         frames=choose(options.num_frames, version and version.frames, model.frames),
@@ -339,8 +362,7 @@ def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
         decoding_t=options.decoding_t,
         decoding_overlap=options.decoding_overlap,
         max_scale=choose(options.max_scale, version and version.max_scale, scale),
-        min_scale=choose(options.min_scale, version and version.min_scale,
-                         float(inference.get("min_guidance_scale", min(1.0, scale)))),
+        min_scale=choose(options.min_scale, version and version.min_scale, lowest),
         guider=options.guider,
         sampler=choose(options.sampler, None, str(inference.get("sampler", "euler"))),
         noise_scale=checked_noise_scale(choose(options.noise_scale, None, inference.get("noise_scale", 1.0))),

@@ -197,6 +197,10 @@ def test_a_checkpoint_holds_what_was_learned_and_finds_the_rest(tmp_path: Path) 
     going_on = build(stands_on=str(path), ckpt_path=str(film))
     going_on.eval()
     torch.testing.assert_close(film_outputs(going_on, x, given), film_outputs(model, x, given))
+    third = tmp_path / "third.safetensors"
+    save_state_dict(dict(list(kept["state_dict"].items())[::3]), third)
+    with pytest.raises(UserError, match="does not fit"):
+        build(stands_on=str(path), ckpt_path=str(third))
 
 
 def test_it_samples_films_of_any_number_of_frames() -> None:

@@ -20,7 +20,7 @@ from ldm.workflows import film_files
 from ldm.workflows import video as workflow
 from ldm.workflows.measure import films as measure
 from ldm.workflows.studio import Studio
-from ldm.workflows.video import VideoOptions, VideoResult, make_film, make_plan, video
+from ldm.workflows.video import VideoOptions, VideoResult, make_film, make_plan, record_of, video
 from ldm.workflows.watch import Watch
 from ldm.world.film import FilmWorld, paint_film
 from ldm.world.film_judge import FilmVerdict, judge_film
@@ -215,6 +215,9 @@ def test_start_noise_and_first_scale_are_as_asked_or_as_the_yaml_says(small: Stu
     loud = replace(small, inference={**small.inference, "guidance_scale": 3.0, "min_guidance_scale": 2.0})
     assert make_plan(options(path, tmp_path), loud).min_scale == 2
     assert make_plan(options(path, tmp_path, min_scale=1.5), loud).min_scale == 1.5
+    assert make_plan(options(path, tmp_path, max_scale=1.0), loud).min_scale == 1, "guidance that nobody asked for"
+    assert "noise_scale" not in record_of(make_plan(options(path, tmp_path), small)), "older films stay finished"
+    assert record_of(make_plan(options(path, tmp_path), quiet))["noise_scale"] == 0.5
     with pytest.raises(UserError, match="start noise"):
         make_plan(options(path, tmp_path, noise_scale=-1), small)
     image = Image.open(path).convert("RGB").resize((16, 16))
@@ -224,9 +227,14 @@ def test_start_noise_and_first_scale_are_as_asked_or_as_the_yaml_says(small: Stu
     assert np.array_equal(plain, one) and np.array_equal(half, asked) and not np.array_equal(one, half)
 
 
+def test_a_configuration_wants_its_weights(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--ckpt FILE"):
+        video(options(picture(tmp_path), tmp_path / "out", config="configs/svd/svd.yaml"))
+
+
 def test_without_a_checkpoint_it_is_the_small_film_model(tmp_path: Path) -> None:
     """A film from the weights that ship: it begins with the picture, and more moves where more is asked for."""
-    path = picture(tmp_path)
+    path = tmp_path / "first.png"
     world = FilmWorld("heldout", frames=2, size=128, seed=3, shapes=1.0)
     Image.fromarray(((paint_film(world.films([0])[0], 2, 128)[0] + 1) * 127.5).astype(np.uint8)).save(path)
     moved = []

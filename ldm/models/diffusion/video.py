@@ -123,11 +123,15 @@ class VideoModel(FinetuneModel):
     ) -> None:
         """As in the base; what weights need not have stays as it is.
 
-        Those of a model of pictures have no temporal layers; those of a film model that stands on one, nothing else.
+        Weights of a model of pictures have no temporal layers. The file of a film model that stands on one holds only
+        what learned; the rest has come from ``stands_on``.
         """
-        given = dict(read_state_dict(weights) if isinstance(weights, str) else weights)
-        is_rest = self.stands_on is not None and any(map(is_temporal, given))
-        lacking = [key for key in self.state_dict() if key not in given and (is_rest or is_temporal(key))]
+        given, own = dict(read_state_dict(weights) if isinstance(weights, str) else weights), self.state_dict()
+        may_lack = {key for key in own if is_temporal(key)}
+        if self.stands_on is not None and any(map(is_temporal, given)):
+            learned = self.part_to_save(own)
+            may_lack = {key for key in own if key not in learned or key.startswith("model_ema.")}
+        lacking = [key for key in own if key not in given and key in may_lack]
         super().init_from_ckpt(given, (*ignore_keys, *lacking), only_model)
 
     # ---- conditions -----------------------------------------------------------------------------------------------

@@ -93,9 +93,9 @@ class VideoResBlock(ResBlock):
 
 
 class ConvWithinFrames(nn.Conv3d):
-    """A convolution over frames that sees one at a time, computed as the one of two dimensions that it is: sooner.
+    """A convolution over frames that sees one at a time, computed as one of two dimensions, which is faster.
 
-    Shapes: x [clips, C, T, H, W] -> [clips, C', T, H, W].
+    Stride, dilation and padding are those of ``conv_over_time``. Shapes: x [clips, C, T, H, W] -> [clips, C', T, H, W].
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -149,11 +149,11 @@ def options(desk: Desk) -> dict[str, Any]:
 
 
 def models(desk: Desk) -> list[dict[str, Any]]:
-    """The models that can be asked for."""
+    """The models that can be asked for pictures."""
     return [
         {"title": one.name, "model_name": one.name, "hash": None, "sha256": None, "filename": str(one.ckpt),
          "config": None, "about": one.about}
-        for one in desk.models()
+        for one in desk.models() if not one.films
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ Array = NDArray[np.float32]
 FPS = 7.0  # of all films that are judged
 KINDS = ("true films", "the film model", "frame by frame", "the first frame, still")
 AT_ONCE = 16
+NOT_ASKED = ("prompt", "motion", "decoding_t", "decoding_overlap")  # of a plan, which films of a table do not follow
 
 
 def held_out_films(count: int, seed: int, size: int, frames: int, shapes: float = 0.5) -> list[Film]:
@@ -90,7 +92,8 @@ def film_table(
     """A row for the film model and one for each thing beside it; by the names of ``KINDS``.
 
     Args:
-        settings: frames, steps, guidance and the like; None: as the model is usually asked.
+        settings: frames, steps, guidance, sampler, start noise; None: as the model is usually asked. Motion and frames
+            a second are those of the films, and there is no prompt.
         seed: which films, and their noise.
         folder: where some films, as GIFs and sheets, and the numbers go; None for nowhere.
         examples: how many films of each kind.
@@ -101,7 +104,7 @@ def film_table(
     """
     if count < 2:
         raise UserError(f"a table needs 2 films or more, got {count}")
-    plan = make_plan(settings or VideoOptions(), studio)
+    plan = replace(make_plan(settings or VideoOptions(), studio), fps=FPS, prompt="")
     frames = plan.frames
     size = size_of(studio)
     films = held_out_films(count, seed, size, frames, shapes)
@@ -116,9 +119,12 @@ def film_table(
              for kind, made in of_kind.items()}  # fmt: skip
     if folder is not None:
         keep(folder, of_kind, examples)
-        write_record(folder / "films.json",
-                     {**asdict(plan), "motion": None, "count": count, "seed": seed, "size": size, "shapes": shapes},
-                     {"table": {kind: asdict(row) for kind, row in table.items()}})  # fmt: skip
+        asked = {name: value for name, value in asdict(plan).items() if name not in NOT_ASKED}
+        write_record(
+            folder / "films.json",
+            {**asked, "count": count, "seed": seed, "size": size, "shapes": shapes},
+            {"table": {kind: asdict(row) for kind, row in table.items()}},
+        )
     return table
 
 
@@ -137,8 +143,9 @@ def as_markdown(table: dict[str, FilmTable]) -> str:
     lines = ["| | films | thing right | rank correlation of motion | change of background | last frame on course |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for kind, row in table.items():
+        correlation = "–" if math.isnan(row.correlation) else f"{row.correlation:.2f}"
         lines.append(
-            f"| {kind} | {row.films} | {100 * row.right:.1f} % | {row.correlation:.2f} | {row.change:.2f} of 255 | "
+            f"| {kind} | {row.films} | {100 * row.right:.1f} % | {correlation} | {row.change:.2f} of 255 | "
             f"{100 * row.on_course:.0f} % |"
         )
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ldm.models.diffusion.samplers.anderson import mixed
+from ldm.models.diffusion.samplers.anderson import next_try
 
 TARGET = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
 FACTOR = torch.tensor([0.9, -1.3, 0.4, 0.0]).view(1, 1, 4, 1)  # of the distance to it; -1.3 alone leads away
@@ -18,7 +18,7 @@ def iterated(rounds: int, rows: slice = slice(None), mixing: bool = True) -> Ten
     for _ in range(rounds):
         tried.append(x)
         images.append(target + FACTOR * (x - target))
-        x = mixed(tried, images) if mixing else images[-1]
+        x = next_try(tried, images) if mixing else images[-1]
     return x
 
 
@@ -34,7 +34,7 @@ def test_a_row_is_the_same_alone_and_beside_others() -> None:
 
 def test_what_is_found_stays() -> None:
     """No difference is left to weigh."""
-    assert torch.equal(mixed([TARGET] * 3, [TARGET] * 3), TARGET)
+    assert torch.equal(next_try([TARGET] * 3, [TARGET] * 3), TARGET)
     half = torch.cat([TARGET[:1], torch.zeros_like(TARGET[:1])])
-    found = mixed([half, half + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)], [half, half])
+    found = next_try([half, half + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)], [half, half])
     assert bool(found.isfinite().all()) and torch.equal(found[:1], TARGET[:1])

@@ -43,7 +43,7 @@ def test_every_step_is_undone(parameterization: str) -> None:
             back = run(DDIM(), [there, here], visited[here.index], denoise, start)
             worst = max(worst, float((back - before).abs().max()))
         error[rounds] = worst
-    assert error[12] < 1e-5
+    assert error[0] > 1e-2 and error[12] < 1e-5
     assert error[3] < 1e-5, "mixed, three rounds are enough where all values are moved by one factor"
 
 

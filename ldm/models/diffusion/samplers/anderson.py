@@ -10,7 +10,7 @@ from torch import Tensor
 RIDGE = 1e-8  # of each difference's square: differences that are nearly parallel get no large weights
 
 
-def mixed(tried: Sequence[Tensor], images: Sequence[Tensor]) -> Tensor:
+def next_try(tried: Sequence[Tensor], images: Sequence[Tensor]) -> Tensor:
     """The next point [B, ...] to try for x = g(x), of the points tried so far and their images under g, likewise.
 
     Anderson 1965, in the form of Walker & Ni 2011 (equation 2.1) without damping: the images are added up with weights

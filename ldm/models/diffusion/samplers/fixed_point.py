@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ldm.models.diffusion.loop import Denoise, Draw, Level, Schedule, State
-from ldm.models.diffusion.samplers.anderson import mixed
+from ldm.models.diffusion.samplers.anderson import next_try
 from ldm.models.diffusion.samplers.ddim import transfer
 from ldm.modules.diffusionmodules.levels import Estimate
 
@@ -34,5 +34,5 @@ class FixedPoint:
             eps = denoise(x, there).eps
             tried.append(x)
             images.append(transfer(Estimate((state.x - here.noise * eps) / here.signal, eps), there))
-            x = mixed(tried, images)
+            x = next_try(tried, images)
         return State(x, estimate.x0)
