@@ -88,9 +88,9 @@ def show_restyling(out: Path) -> Path:
 def show_film(out: Path) -> Path:
     """A picture that begins to move: its frames, and below each how it differs from the one before."""
     folder = out / "film"
-    draw([FILM_PROMPT], folder)
-    first = str(folder / "samples" / "00000.png")
-    options = VideoOptions(first, output_folder=str(folder), motion_bucket_id=MOTION, formats=("gif", "sheet"))
+    first = folder / "first.png"
+    save_image(draw([FILM_PROMPT], folder)[0], first)  # the pictures of another run may lie beside it
+    options = VideoOptions(str(first), output_folder=str(folder), motion_bucket_id=MOTION, formats=("gif", "sheet"))
     (film,) = video(options)
     return film.files[-1]
 
