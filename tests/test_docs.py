@@ -105,6 +105,13 @@ def lines_of(page: Path) -> Iterator[str]:
 COMMANDS = sorted({line for page in PAGES for line in lines_of(page)})
 
 
+def test_links_lead_somewhere() -> None:
+    found = [(page, re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))) for page in PAGES]
+    inside = [(page, target) for page, targets in found for target in targets if not target.startswith("http")]
+    assert len(inside) > 100
+    assert [f"{page}: {target}" for page, target in inside if not (page.parent / target).exists()] == []
+
+
 def is_left_out(line: str) -> bool:
     return any(re.match(pattern, line) for pattern in NO_PROGRAM)
 
