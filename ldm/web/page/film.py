@@ -26,7 +26,7 @@ def build(page: Page) -> None:
             model = gr.Dropdown([], label=text("film_model"), elem_id="film-model")
             sample = gr.Dropdown(
                 [(path.stem, str(path)) for path in [*first_frames(), *photographs()]], value=None,
-                label=text("content_sample"), elem_id="film-sample",
+                label=text("film_sample"), elem_id="film-sample",
             )  # fmt: skip
             first = gr.Image(
                 type="filepath", sources=["upload", "clipboard"], label=text("film_first"), height=300, format="png",

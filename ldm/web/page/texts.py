@@ -236,6 +236,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "learn_write": ("Make the file", "파일 만들기", "生成文件"),
     "learn_file": ("Download", "내려받기", "下载"),
     # film
+    "film_sample": ("Sample picture", "예시 그림", "示例图片"),
     "film_first": ("Picture that the film begins with", "영상의 첫 그림", "影片的第一张图片"),
     "film_model": ("Model of films", "영상 모델", "影片模型"),
     "film_motion": ("Motion", "움직임", "运动"),

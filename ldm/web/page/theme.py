@@ -49,6 +49,7 @@ CSS = """
 .ldm-board-word { display: flex; gap: .6rem; align-items: center; margin-bottom: .5rem; }
 .ldm-board-word input { flex: 1; border: 1px solid var(--border-color-primary); border-radius: 6px;
   padding: .35rem .6rem; background: var(--input-background-fill); color: var(--body-text-color); }
+#film-frames .thumbnail-item { aspect-ratio: 3; }
 #look-seen img { object-fit: contain !important; width: 100% !important; height: 100% !important; }
 :focus-visible { outline: 2px solid var(--primary-500) !important; outline-offset: 2px; }
 @media (max-width: 900px) { .ldm-wide { flex-direction: column; } .ldm-wide > .column { width: 100% !important; } }
