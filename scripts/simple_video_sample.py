@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scri
 
 from ldm.pictures.film import FORMATS
 from ldm.util import run_command
-from ldm.workflows.video import VERSIONS, VideoOptions, video
+from ldm.workflows.film_course import MANNERS
+from ldm.workflows.film_versions import VERSIONS
+from ldm.workflows.video import VideoOptions, video
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--num_steps", type=int, help="25, or 30 for svd_xt, or as the model's YAML says")
     flags.add_argument("--fps_id", type=int, default=usual.fps_id, help="frames a second less one (%(default)s)")
     flags.add_argument("--motion_bucket_id", type=int, default=usual.motion_bucket_id, help="0 to 255 (%(default)s)")
+    flags.add_argument("--heading", type=float, help="where it goes, in degrees clockwise from the right; by chance")
+    flags.add_argument("--manner", help=f"and besides: {', '.join(MANNERS)}; by chance")
     flags.add_argument("--cond_aug", type=float, default=usual.cond_aug, help="noise on the first frame (%(default)s)")
     flags.add_argument("--seed", type=int, default=usual.seed, help="of the first film; -1 draws one (%(default)s)")
     flags.add_argument("--decoding_t", type=int, default=usual.decoding_t, help="frames decoded at once (%(default)s)")

@@ -42,10 +42,11 @@ MAY_IMPORT = {
     "additions": {"util", "runs", "languages", "checkpoint", "modules"},
     "control": {"util", "checkpoint", "modules"},
     "draws": set(),
+    "moved": set(),
     "pictures": {"util", "draws", "arrays"},
-    "world": {"util", "draws", "languages", "pictures", "texts"},
+    "world": {"util", "draws", "moved", "languages", "pictures", "texts"},
     "data": {"util", "draws", "languages", "pictures", "texts"},
-    "models": {"util", "targets", "flat_options", "checkpoint", "modules", "additions", "control"},
+    "models": {"util", "moved", "targets", "flat_options", "checkpoint", "modules", "additions", "control"},
     "metrics": {"util", "shipped", "released", "checkpoint", "modules", "models", "pictures", "world"},
     "training": {
         "util",

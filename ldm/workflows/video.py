@@ -32,34 +32,15 @@ from ldm.pictures.sizing import digest
 from ldm.seeds import settled_seed
 from ldm.shipped import TINY_FILM, here_or_shipped
 from ldm.util import UserError, writable_folder
+from ldm.workflows.film_course import check_course, course_of, path_given, takes_path
 from ldm.workflows.film_files import check_formats, film_files, write_film_files
+from ldm.workflows.film_versions import DECLINED, VERSIONS
 from ldm.workflows.plan import checked_noise_scale
 from ldm.workflows.record import is_finished, write_record
 from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.watch import Watch, until_cancelled
 
 log = logging.getLogger(__name__)
-
-DECLINED = ("sv3d_u", "sv3d_p", "sv3d", "sv4d", "sv4d2", "sv4d2_8views")
-
-
-@dataclass(frozen=True)
-class Version:
-    """What the public program asks of one of the released models."""
-
-    config: str
-    frames: int
-    steps: int
-    max_scale: float
-    min_scale: float
-
-
-VERSIONS = {
-    f"{name}{decoder}": Version(f"configs/svd/{name}{decoder}.yaml", frames, steps, highest, lowest)
-    for name, frames, steps, highest, lowest in (("svd", 14, 25, 2.5, 1.0), ("svd_xt", 25, 30, 3.0, 1.5))
-    for decoder in ("", "_image_decoder")
-}
-
 
 @dataclass
 class VideoOptions:
@@ -78,6 +59,8 @@ class VideoOptions:
     num_steps: int | None = None
     fps_id: int = 6  # frames a second less one, as the released models are told
     motion_bucket_id: int = 127  # how much moves, 0 to 255
+    heading: float | None = None  # where it goes, for a model that is told: degrees clockwise from the right
+    manner: str | None = None  # and what it does besides: a name of MANNERS; None: by chance, of the seed
     cond_aug: float = 0.02  # deviation of the noise on the first frame
     seed: int = 23  # of the first film; -1 draws one
     decoding_t: int = 14  # frames that are decoded at once
@@ -106,6 +89,8 @@ class VideoPlan:
     steps: int
     fps: float
     motion: float
+    heading: float | None
+    manner: str | None
     cond_aug: float
     decoding_t: int
     decoding_overlap: int
@@ -206,6 +191,8 @@ def make_film(
     size = (image.height // factor, image.width // factor)
     given: dict[str, Any] = {"image": image_to_tensor(image)[None], "frames": plan.frames, "fps": plan.fps,
                              "motion": plan.motion, "cond_aug": plan.cond_aug, "noise": noise}  # fmt: skip
+    course = course_of(seed, plan.motion, plan.fps, plan.heading, plan.manner)
+    given |= path_given(model, [image], [course], plan.frames)
     if last is not None:
         given["last_image"] = image_to_tensor(last)[None]
     with studio.mixed():
@@ -250,11 +237,9 @@ def decoded(studio: Studio, latents: Tensor, plan: VideoPlan) -> list[Image.Imag
 
 
 def record_of(plan: VideoPlan) -> dict[str, Any]:
-    """What a record says of a plan: nothing of noise as it is drawn, as records from before it could be scaled."""
-    said = asdict(plan)
-    if plan.noise_scale == 1:
-        del said["noise_scale"]
-    return said
+    """What a record says of a plan: nothing of what is as it always was before it could be asked for."""
+    said, before = asdict(plan), {"noise_scale": 1, "heading": None, "manner": None}
+    return {name: value for name, value in said.items() if name not in before or value != before[name]}
 
 
 def guider_of(plan: VideoPlan) -> Guider:
@@ -290,6 +275,7 @@ def check_options(options: VideoOptions) -> None:
                         f"got {options.decoding_t} and {options.decoding_overlap}")  # fmt: skip
     if options.guider not in ("linear", "triangle"):
         raise UserError(f"--guider is linear or triangle, not '{options.guider}'")
+    check_course(options.heading, options.manner)
     check_formats(options.formats)
     if options.sampler is not None:
         step_rule(options.sampler)
@@ -343,6 +329,8 @@ def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
         raise UserError(f"'{studio.name}' makes pictures, not films; without --ckpt the small film model does")
     if options.last_path is not None and "last_image" not in {need.name for need in model.needs.optional}:
         raise UserError(f"'{studio.name}' takes a first frame only, no --last_path")
+    if (options.heading, options.manner) != (None, None) and not takes_path(model):
+        raise UserError(f"'{studio.name}' is not told where things go, no --heading or --manner")
     version = VERSIONS.get(options.version or "")
 
     def choose(given: Any, of_version: Any, usual: Any) -> Any:
@@ -358,6 +346,8 @@ def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
         steps=choose(options.num_steps, version and version.steps, int(inference.get("steps", 25))),
         fps=float(options.fps_id + 1),
         motion=float(options.motion_bucket_id),
+        heading=options.heading,
+        manner=options.manner,
         cond_aug=options.cond_aug,
         decoding_t=options.decoding_t,
         decoding_overlap=options.decoding_overlap,

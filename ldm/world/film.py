@@ -16,6 +16,7 @@ from scipy.ndimage import maximum_filter
 from torch.utils.data import Dataset
 
 from ldm.draws import number_of, uniform
+from ldm.moved import moved_along
 from ldm.util import UserError
 from ldm.world.draw_scenes import PLAIN_SHAPES, chosen_objects, pick
 from ldm.world.grounds import ground
@@ -56,7 +57,8 @@ class FilmWorld(Dataset[dict[str, Any]]):
     """Films with sentences about what they show; every film is a function of (seed, index).
 
     Items are {"frames": [T, size, size, 3] float32 in [-1, 1], "fps": float, "motion": float, "caption": str}. The
-    motion number says how fast all is that a thing does, see ``ldm.world.motion.Course``.
+    motion number says how fast all is that a thing does, see ``ldm.world.motion.Course``. With ``moved`` the frames are
+    2T: behind those of the film the first one, moved along the thing's path.
 
     Args:
         split: "train", "heldout" (a thing before a background that training never shows it before) or "all".
@@ -67,6 +69,7 @@ class FilmWorld(Dataset[dict[str, Any]]):
         objects: how many objects, the first ones of the atlas; None for all.
         shapes: share of geometric shapes among the things.
         caption_dropout: share of empty captions.
+        moved: whether items have the first frame moved as well.
 
     Raises:
         UserError: a split, size, share or number that does not exist.
@@ -82,6 +85,7 @@ class FilmWorld(Dataset[dict[str, Any]]):
         objects: int | None = 64,
         shapes: float = 0.5,
         caption_dropout: float = 0.5,
+        moved: bool = False,
     ) -> None:
         if split not in ("train", "heldout", "all"):
             raise UserError(f"the world has no split '{split}'; it has: train, heldout, all")
@@ -93,13 +97,17 @@ class FilmWorld(Dataset[dict[str, Any]]):
         check_size(size)
         self.split, self.frames, self.size, self.length, self.seed = split, frames, size, length, seed
         self.names, self.shapes, self.caption_dropout = chosen_objects(objects), shapes, caption_dropout
+        self.moved = moved
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         film = self.films([index])[0]
-        return {"frames": paint_film(film, self.frames, self.size), **self.labels_of([index])[0]}
+        frames = paint_film(film, self.frames, self.size)
+        if self.moved:
+            frames = np.concatenate([frames, first_moved(frames[0], film.course, self.frames)])
+        return {"frames": frames, **self.labels_of([index])[0]}
 
     def films(self, indices: Sequence[int]) -> list[Film]:
         """What items show."""
@@ -150,6 +158,12 @@ def paint_film(film: Film, frames: int = 8, size: int = 64) -> Array:
     layers = placed(standing_out(film, size), poses, size)
     pictures = behind * (1 - layers[..., 3:]) + layers[..., :3]
     return np.clip(pictures * 2 - 1, -1, 1).astype(np.float32)
+
+
+def first_moved(first: Array, course: Course, frames: int) -> Array:
+    """A first frame [size, size, 3], all of it moved as the thing in it is, [T, size, size, 3]."""
+    picture = torch.from_numpy(first).permute(2, 0, 1)[None]
+    return moved_along(picture, torch.from_numpy(course.path(frames))[None])[0].permute(0, 2, 3, 1).numpy()
 
 
 def silhouettes(film: Film, frames: int = 8, size: int = 64) -> Array:

@@ -64,6 +64,11 @@ class Course:
         """Picture sides from frame to frame."""
         return self.motion / MOST_MOTION * FASTEST / self.fps
 
+    def path(self, frames: int) -> Array:
+        """``poses`` as a film model takes them: x, y, turn and the logarithm of the growth, [frames, 4] float32."""
+        poses = self.poses(frames)
+        return np.stack([poses.x, poses.y, poses.turn, np.log(poses.side / poses.side[0])], axis=1)
+
     def poses(self, frames: int) -> Pose:
         """Where it is in each of so many frames; it bounces off the picture's edges."""
         seconds = np.arange(frames) / self.fps

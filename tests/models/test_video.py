@@ -13,7 +13,9 @@ from ldm.checkpoint import load_model, save_state_dict
 from ldm.models.diffusion.ddpm import LatentDiffusion, LatentVideoDiffusion
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
+from ldm.models.diffusion.video import FIRST_CONVOLUTION
 from ldm.modules.diffusionmodules.video_model import is_temporal
+from ldm.moved import moved_along
 from ldm.training.latents import encode_pictures
 from ldm.util import ConfigError, UserError, instantiate_from_config
 from ldm.world.film import FilmWorld
@@ -74,6 +76,74 @@ def test_two_given_frames() -> None:
     assert not open_end["c_concat"][0][:, 4:].any() and open_end["c_concat"][0][:, :4].any()
     ends = model.condition(given["txt"], image=pictures[:, 0], last_image=pictures[:, -1])
     torch.testing.assert_close(ends["c_concat"][0], parts["c_concat"][0])
+
+
+def moved_batch() -> tuple[dict[str, Any], Tensor]:
+    """A batch whose frames have the first one moved behind them, and the path."""
+    given, path = batch(), torch.zeros(2, 3, 4)
+    path[..., :2] = 0.5
+    path[:, :, 0] += torch.tensor([[0.0, 0.25, 0.5], [0.0, 0.0, -0.125]])
+    first = given["frames"][:, 0].permute(0, 3, 1, 2)
+    moved = moved_along(first, path).permute(0, 1, 3, 4, 2)
+    return given | {"frames": torch.cat([given["frames"], moved], dim=1)}, path
+
+
+def test_the_first_frame_moved_along_a_path_is_shown_beside_each() -> None:
+    model = build(2, concat_keys=["first", "moved"])
+    model.eval()
+    given, path = moved_batch()
+    z, parts = model.get_input(given)
+    first, moved = model.latents_of(given, [0])[:, 0], model.latents_of(given, range(3, 6))
+    assert z.shape == (6, 4, 8, 8) and torch.equal(z, model.latents_of(given, range(3)).flatten(0, 1))
+    shown = parts["c_concat"][0].unflatten(0, (2, 3))
+    still = first[:, None].expand(-1, 3, -1, -1, -1)
+    assert torch.equal(shown[:, :, :4], still) and torch.equal(shown[:, :, 4:], moved)
+    assert torch.allclose(shown[:, 0, 4:], first, atol=1e-5)
+    assert not torch.allclose(shown[0, 1, 4:], first[0], atol=0.1)
+    picture = given["frames"][:, 0].permute(0, 3, 1, 2)
+    asked = model.condition(given["txt"], size=(8, 8), image=picture, path=path, frames=3)
+    torch.testing.assert_close(asked["c_concat"][0], parts["c_concat"][0])
+    assert not model.unconditional(asked)["c_concat"][0].any()
+    noisy = model.condition(given["txt"], image=picture, path=path, frames=3, cond_aug=0.5, noise=ImageNoise([1, 2]))
+    spread = (noisy["c_concat"][0] - asked["c_concat"][0]).flatten(2).std(2)
+    assert (spread > 0.2).all() and not torch.equal(noisy["c_concat"][0][0, 4:], noisy["c_concat"][0][1, 4:])
+    assert model.log_images(given, N=2, ddim_steps=2)["samples"].shape == (2, 3, 16, 48)
+    with pytest.raises(UserError, match="lacks 'path'"):
+        model.condition(given["txt"], image=picture)
+    with pytest.raises(UserError, match=r"a path of 4 frames is \[B, 4, 4\], got \[2, 3, 4\]"):
+        model.condition(given["txt"], image=picture, path=path, frames=4)
+
+
+def test_training_hides_and_worsens_moved_frames_as_well() -> None:
+    model = build(2, concat_keys=["first", "moved"], first_dropout=0.5)
+    model.train()
+    torch.manual_seed(0)
+    given, _ = moved_batch()
+    hidden = 0
+    for _ in range(10):
+        shown = model.get_input(given)[1]["c_concat"][0].unflatten(0, (2, 3))
+        gone = shown.flatten(1, 2).flatten(2).abs().sum(2) == 0
+        assert torch.equal(gone.all(1), gone.any(1)), "all that is given, or nothing"
+        hidden += int(gone.all(1).sum())
+    assert 4 <= hidden <= 16
+
+
+def test_weights_that_see_the_first_frame_alone_go_on_with_it_moved(tmp_path: Path) -> None:
+    _, path = pictures_model(tmp_path)
+    model = build(stands_on=str(path))
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        torch.nn.init.normal_(parameter, std=0.1)
+    kept = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(kept)
+    save_state_dict(dict(kept["state_dict"]), tmp_path / "film.safetensors")
+    begun = {"stands_on": str(path), "ckpt_path": str(tmp_path / "film.safetensors")}
+    both = build(2, concat_keys=["first", "moved"], **begun)
+    before, after = (m.model.diffusion_model.get_parameter(FIRST_CONVOLUTION) for m in (model, both))
+    assert torch.equal(after[:, :4], before[:, :4])
+    assert torch.equal(after[:, 4:8], before[:, 4:] / 2) and torch.equal(after[:, 8:], before[:, 4:] / 2)
+    save_state_dict(dict(both.state_dict()), tmp_path / "both.safetensors")
+    again = build(2, concat_keys=["first", "moved"], stands_on=str(path), ckpt_path=str(tmp_path / "both.safetensors"))
+    assert torch.equal(again.model.diffusion_model.get_parameter(FIRST_CONVOLUTION), after)
 
 
 def test_guidance_is_away_from_no_given_frame() -> None:
@@ -245,7 +315,7 @@ def test_previews_are_strips() -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match="make 8, but the network's in_channels are 12"):
         build(2, concat_keys=["first"])
-    with pytest.raises(ConfigError, match=r"\[first\] or \[first, last\]"):
+    with pytest.raises(ConfigError, match=r"names \[first\], \[first, last\] or \[first, moved\]"):
         build(concat_keys=["last"])
     lora = {"target": "ldm.additions.lora.trained.TrainedLora", "params": {"rank": 2}}
     with pytest.raises(ConfigError, match="reg_target: base is for models of pictures"):

@@ -187,6 +187,10 @@ def test_frames_beside_python_and_the_command(svd: Studio, tmp_path: Path, monke
         ({"fps_id": -1}, "--fps_id"),
         ({"last_path": "nowhere.png"}, "no last frame"),
         ({"height": 15}, "15"),
+        ({"heading": 400.0}, "--heading is in degrees"),
+        ({"heading": float("nan")}, "--heading is in degrees"),
+        ({"manner": "jump"}, "move, turn, turn-left, grow, shrink"),
+        ({"heading": 0.0}, "not told where things go"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, Any], words: str, small: Studio, tmp_path: Path) -> None:

@@ -26,10 +26,13 @@ from ldm.modules.diffusionmodules.video_model import is_temporal
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.ema import LitEma
 from ldm.modules.encoders.needs import Need, Needs
-from ldm.util import ConfigError
+from ldm.moved import moved_along
+from ldm.util import ConfigError, UserError
 
 LAST_IMAGE = Need("last_image", "the last frame: pictures [B, 3, H, W] in [-1, 1]", 3)
-GIVEN = ("first", "last")
+PATH = Need("path", "where what moves is in each frame, [B, T, 4]: its middle x and y in picture sides, how far it has "
+                    "turned clockwise in degrees, the logarithm of its size", instead="moved")  # fmt: skip
+GIVEN = (("first",), ("first", "last"), ("first", "moved"))
 FIRST_CONVOLUTION = "input_blocks.0.0.weight"
 
 
@@ -37,11 +40,13 @@ class VideoModel(FinetuneModel):
     """Films from a first frame, or between two, on a network of pictures whose own layers stay as they are.
 
     A batch holds ``frames`` [B, T, H, W, 3] in [-1, 1] or ``moments`` [B, T, 2C, h, w], ``fps`` and ``motion`` [B] and,
-    where there are any, captions. Rows of latents and conditions are frames, (clip, frame) with the frame fastest.
+    where there are any, captions. With "moved" there are 2T frames: behind those of the film the first one, moved for
+    each. Rows of latents and conditions are frames, (clip, frame) with the frame fastest.
 
     Args:
         frames: T, of films where no number is given.
-        concat_keys: the given frames, whose latents the network sees beside each: "first", or that and "last".
+        concat_keys: the given frames, whose latents the network sees beside each: "first"; that and "last"; or that and
+            "moved", the first frame moved along a path (``ldm.moved``), another one beside each frame.
         fps, motion: what a film has where nothing else is asked for.
         first_dropout: how often training shows no given frame at all, for guidance.
         last_dropout: how often training shows only the first of two.
@@ -55,7 +60,7 @@ class VideoModel(FinetuneModel):
     @flat(start=Start)
     def __init__(
         self,
-        concat_keys: Sequence[str] = GIVEN[:1],
+        concat_keys: Sequence[str] = GIVEN[0],
         frames: int = 8,
         fps: float = 7.0,
         motion: float = 127.0,
@@ -71,9 +76,9 @@ class VideoModel(FinetuneModel):
     ) -> None:
         """Raises ConfigError for values that do not fit each other; ``finetune`` are parameters of FinetuneModel."""
         super().__init__(concat_keys, **{"first_stage_key": "frames", "conditioning_key": "video", **finetune})
-        if frames < 2 or self.concat_keys not in (GIVEN[:1], GIVEN):
-            raise ConfigError("a film has 2 frames or more, of which [first] or [first, last] are given (concat_keys); "
-                              f"got frames: {frames}, concat_keys: {list(concat_keys)}")  # fmt: skip
+        if frames < 2 or self.concat_keys not in GIVEN:
+            raise ConfigError("a film has 2 frames or more, of which concat_keys names [first], [first, last] or "
+                              f"[first, moved]; got frames: {frames}, concat_keys: {list(concat_keys)}")  # fmt: skip
         unet = self.model.diffusion_model
         takes, has = self.channels * (1 + len(self.concat_keys)), unet.in_channels
         if takes != has:
@@ -132,14 +137,34 @@ class VideoModel(FinetuneModel):
             learned = self.part_to_save(own)
             may_lack = {key for key in own if key not in learned or key.startswith("model_ema.")}
         lacking = [key for key in own if key not in given and key in may_lack]
+        if self.shows_moved and any(map(is_temporal, given)):
+            given = self._with_moved(given)
         super().init_from_ckpt(given, (*ignore_keys, *lacking), only_model)
+
+    def _with_moved(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a film model that is shown the first frame alone, for one that sees it moved as well.
+
+        Both begin with half of what the first frame's channels did.
+        """
+        channels, own = self.channels, self.model.diffusion_model.in_channels
+        narrow = {key: weight for key, weight in given.items()
+                  if key.endswith(f".{FIRST_CONVOLUTION}") and weight.shape[1] == own - channels}  # fmt: skip
+        halves = {key: weight[:, channels:] / 2 for key, weight in narrow.items()}
+        return given | {key: torch.cat([weight[:, :channels], halves[key], halves[key]], dim=1)
+                        for key, weight in narrow.items()}  # fmt: skip
 
     # ---- conditions -----------------------------------------------------------------------------------------------
 
     @property
     def needs(self) -> Needs:
         last = (LAST_IMAGE,) if "last" in self.concat_keys else ()
-        return Needs((IMAGE,), (*last, *SETTINGS), command="scripts/simple_video_sample.py")
+        path = (PATH,) if self.shows_moved else ()
+        return Needs((IMAGE, *path), (*last, *SETTINGS), command="scripts/simple_video_sample.py")
+
+    @property
+    def shows_moved(self) -> bool:
+        """Whether the network sees the first frame moved along a path."""
+        return "moved" in self.concat_keys
 
     def condition(self, prompts: Sequence[str] | Tensor, *, size: tuple[int, int] | None = None, **given: Any) -> Parts:
         """The condition of ``len(prompts)`` films, with a row for each frame of each.
@@ -154,7 +179,29 @@ class VideoModel(FinetuneModel):
             UserError: as in the base, or there are too few frames.
         """
         films = super().condition(prompts, size=size, **given)
-        return film_rows(films, given.get("frames", self.frames), given.get("stills"))
+        rows = film_rows(films, given.get("frames", self.frames), given.get("stills"))
+        if self.shows_moved:
+            rows["c_concat"] = [torch.cat([*rows["c_concat"], self._moved(given, len(prompts))], dim=1)]
+        return rows
+
+    @torch.no_grad()
+    def _moved(self, given: Mapping[str, Any], films: int) -> Tensor:
+        """The latents of the first frame as it is moved for each, [B T, C, h, w], with noise.
+
+        Raises:
+            UserError: a path has another number of frames.
+        """
+        if "moved" in given:
+            return given["moved"].flatten(0, 1)
+        path, frames = in_rows(given["path"], films), given.get("frames", self.frames)
+        if path.dim() != 3 or path.shape[1:] != (frames, 4):
+            raise UserError(f"a path of {frames} frames is [B, {frames}, 4], got {list(path.shape)}")
+        moved = moved_along(in_rows(given["image"], films), path)
+        latents = self._latent_of(moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
+        if "noise" in given:
+            noise = given["noise"].draw(latents.shape[1:]).to(latents)
+            latents = noised(latents, noise, in_rows(given.get("cond_aug", 0.0), films).to(latents))
+        return latents.flatten(0, 1)
 
     @torch.no_grad()
     def picture_parts(self, given: Mapping[str, Any], size: tuple[int, int] | None, rows: int) -> Parts:
@@ -168,9 +215,9 @@ class VideoModel(FinetuneModel):
         """The latents of the given frames beside each other, [B, n C, h, w], with noise; zeros for one that is not."""
         first = self._latent_of(given["image"])
         others = [self._latent_of(given["last_image"]) if "last_image" in given else torch.zeros_like(first)]
-        latents = torch.stack([first, *others][: len(self.concat_keys)], dim=1)
+        latents = torch.stack([first, *others][: self.still_frames], dim=1)
         if "noise" in given:
-            noise = torch.stack([given["noise"].draw(first.shape[1:]) for _ in self.concat_keys], dim=1)
+            noise = torch.stack([given["noise"].draw(first.shape[1:]) for _ in range(self.still_frames)], dim=1)
             latents = noised(latents, noise.to(latents), amount)
         return latents.flatten(1, 2)
 
@@ -214,9 +261,14 @@ class VideoModel(FinetuneModel):
             encoded.mode() if isinstance(encoded, DiagonalGaussianDistribution) else encoded
         )
 
+    def frames_in(self, batch: Mapping[str, Any]) -> int:
+        """T of a batch's films."""
+        held = len(entry_of(batch, "moments" if "moments" in batch else self.first_stage_key)[0])
+        return held // 2 if self.shows_moved else held
+
     @torch.no_grad()
     def get_latent(self, batch: Mapping[str, Any]) -> Tensor:
-        return self.latents_of(batch).flatten(0, 1)
+        return self.latents_of(batch, range(self.frames_in(batch))).flatten(0, 1)
 
     def get_input(self, batch: Mapping[str, Any]) -> tuple[Tensor, Parts]:
         z = self.get_latent(batch)
@@ -224,9 +276,11 @@ class VideoModel(FinetuneModel):
 
     @torch.no_grad()
     def given_by(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        latents = self.latents_of(batch, [0, -1][: len(self.concat_keys)])
+        frames = self.frames_in(batch)
+        moved = range(frames, 2 * frames) if self.shows_moved else ()
+        latents = self.latents_of(batch, [*(0, -1)[: self.still_frames], *moved])
         films = len(latents)
-        given: dict[str, Any] = {"frames": len(entry_of(batch, "moments" if "moments" in batch else "frames")[0])}
+        given: dict[str, Any] = {"frames": frames}
         for name in ("fps", "motion"):
             given[name] = batch.get(name, getattr(self, name))
         if "image_only_indicator" in batch:
@@ -234,7 +288,15 @@ class VideoModel(FinetuneModel):
         if self.training:
             latents, given["cond_aug"] = self._worsened(latents)
         prompts = self.get_raw_condition(batch) if self.cond_stage_key in batch else [""] * films
-        return prompts, {**given, "latents": latents.flatten(1, 2)}
+        still = self.still_frames
+        if self.shows_moved:
+            given["moved"] = latents[:, still:]
+        return prompts, {**given, "latents": latents[:, :still].flatten(1, 2)}
+
+    @property
+    def still_frames(self) -> int:
+        """How many of the given frames are the same beside every frame."""
+        return len(self.concat_keys) - self.shows_moved
 
     def _worsened(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Given frames [B, n, C, h, w] with noise of some amount [B], and some of them not given at all."""

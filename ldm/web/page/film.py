@@ -13,10 +13,13 @@ from ldm.web.page.context import Page, Receiver, text
 from ldm.web.page.following import Following, notes_html
 from ldm.web.page.pictures import first_frames, photographs
 from ldm.web.page.texts import PageError
+from ldm.workflows.film_course import MANNERS
 
 KIND = "film"
 FORMATS = ("webp", "mp4", "sheet")
 USUAL_FPS, USUAL_MOTION = 7, 127
+HEADINGS = {arrow: 45 * number for number, arrow in enumerate("→↘↓↙←↖↑↗")}
+CHANCE = "chance"
 
 
 def build(page: Page) -> None:
@@ -32,7 +35,7 @@ def build(page: Page) -> None:
                 type="filepath", sources=["upload", "clipboard"], label=text("film_first"), height=300, format="png",
                 elem_id="film-first",
             )  # fmt: skip
-            inputs = [model, first, *_numbers()]
+            inputs = [model, first, *_numbers(), *_courses()]
             following = Following.build(page, KIND)
             following.model = model
         with gr.Column(scale=6, min_width=360):
@@ -65,6 +68,15 @@ def _numbers() -> list[Any]:
     return [motion, count, fps, steps, seed]
 
 
+def _courses() -> list[Any]:
+    with gr.Row():
+        heading = gr.Dropdown([(text("by_chance"), CHANCE), *((arrow, arrow) for arrow in HEADINGS)], value=CHANCE,
+                              label=text("film_heading"), min_width=140, elem_id="film-heading")  # fmt: skip
+        manner = gr.Dropdown([(text("by_chance"), CHANCE), *((text(f"manner_{name}"), name) for name in MANNERS)],
+                             value=CHANCE, label=text("film_manner"), min_width=140)  # fmt: skip
+    return [heading, manner]
+
+
 def _models(page: Page) -> Callable[[], Any]:
     def models() -> Any:
         found = [one.name for one in page.desk.models() if one.films]
@@ -75,13 +87,15 @@ def _models(page: Page) -> Callable[[], Any]:
 
 def _ask(page: Page) -> Callable[..., tuple[Task, Callable[[Any], Any]]]:
     def ask(
-        model: str | None, first: str | None, motion: float, count: float, fps: float, steps: float, seed: float | None
-    ) -> tuple[Task, Callable[[Any], Any]]:
+        model: str | None, first: str | None, motion: float, count: float, fps: float, steps: float,
+        seed: float | None, heading: str, manner: str,
+    ) -> tuple[Task, Callable[[Any], Any]]:  # fmt: skip
         if not model:
             raise PageError("no_film_model")
         if not first:
             raise PageError("no_picture")
         numbers = [int(value) for value in (motion, count, fps, steps, -1 if seed is None else seed)]
+        way: dict[str, Any] = {"heading": HEADINGS.get(heading), "manner": None if manner == CHANCE else manner}
 
         def task(studio: Any, watch: Any) -> None:
             from ldm.pictures.images import load_image
@@ -89,11 +103,12 @@ def _ask(page: Page) -> Callable[..., tuple[Task, Callable[[Any], Any]]]:
             from ldm.workflows.video import VideoOptions, video
 
             motion, count, fps, steps, seed = numbers
+            asked = [str(one) for one in (*numbers, *way.values()) if one is not None]
             outdir = page.folder(KIND)
             options = VideoOptions(
                 str(file_of(load_image(first), outdir, Path(first).stem)), motion_bucket_id=motion, fps_id=fps - 1,
                 num_frames=count or None, num_steps=steps or None, seed=seed, formats=FORMATS, progress=False,
-                output_folder=str(outdir / "-".join(map(str, numbers))),
+                output_folder=str(outdir / "-".join(asked)), **way,
             )  # fmt: skip
             video(options, studio, watch)
 

@@ -20,6 +20,7 @@ from ldm.pictures.film import Film as Frames
 from ldm.pictures.film import film_sheet, write_film
 from ldm.pictures.images import save_image
 from ldm.util import UserError
+from ldm.workflows.film_course import path_given
 from ldm.workflows.record import write_record
 from ldm.workflows.studio import Studio
 from ldm.workflows.video import VideoOptions, VideoPlan, film_latents, make_plan
@@ -31,7 +32,8 @@ Array = NDArray[np.float32]
 FPS = 7.0  # of all films that are judged
 KINDS = ("true films", "the film model", "frame by frame", "the first frame, still")
 AT_ONCE = 16
-NOT_ASKED = ("prompt", "motion", "decoding_t", "decoding_overlap")  # of a plan, which films of a table do not follow
+# of a plan, which films of a table do not follow
+NOT_ASKED = ("prompt", "motion", "heading", "manner", "decoding_t", "decoding_overlap")
 
 
 def held_out_films(count: int, seed: int, size: int, frames: int, shapes: float = 0.5) -> list[Film]:
@@ -69,7 +71,9 @@ def made_by(
         noise = ImageNoise(range(seed + start, seed + start + len(part)))
         given: dict[str, Any] = {"image": torch.from_numpy(first).permute(0, 3, 1, 2), "frames": plan.frames,
                                  "fps": plan.fps, "motion": torch.tensor([film.course.motion for film in part]),
-                                 "cond_aug": plan.cond_aug, "noise": noise}  # fmt: skip
+                                 "cond_aug": plan.cond_aug, "noise": noise,
+                                 **path_given(model, [picture_of(frame) for frame in first],
+                                              [film.course for film in part], plan.frames)}  # fmt: skip
         if alone:
             given["stills"] = torch.ones(len(part), plan.frames)
         with studio.mixed():
@@ -133,9 +137,14 @@ def keep(folder: Path, of_kind: dict[str, list[Array]], examples: int) -> None:
     for kind, made in of_kind.items():
         name = kind.replace(",", "").replace(" ", "-")
         rows = np.concatenate(made[:examples], axis=2)
-        wide = Frames([Image.fromarray(((frame + 1) * 127.5).round().astype(np.uint8)) for frame in rows], FPS)
+        wide = Frames([picture_of(frame) for frame in rows], FPS)
         write_film(wide, folder / f"{name}.gif")
         save_image(film_sheet(wide, columns=1), folder / f"{name}.png")
+
+
+def picture_of(frame: Array) -> Image.Image:
+    """A frame [H, W, 3] in [-1, 1] as a picture."""
+    return Image.fromarray(((frame + 1) * 127.5).round().astype(np.uint8))
 
 
 def as_markdown(table: dict[str, FilmTable]) -> str:
