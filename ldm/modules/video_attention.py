@@ -17,7 +17,7 @@ from ldm.util import ConfigError
 
 
 @dataclass(frozen=True)
-class VideoOptions:
+class TemporalOptions:
     """The temporal half of a video network: how it is mixed in, and over what it looks."""
 
     merge_strategy: str = "learned_with_images"  # see FrameMixer
@@ -110,7 +110,7 @@ class SpatialVideoTransformer(SpatialTransformer):
         disable_self_attn: bool = False,
         use_linear: bool = False,
         use_checkpoint: bool = True,
-        video: VideoOptions = VideoOptions(),
+        video: TemporalOptions = TemporalOptions(),
     ) -> None:
         super().__init__(
             in_channels, n_heads, d_head, depth, dropout, context_dim, disable_self_attn, use_linear, use_checkpoint

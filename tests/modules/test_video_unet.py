@@ -12,7 +12,7 @@ from ldm.control.sites import sites
 from ldm.modules.diffusionmodules.clips import Clips
 from ldm.modules.diffusionmodules.util import timestep_embedding
 from ldm.modules.diffusionmodules.video_model import TEMPORAL, VideoUNet, conv_over_time
-from ldm.modules.video_attention import SpatialVideoTransformer, VideoOptions
+from ldm.modules.video_attention import SpatialVideoTransformer, TemporalOptions
 from ldm.util import ConfigError
 from tests.helpers import GoldenCase, golden_case
 
@@ -94,7 +94,7 @@ def test_sites_over_time() -> None:
 def test_first_frame_attention_finds_what_is_elsewhere() -> None:
     """One position of the first frame is seen from every position of the frames after it, through that layer alone."""
     torch.manual_seed(0)
-    video = VideoOptions(merge_factor=0.0, first_frame_attention=True, time_embed_mult=1.0)
+    video = TemporalOptions(merge_factor=0.0, first_frame_attention=True, time_embed_mult=1.0)
     layer = SpatialVideoTransformer(32, 2, 16, use_checkpoint=False, video=video).eval()
     torch.nn.init.normal_(layer.proj_out.weight)
     assert layer.get_parameter("time_pos_embed.0.weight").shape == (32, 32)

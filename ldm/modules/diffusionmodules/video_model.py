@@ -20,7 +20,7 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ldm.modules.diffusionmodules.resblock import ResBlock
 from ldm.modules.diffusionmodules.unet_layers import LayerFactory
 from ldm.modules.diffusionmodules.util import checkpointed, group_norm, zero_module
-from ldm.modules.video_attention import SpatialVideoTransformer, VideoOptions
+from ldm.modules.video_attention import SpatialVideoTransformer, TemporalOptions
 from ldm.util import ConfigError
 
 TEMPORAL = ("time_stack", "time_mixer", "time_pos_embed")  # what the temporal layers are called in a state dict
@@ -77,7 +77,7 @@ class VideoResBlock(ResBlock):
 
     takes = ("emb", "clips")
 
-    def __init__(self, channels: int, emb_channels: int, dropout: float, out_channels: int, video: VideoOptions,
+    def __init__(self, channels: int, emb_channels: int, dropout: float, out_channels: int, video: TemporalOptions,
                  **options: Any) -> None:  # fmt: skip
         """``options`` are those of :class:`ResBlock`."""
         super().__init__(channels, emb_channels, dropout, out_channels, **options)
@@ -112,7 +112,7 @@ class ConvWithinFrames(nn.Conv3d):
 class VideoLayers(LayerFactory):
     """The layers of a video UNet: where the UNet has a residual block or a transformer, one with a temporal half."""
 
-    video: VideoOptions = field(default_factory=VideoOptions)
+    video: TemporalOptions = field(default_factory=TemporalOptions)
 
     def resblock(self, channels: int, out_channels: int, up: bool = False, down: bool = False) -> ResBlock:
         return VideoResBlock(
@@ -139,8 +139,8 @@ class VideoUNet(UNetModel):
     each frame alone.
     """
 
-    @flat(video=VideoOptions)
-    def __init__(self, *, video: VideoOptions, **unet: Any) -> None:
+    @flat(video=TemporalOptions)
+    def __init__(self, *, video: TemporalOptions, **unet: Any) -> None:
         """``unet`` are the parameters of :class:`UNetModel`.
 
         Raises:
