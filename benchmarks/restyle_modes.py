@@ -283,7 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=64, help="side of the squares in pixels")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--ways", nargs="+", choices=[*NAIVE, "latents", *WAYS], default=[*NAIVE, "latents", *WAYS])
-    parser.add_argument("--shown", type=int, default=6, help="pairs on the sheet")
+    parser.add_argument("--shown", type=int, default=6, help="pairs on the sheet, 0 for none (%(default)s)")
     parser.add_argument("--ckpt", help="another model than the small one")
     parser.add_argument("--config", "--model_config", dest="model_config")
     parser.add_argument("--outdir", "--out", dest="out", type=Path, default=ROOT / "outputs" / "restyle_modes")
@@ -293,7 +293,8 @@ def main(arguments: list[str] | None = None) -> None:
     model, _ = open_model(options.ckpt, options.model_config)
     maker = Maker(model, squares(contents, options.size), squares(styles, options.size), options.steps)
     rows = measured(maker, options.ways, options.out)
-    show(maker, options.ways, options.shown, options.out)
+    if options.shown > 0:
+        show(maker, options.ways, options.shown, options.out)
     print(table(rows), differences(rows), wins(rows), sep="\n\n")
 
 
