@@ -41,7 +41,7 @@ PHOTO_SIZE = 256
 STEPS = 20  # of the short training, whose rate is so much higher than a longer one's
 RATE = 3e-4
 FILM_PROMPT = "a small balloon in a meadow"
-MOTION = 80  # of 255
+MOTION, UP = 80, 270.0  # of 255; degrees clockwise from the right
 PAINTINGS = SAMPLES.parent / "paintings"
 TRANSLATED = ("a penguin on a yellow background", "노란 배경 위의 펭귄", "黄色背景上的企鹅")
 
@@ -90,7 +90,8 @@ def show_film(out: Path) -> Path:
     folder = out / "film"
     first = folder / "first.png"
     save_image(draw([FILM_PROMPT], folder)[0], first)  # the pictures of another run may lie beside it
-    options = VideoOptions(str(first), output_folder=str(folder), motion_bucket_id=MOTION, formats=("gif", "sheet"))
+    options = VideoOptions(str(first), output_folder=str(folder), motion_bucket_id=MOTION, heading=UP, manner="move",
+                           formats=("gif", "sheet"))  # fmt: skip
     (film,) = video(options)
     return film.files[-1]
 

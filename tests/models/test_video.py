@@ -144,6 +144,10 @@ def test_weights_that_see_the_first_frame_alone_go_on_with_it_moved(tmp_path: Pa
     save_state_dict(dict(both.state_dict()), tmp_path / "both.safetensors")
     again = build(2, concat_keys=["first", "moved"], stands_on=str(path), ckpt_path=str(tmp_path / "both.safetensors"))
     assert torch.equal(again.model.diffusion_model.get_parameter(FIRST_CONVOLUTION), after)
+    ends = build(2, **begun).model.diffusion_model.get_parameter(FIRST_CONVOLUTION)
+    assert torch.equal(ends[:, :8], before) and not ends[:, 8:].any(), "a last frame says nothing yet"
+    with pytest.raises(UserError, match="given more frames: 12 input channels; concat_keys \\['first'\\] makes 8"):
+        build(stands_on=str(path), ckpt_path=str(tmp_path / "both.safetensors"))
 
 
 def test_guidance_is_away_from_no_given_frame() -> None:

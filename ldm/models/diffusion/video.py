@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.checkpoint import read_state_dict
@@ -130,6 +131,9 @@ class VideoModel(FinetuneModel):
 
         Weights of a model of pictures have no temporal layers. The file of a film model that stands on one holds only
         what learned; the rest has come from ``stands_on``.
+
+        Raises:
+            UserError: as in the base, or the weights are of a film model that is given more frames.
         """
         given, own = dict(read_state_dict(weights) if isinstance(weights, str) else weights), self.state_dict()
         may_lack = {key for key in own if is_temporal(key)}
@@ -137,21 +141,28 @@ class VideoModel(FinetuneModel):
             learned = self.part_to_save(own)
             may_lack = {key for key in own if key not in learned or key.startswith("model_ema.")}
         lacking = [key for key in own if key not in given and key in may_lack]
-        if self.shows_moved and any(map(is_temporal, given)):
-            given = self._with_moved(given)
+        if any(map(is_temporal, given)):
+            firsts = [key for key in given if key.endswith(FIRST_CONVOLUTION)]
+            given |= {key: self._widened(given[key]) for key in firsts}
         super().init_from_ckpt(given, (*ignore_keys, *lacking), only_model)
 
-    def _with_moved(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a film model that is shown the first frame alone, for one that sees it moved as well.
+    def _widened(self, weight: Tensor) -> Tensor:
+        """The first convolution of a film model [C', C, 3, 3] for one that is given as much or more.
 
-        Both begin with half of what the first frame's channels did.
+        The first frame as it is and moved both begin with half of what the first one did; other frames with nothing.
+
+        Raises:
+            UserError: it was given more.
         """
-        channels, own = self.channels, self.model.diffusion_model.in_channels
-        narrow = {key: weight for key, weight in given.items()
-                  if key.endswith(f".{FIRST_CONVOLUTION}") and weight.shape[1] == own - channels}  # fmt: skip
-        halves = {key: weight[:, channels:] / 2 for key, weight in narrow.items()}
-        return given | {key: torch.cat([weight[:, :channels], halves[key], halves[key]], dim=1)
-                        for key, weight in narrow.items()}  # fmt: skip
+        more = self.model.diffusion_model.in_channels - weight.shape[1]
+        if more < 0:
+            own = weight.shape[1] + more
+            raise UserError(f"these weights are of a film model that is given more frames: {weight.shape[1]} input "
+                            f"channels; concat_keys {list(self.concat_keys)} makes {own}")  # fmt: skip
+        if more != self.channels or not self.shows_moved:
+            return F.pad(weight, (0, 0, 0, 0, 0, more))
+        half = weight[:, self.channels :] / 2
+        return torch.cat([weight[:, : self.channels], half, half], dim=1)
 
     # ---- conditions -----------------------------------------------------------------------------------------------
 
