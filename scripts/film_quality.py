@@ -4,9 +4,9 @@
     python -m scripts.film_quality --ckpt latest:film --shapes 1 -n 128 --outdir outputs/films
     python -m scripts.film_quality --ckpt film.safetensors --config configs/tiny-video/film.yaml --steps 50 --seed 1
 
-Rows: true films, the model, the model without its temporal layers, the first frame as a still. Columns: frames whose
-thing (shape and colour, or object) is right, the rank correlation of motion asked and motion seen, the mean change of
-the background from frame to frame, films whose last frame continues its course.
+Rows: true films, the model, the model without its temporal layers, the first frame as a still, and moved, where the
+model is shown that. Columns: frames whose thing (shape and colour, or object) is right, the rank correlation of motion
+asked and motion seen, the mean change of the background from frame to frame, films whose last frame goes on its course.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ MAY_IMPORT = {
     "workflows": {
         "util",
         "draws",
+        "moved",
         "seeds",
         "finite",
         "shipped",

@@ -281,6 +281,20 @@ def test_the_table_of_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         measure.film_table(Studio.of(model), count=1)
 
 
+def test_a_model_that_is_shown_the_first_frame_moved_has_that_beside_it() -> None:
+    model: Any = build(2, concat_keys=["first", "moved"])
+    model.eval()
+    model.first_stage_model.factor = 2
+    model.origin = Origin("small/film.safetensors", {"height": 32})
+    settings = VideoOptions(num_frames=3, num_steps=1)
+    table = measure.film_table(Studio.of(model), 2, settings)
+    assert tuple(table) == (*measure.KINDS, measure.MOVED) and table[measure.MOVED].films == 2
+    films = measure.held_out_films(2, 0, 32, 3)
+    moved = measure.moved_firsts(Studio.of(model), films, 3)
+    for film, frames in zip(films, moved, strict=True):
+        assert np.allclose(frames[0], paint_film(film, 1, 32)[0], atol=1e-4) and not np.allclose(*frames[:2], atol=0.1)
+
+
 def test_films_that_the_judge_misreads_are_passed_over() -> None:
     films = measure.held_out_films(4, seed=2, size=64, frames=2)
     assert all(judge_film(paint_film(film, 2, 64), film).right == 1 for film in films)

@@ -16,11 +16,12 @@ from PIL import Image
 
 from ldm.finite import check_finite
 from ldm.models.diffusion.noise import ImageNoise
+from ldm.moved import moved_along
 from ldm.pictures.film import Film as Frames
 from ldm.pictures.film import film_sheet, write_film
 from ldm.pictures.images import save_image
 from ldm.util import UserError
-from ldm.workflows.film_course import path_given
+from ldm.workflows.film_course import path_given, takes_path
 from ldm.workflows.record import write_record
 from ldm.workflows.studio import Studio
 from ldm.workflows.video import VideoOptions, VideoPlan, film_latents, make_plan
@@ -31,6 +32,7 @@ Array = NDArray[np.float32]
 
 FPS = 7.0  # of all films that are judged
 KINDS = ("true films", "the film model", "frame by frame", "the first frame, still")
+MOVED = "the first frame, moved"  # all of it: a row beside a model that is shown just that
 AT_ONCE = 16
 # of a plan, which films of a table do not follow
 NOT_ASKED = ("prompt", "motion", "heading", "manner", "decoding_t", "decoding_overlap")
@@ -72,7 +74,7 @@ def made_by(
         given: dict[str, Any] = {"image": torch.from_numpy(first).permute(0, 3, 1, 2), "frames": plan.frames,
                                  "fps": plan.fps, "motion": torch.tensor([film.course.motion for film in part]),
                                  "cond_aug": plan.cond_aug, "noise": noise,
-                                 **path_given(model, [picture_of(frame) for frame in first],
+                                 **path_given(model, list(map(picture_of, first)),
                                               [film.course for film in part], plan.frames)}  # fmt: skip
         if alone:
             given["stills"] = torch.ones(len(part), plan.frames)
@@ -84,6 +86,14 @@ def made_by(
     return made
 
 
+def moved_firsts(studio: Studio, films: Sequence[Film], frames: int) -> list[Array]:
+    """What a model that takes a path is shown of each film beside its first frame, [T, size, size, 3] in [-1, 1]."""
+    first = np.stack([paint_film(film, 1, size_of(studio))[0] for film in films])
+    path = path_given(studio.model, list(map(picture_of, first)), [film.course for film in films], frames)["path"]
+    moved = moved_along(torch.from_numpy(first).permute(0, 3, 1, 2), path)
+    return list(moved.permute(0, 1, 3, 4, 2).numpy())
+
+
 def size_of(studio: Studio) -> int:
     """The side of the pictures that a model was trained on."""
     return int(studio.inference.get("height", studio.model.image_size * studio.model.first_stage_model.factor))
@@ -93,7 +103,7 @@ def film_table(
     studio: Studio, count: int = 128, settings: VideoOptions | None = None, seed: int = 0, folder: Path | None = None,
     examples: int = 4, shapes: float = 0.5,
 ) -> dict[str, FilmTable]:  # fmt: skip
-    """A row for the film model and one for each thing beside it; by the names of ``KINDS``.
+    """A row for the film model and one for each thing beside it; by the names of ``KINDS``, and ``MOVED``.
 
     Args:
         settings: frames, steps, guidance, sampler, start noise; None: as the model is usually asked. Motion and frames
@@ -119,6 +129,8 @@ def film_table(
         KINDS[2]: made_by(studio, films, plan, seed, alone=True),
         KINDS[3]: [np.repeat(film[:1], frames, axis=0) for film in true],
     }
+    if takes_path(studio.model):
+        of_kind[MOVED] = moved_firsts(studio, films, frames)
     table = {kind: FilmTable.of([judge_film(*pair) for pair in zip(made, films, strict=True)], films)
              for kind, made in of_kind.items()}  # fmt: skip
     if folder is not None:
