@@ -22,7 +22,7 @@ def origins_of(path: Tensor, aspect: float = 1.0) -> Tensor:
     angle, scale = since[..., 2].deg2rad(), since[..., 3].neg().exp()
     cos, sin = angle.cos() * scale, angle.sin() * scale
     back = torch.stack([torch.stack([cos, sin / aspect], -1), torch.stack([-sin * aspect, cos], -1)], -2)
-    from_middle = (back * path[..., None, :2]).sum(-1)  # no matrix product, which mixed precision would round
+    from_middle = (back * path[..., None, :2]).sum(-1)
     return torch.cat([back, (path[:, :1, :2] - from_middle)[..., None]], dim=-1)
 
 
@@ -32,11 +32,11 @@ def moved_along(pictures: Tensor, path: Tensor) -> Tensor:
     Shapes: pictures [B, 3, H, W] in [-1, 1], path [B, T, 4] as in :func:`origins_of` -> [B, T, 3, H, W].
     """
     height, width = pictures.shape[-2:]
-    maps = origins_of(path.to(pictures.device, torch.float32), width / height).flatten(0, 1)
-    # from places in [0, 1] to those in [-1, 1], which the grid has
-    offset = maps[..., :2].sum(-1) + 2 * maps[..., 2] - 1
-    grid = torch.cat([maps[..., :2], offset[..., None]], dim=-1)
+    maps = origins_of(path.to(pictures.device, torch.float32), width / height).flatten(0, 1)[:, None, None]
+    y, x = ((torch.arange(side, device=pictures.device) + 0.5) / side for side in (height, width))
+    places = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)  # [H, W, 2]
+    # no matrix product, as in F.affine_grid, which mixed precision would round
+    origins = (maps[..., :2] * places[..., None, :]).sum(-1) + maps[..., 2]
     frames = pictures.float().repeat_interleave(path.shape[1], dim=0)
-    lying = F.affine_grid(grid, list(frames.shape), align_corners=False)
-    moved = F.grid_sample(frames, lying, mode="bicubic", padding_mode="border", align_corners=False)
+    moved = F.grid_sample(frames, 2 * origins - 1, mode="bicubic", padding_mode="border", align_corners=False)
     return moved.clamp(-1, 1).unflatten(0, (len(pictures), -1))

@@ -36,8 +36,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--num_steps", type=int, help="25, or 30 for svd_xt, or as the model's YAML says")
     flags.add_argument("--fps_id", type=int, default=usual.fps_id, help="frames a second less one (%(default)s)")
     flags.add_argument("--motion_bucket_id", type=int, default=usual.motion_bucket_id, help="0 to 255 (%(default)s)")
-    flags.add_argument("--heading", type=float, help="where it goes, in degrees clockwise from the right; by chance")
-    flags.add_argument("--manner", help=f"and besides: {', '.join(MANNERS)}; by chance")
+    flags.add_argument("--heading", type=float, help="where the thing goes, in degrees clockwise from the right; "
+                       "by chance of the seed where not given, as --manner; for the small film model")  # fmt: skip
+    flags.add_argument("--manner", help=f"and what it does besides: {', '.join(MANNERS)}")
     flags.add_argument("--cond_aug", type=float, default=usual.cond_aug, help="noise on the first frame (%(default)s)")
     flags.add_argument("--seed", type=int, default=usual.seed, help="of the first film; -1 draws one (%(default)s)")
     flags.add_argument("--decoding_t", type=int, default=usual.decoding_t, help="frames decoded at once (%(default)s)")

@@ -41,6 +41,14 @@ def test_a_turn_in_a_wide_picture_keeps_right_angles() -> None:
     assert (turned - wide[0]).abs().max() < 1e-3
 
 
+def test_mixed_precision_does_not_round_places() -> None:
+    picture = torch.rand(1, 3, 64, 64)
+    path = torch.tensor([[[0.5, 0.5, 0.0, 0.0], [0.61, 0.53, 17.0, 0.1]]])
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = moved_along(picture, path)
+    assert torch.equal(mixed, moved_along(picture, path))
+
+
 def test_what_comes_in_is_the_border() -> None:
     picture = torch.rand(1, 3, 16, 16)
     path = torch.tensor([[[0.5, 0.5, 0.0, 0.0], [0.75, 0.5, 0.0, 0.0]]])

@@ -1,4 +1,4 @@
-"""Where in a picture something stands, told by its rim: what has colours that are not found there, at like height."""
+"""Where in a picture something stands, told by its rim: what has colours that are not there, beside or above it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.ndimage import binary_closing, binary_fill_holes, binary_opening, lab
 
 LOOKED_AT = 128  # of the longer side
 RIM = 2  # pixels of it
-FARTHER = 0.4  # CIELAB units that a pixel of the rim is the less like another for each pixel along the rim
+FARTHER = 0.4  # CIELAB units that count as a difference for each row (or column) between a pixel and one of the rim
 DIFFERS = 14.0  # CIELAB units from which on a colour is another
 SMALLEST = 0.01  # of the picture: what is smaller is no thing
 Box = tuple[float, float, float, float]

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ldm.draws import uniform
 from ldm.pictures.rim import thing_box
 from ldm.util import UserError
-from ldm.world.motion import DRAWN, SIDES, Course, draw_course
+from ldm.world.motion import DRAWN, SIDES, Course, bounced, draw_course
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ldm.models.diffusion.latent import LatentModel
 
+Array = NDArray[np.float32]
+
+NO_COURSE = "'{}' is not told where things go: it takes no heading and no manner"
+MOST_MARGIN = 0.45  # of a side: what fills the picture still moves a little
 # what a thing does besides going on -> the manner of its course, and whether it turns clockwise
 MANNERS = {
     "move": ("move", True), "turn": ("turn", True), "turn-left": ("turn", False), "grow": ("grow", True),
@@ -49,22 +57,34 @@ def course_of(seed: int, motion: float, fps: float, heading: float | None = None
     return course
 
 
-def course_from(image: Image.Image, course: Course) -> Course:
-    """A course that begins where a picture's thing is: what differs from the picture's rim, else the middle."""
+def path_from(image: Image.Image, course: Course, frames: int) -> Array:
+    """The path of a picture's thing on a course, [frames, 4] float32 as ``ldm.moved`` takes it.
+
+    It begins where the thing is that stands out from the picture's rim, else in the middle. Each edge turns it back
+    where it touches it. Speeds are in shorter sides of the picture.
+    """
     left, top, right, bottom = thing_box(image) or (0.25, 0.25, 0.75, 0.75)
-    x, y = (left + right) / 2, (top + bottom) / 2
-    side = float(np.clip(max(right - left, bottom - top), *SIDES))
-    room = 2 * min(x, 1 - x, y, 1 - y)  # a thing at the picture's edge does not bounce off it at once
-    return replace(course, x=x, y=y, side=min(side, room))
+    poses = replace(course, x=0.5, y=0.5, side=float(np.clip(max(right - left, bottom - top), *SIDES))).poses(frames)
+    angle, way = math.radians(course.heading), np.arange(frames) * course.step * min(image.size)
+    x = along(left, right, way * math.cos(angle) / image.width)
+    y = along(top, bottom, way * math.sin(angle) / image.height)
+    return np.stack([x, y, poses.turn, np.log(poses.side / poses.side[0])], axis=1).astype(np.float32)
+
+
+def along(begin: float, end: float, way: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Where the middle of what reaches from ``begin`` to ``end`` in [0, 1] is after each way; edges turn it back."""
+    middle = (begin + end) / 2
+    margin = min((end - begin) / 2, middle, 1 - middle, MOST_MARGIN)  # at an edge it does not turn at once
+    return bounced(middle + way, margin)
 
 
 def path_given(
     model: LatentModel, images: Sequence[Image.Image], courses: Sequence[Course], frames: int
-) -> dict[str, Any]:
-    """What ``model.condition`` gets of the courses of films from their first frames: nothing where it takes no path."""
+) -> dict[str, Tensor]:
+    """The paths [B, T, 4] of films on courses from their first frames, by name; {} for a model that takes none."""
     if not takes_path(model):
         return {}
     import torch  # not for the page, which wants the names
 
-    paths = [course_from(*pair).path(frames) for pair in zip(images, courses, strict=True)]
+    paths = [path_from(image, course, frames) for image, course in zip(images, courses, strict=True)]
     return {"path": torch.from_numpy(np.stack(paths))}

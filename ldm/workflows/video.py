@@ -32,7 +32,7 @@ from ldm.pictures.sizing import digest
 from ldm.seeds import settled_seed
 from ldm.shipped import TINY_FILM, here_or_shipped
 from ldm.util import UserError, writable_folder
-from ldm.workflows.film_course import check_course, course_of, path_given, takes_path
+from ldm.workflows.film_course import NO_COURSE, check_course, course_of, path_given, takes_path
 from ldm.workflows.film_files import check_formats, film_files, write_film_files
 from ldm.workflows.film_versions import DECLINED, VERSIONS
 from ldm.workflows.plan import checked_noise_scale
@@ -41,6 +41,7 @@ from ldm.workflows.studio import Studio, open_studio
 from ldm.workflows.watch import Watch, until_cancelled
 
 log = logging.getLogger(__name__)
+
 
 @dataclass
 class VideoOptions:
@@ -158,8 +159,10 @@ def one_film(
     image = sized(load_image(path), options, studio)
     end = None if last is None else sized(load_image(last), replace(options, crop=True, height=image.height,
                                                                    width=image.width), studio)  # fmt: skip
+    way = {name: value[0].double().round(decimals=4).tolist() for name, value in
+           path_of(studio, plan, image, seed).items()}  # fmt: skip
     about = {**record_of(plan), "seed": seed, "height": image.height, "width": image.width, "input": digest(image),
-             "last": None if end is None else digest(end)}  # fmt: skip
+             "last": None if end is None else digest(end), **way}  # fmt: skip
     files = film_files(folder, path.stem, options.formats)
     record = folder / f"{path.stem}.json"
     if all(is_finished(file, record, about) for file in files):
@@ -191,14 +194,19 @@ def make_film(
     size = (image.height // factor, image.width // factor)
     given: dict[str, Any] = {"image": image_to_tensor(image)[None], "frames": plan.frames, "fps": plan.fps,
                              "motion": plan.motion, "cond_aug": plan.cond_aug, "noise": noise}  # fmt: skip
-    course = course_of(seed, plan.motion, plan.fps, plan.heading, plan.manner)
-    given |= path_given(model, [image], [course], plan.frames)
+    given |= path_of(studio, plan, image, seed)
     if last is not None:
         given["last_image"] = image_to_tensor(last)[None]
     with studio.mixed():
         condition = model.condition([plan.prompt], size=size, **given)
         latents = film_latents(studio, plan, condition, noise, size, watch, progress)
     return Film(decoded(studio, latents, plan), plan.fps)
+
+
+def path_of(studio: Studio, plan: VideoPlan, image: Image.Image, seed: int) -> dict[str, Tensor]:
+    """The path [1, T, 4] of a film, as asked or drawn by its seed, from its first frame; {} for a model without one."""
+    course = course_of(seed, plan.motion, plan.fps, plan.heading, plan.manner)
+    return path_given(studio.model, [image], [course], plan.frames)
 
 
 def film_latents(
@@ -276,6 +284,8 @@ def check_options(options: VideoOptions) -> None:
     if options.guider not in ("linear", "triangle"):
         raise UserError(f"--guider is linear or triangle, not '{options.guider}'")
     check_course(options.heading, options.manner)
+    if version is not None and (options.heading, options.manner) != (None, None):
+        raise UserError(NO_COURSE.format(version))
     check_formats(options.formats)
     if options.sampler is not None:
         step_rule(options.sampler)
@@ -330,7 +340,7 @@ def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
     if options.last_path is not None and "last_image" not in {need.name for need in model.needs.optional}:
         raise UserError(f"'{studio.name}' takes a first frame only, no --last_path")
     if (options.heading, options.manner) != (None, None) and not takes_path(model):
-        raise UserError(f"'{studio.name}' is not told where things go, no --heading or --manner")
+        raise UserError(NO_COURSE.format(studio.name))
     version = VERSIONS.get(options.version or "")
 
     def choose(given: Any, of_version: Any, usual: Any) -> Any:

@@ -58,7 +58,7 @@ class FilmWorld(Dataset[dict[str, Any]]):
 
     Items are {"frames": [T, size, size, 3] float32 in [-1, 1], "fps": float, "motion": float, "caption": str}. The
     motion number says how fast all is that a thing does, see ``ldm.world.motion.Course``. With ``moved`` the frames are
-    2T: behind those of the film the first one, moved along the thing's path.
+    2T, behind those of the film the first one, moved along the thing's path, and there is "moved": True.
 
     Args:
         split: "train", "heldout" (a thing before a background that training never shows it before) or "all".
@@ -139,7 +139,8 @@ class FilmWorld(Dataset[dict[str, Any]]):
             scene = Scene(film.ground, (film.thing,))
             caption = say(scene, "en", random.Random(random.random())) if said else ""
             course = film.course
-            found.append({"caption": caption, "fps": np.float32(course.fps), "motion": np.float32(course.motion)})
+            numbers = {"fps": np.float32(course.fps), "motion": np.float32(course.motion)}
+            found.append({"caption": caption, **numbers, **({"moved": True} if self.moved else {})})
         return found
 
 

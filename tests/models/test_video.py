@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
 from ldm.models.diffusion.video import FIRST_CONVOLUTION
 from ldm.modules.diffusionmodules.video_model import is_temporal
+from ldm.modules.ema import LitEma
 from ldm.moved import moved_along
 from ldm.training.latents import encode_pictures
 from ldm.util import ConfigError, UserError, instantiate_from_config
@@ -84,8 +86,8 @@ def moved_batch() -> tuple[dict[str, Any], Tensor]:
     path[..., :2] = 0.5
     path[:, :, 0] += torch.tensor([[0.0, 0.25, 0.5], [0.0, 0.0, -0.125]])
     first = given["frames"][:, 0].permute(0, 3, 1, 2)
-    moved = moved_along(first, path).permute(0, 1, 3, 4, 2)
-    return given | {"frames": torch.cat([given["frames"], moved], dim=1)}, path
+    frames = torch.cat([given["frames"], moved_along(first, path).permute(0, 1, 3, 4, 2)], dim=1)
+    return given | {"frames": frames, "moved": torch.ones(2, dtype=torch.bool)}, path
 
 
 def test_the_first_frame_moved_along_a_path_is_shown_beside_each() -> None:
@@ -110,8 +112,20 @@ def test_the_first_frame_moved_along_a_path_is_shown_beside_each() -> None:
     assert model.log_images(given, N=2, ddim_steps=2)["samples"].shape == (2, 3, 16, 48)
     with pytest.raises(UserError, match="lacks 'path'"):
         model.condition(given["txt"], image=picture)
-    with pytest.raises(UserError, match=r"a path of 4 frames is \[B, 4, 4\], got \[2, 3, 4\]"):
-        model.condition(given["txt"], image=picture, path=path, frames=4)
+    for wrong, frames in ((path, 4), (path[:, :2], 3), (path[[0, 1, 0]], 3),
+                          (path * float("nan"), 3)):  # fmt: skip
+        with pytest.raises(UserError, match=rf"2 films of {frames} frames are 2 x {frames} x 4 finite numbers"):
+            model.condition(given["txt"], image=picture, path=wrong, frames=frames)
+    with pytest.raises(UserError, match="'latents' with 'moved'"):
+        model.condition(given["txt"], latents=first, path=path, frames=3)
+
+
+def test_clips_and_given_frames_must_go_together() -> None:
+    given, _ = moved_batch()
+    with pytest.raises(UserError, match="concat_keys has 'moved', unlike the clips"):
+        build(2, concat_keys=["first", "moved"]).get_input(batch())
+    with pytest.raises(UserError, match="concat_keys lacks 'moved', unlike the clips"):
+        build().get_input(given)
 
 
 def test_training_hides_and_worsens_moved_frames_as_well() -> None:
@@ -119,9 +133,11 @@ def test_training_hides_and_worsens_moved_frames_as_well() -> None:
     model.train()
     torch.manual_seed(0)
     given, _ = moved_batch()
-    hidden = 0
+    clean, hidden = model.latents_of(given, range(3, 6)), 0
     for _ in range(10):
         shown = model.get_input(given)[1]["c_concat"][0].unflatten(0, (2, 3))
+        noise = (shown[:, :, 4:] - clean)[shown.flatten(1).abs().sum(1) > 0]
+        assert all(0.005 < film.std() < 0.4 for film in noise)
         gone = shown.flatten(1, 2).flatten(2).abs().sum(2) == 0
         assert torch.equal(gone.all(1), gone.any(1)), "all that is given, or nothing"
         hidden += int(gone.all(1).sum())
@@ -138,6 +154,13 @@ def test_weights_that_see_the_first_frame_alone_go_on_with_it_moved(tmp_path: Pa
     save_state_dict(dict(kept["state_dict"]), tmp_path / "film.safetensors")
     begun = {"stands_on": str(path), "ckpt_path": str(tmp_path / "film.safetensors")}
     both = build(2, concat_keys=["first", "moved"], **begun)
+    averaged = build(stands_on=str(path), use_ema=True)
+    averaged.load_state_dict(kept["state_dict"], strict=False)
+    averaged.model_ema.load_state_dict(LitEma(averaged.model).state_dict())
+    save_state_dict(dict(averaged.state_dict()), tmp_path / "averaged.safetensors")
+    wide = build(2, concat_keys=["first", "moved"], use_ema=True, ckpt_path=str(tmp_path / "averaged.safetensors"))
+    with wide.ema_scope():
+        assert wide.model.diffusion_model.get_parameter(FIRST_CONVOLUTION)[:, 8:].any(), "of the averages, too"
     before, after = (m.model.diffusion_model.get_parameter(FIRST_CONVOLUTION) for m in (model, both))
     assert torch.equal(after[:, :4], before[:, :4])
     assert torch.equal(after[:, 4:8], before[:, 4:] / 2) and torch.equal(after[:, 8:], before[:, 4:] / 2)
@@ -307,6 +330,16 @@ def test_films_are_encoded_once_frame_by_frame() -> None:
     cached = video.latents_of({"moments": moments})
     torch.testing.assert_close(cached, video.latents_of({"frames": frames}), rtol=1e-2, atol=1e-2)
     torch.testing.assert_close(cached[0, 1], SCALE * moments[0, 1, :4].float())
+
+
+def test_the_world_gives_the_first_frame_moved() -> None:
+    world, plain = (FilmWorld(length=4, frames=3, size=32, seed=2, moved=moved) for moved in (True, False))
+    for i, film in enumerate(world.films(range(4))):
+        item, frames = world[i], plain[i]["frames"]
+        assert item["moved"] is True and "moved" not in plain[i] and np.array_equal(item["frames"][:3], frames)
+        first = torch.from_numpy(frames[:1]).permute(0, 3, 1, 2)
+        moved = moved_along(first, torch.from_numpy(film.course.path(3))[None])[0].permute(0, 2, 3, 1)
+        assert np.array_equal(item["frames"][3:], moved)
 
 
 def test_previews_are_strips() -> None:

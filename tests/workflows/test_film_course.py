@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.workflows.film_course import MANNERS, course_from, course_of
+from ldm.workflows.film_course import MANNERS, course_of, path_from
 
 
 def test_what_is_not_asked_for_is_the_seeds() -> None:
@@ -31,21 +31,38 @@ def test_what_is_asked_for() -> None:
 def test_it_begins_where_the_thing_is_and_bounces_off_the_edge() -> None:
     picture = np.full((128, 128, 3), 220, np.uint8)
     picture[40:80, 70:110] = (30, 60, 200)
-    course = course_from(Image.fromarray(picture), course_of(0, 255.0, 7.0, 0.0, "move"))
-    assert (course.x, course.y) == pytest.approx((90 / 128, 60 / 128), abs=0.02)
-    path = course.path(8)
-    assert path[0, 0] == pytest.approx(course.x) and path[:, 0].max() <= 1 - course.side / 2 + 1e-6
+    path = path_from(Image.fromarray(picture), course_of(0, 255.0, 7.0, 0.0, "move"), 8)
+    assert path[0] == pytest.approx((90 / 128, 60 / 128, 0, 0), abs=0.02)
+    assert path[:, 0].max() <= 1 - 19 / 128, "its right edge stays inside"
     assert np.diff(path[:, 0])[0] > 0 > np.diff(path[:, 0])[-1], "to the right, and back"
-    assert np.allclose(path[:, 1], course.y)
+    assert np.allclose(path[:, 1], path[0, 1])
+
+
+def test_headings_and_speed_are_the_same_in_a_wide_picture() -> None:
+    picture = np.full((64, 128, 3), 220, np.uint8)
+    picture[24:40, 40:56] = (30, 60, 200)
+    course = course_of(0, 100.0, 7.0, 45.0, "move")
+    path = path_from(Image.fromarray(picture), course, 4)
+    steps = np.diff(path[:, :2], axis=0) * (128, 64)  # pixels
+    assert np.allclose(steps[:, 0], steps[:, 1]) and np.allclose(np.hypot(*steps.T), course.step * 64)
 
 
 def test_a_picture_with_nothing_in_it_moves_about_its_middle() -> None:
-    course = course_from(Image.new("RGB", (64, 64), "white"), course_of(0, 255.0, 7.0))
-    assert (course.x, course.y, course.side) == (0.5, 0.5, 0.5)
+    path = path_from(Image.new("RGB", (64, 64), "white"), course_of(0, 255.0, 7.0), 3)
+    assert path[0] == pytest.approx((0.5, 0.5, 0, 0)) and np.hypot(*(path[1] - path[0])[:2]) > 0.02
 
 
-def test_a_thing_in_a_corner_stays_there_at_first() -> None:
+@pytest.mark.parametrize("manner", ["grow", "shrink"])
+def test_a_small_thing_in_a_corner_begins_there_and_changes_its_size(manner: str) -> None:
     picture = np.full((128, 128, 3), 220, np.uint8)
     picture[6:30, 6:30] = (200, 30, 30)
-    path = course_from(Image.fromarray(picture), course_of(1, 200.0, 7.0)).path(8)
+    path = path_from(Image.fromarray(picture), course_of(1, 200.0, 7.0, manner=manner), 8)
     assert np.isfinite(path).all() and path[0, :2] == pytest.approx((18 / 128, 18 / 128), abs=0.02)
+    assert np.all(np.diff(path[:3, 3]) * (1 if manner == "grow" else -1) > 0.01)
+
+
+def test_what_fills_a_picture_still_has_a_path() -> None:
+    picture = np.full((64, 64, 3), 220, np.uint8)
+    picture[4:60, 4:60] = (30, 60, 200)
+    path = path_from(Image.fromarray(picture), course_of(0, 255.0, 7.0, 30.0, "move"), 8)
+    assert np.isfinite(path).all() and (np.abs(path[:, :2] - 0.5) <= 0.07).all() and np.ptp(path[:, 0]) > 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,17 @@ def small() -> Studio:
     randomise(model)
     model.first_stage_model.factor = 2
     model.origin = Origin("small/film.safetensors", {"height": 16, "width": 16, "steps": 2})
+    return Studio.of(model)
+
+
+@pytest.fixture(scope="module")
+def led() -> Studio:
+    """A film model that sees its first frame moved."""
+    model: Any = build(2, concat_keys=["first", "moved"])
+    model.eval()
+    randomise(model)
+    model.first_stage_model.factor = 2
+    model.origin = Origin("small/led.safetensors", {"height": 32, "width": 32, "steps": 2})
     return Studio.of(model)
 
 
@@ -190,7 +202,8 @@ def test_frames_beside_python_and_the_command(svd: Studio, tmp_path: Path, monke
         ({"heading": 400.0}, "--heading is in degrees"),
         ({"heading": float("nan")}, "--heading is in degrees"),
         ({"manner": "jump"}, "move, turn, turn-left, grow, shrink"),
-        ({"heading": 0.0}, "not told where things go"),
+        ({"heading": 0.0}, "'small/film.safetensors' is not told where things go"),
+        ({"version": "svd", "ckpt": "nowhere.safetensors", "manner": "move"}, "'svd' is not told where things go"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, Any], words: str, small: Studio, tmp_path: Path) -> None:
@@ -200,6 +213,37 @@ def test_bad_input_is_named(change: dict[str, Any], words: str, small: Studio, t
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no pictures"):
         video(VideoOptions(str(tmp_path / "empty"), output_folder=str(tmp_path / "out")), small)
+
+
+def test_a_film_goes_where_it_is_sent_and_its_record_says_so(led: Studio, tmp_path: Path) -> None:
+    picture(tmp_path, "a.png", 32, 32)
+    picture(tmp_path, "b.png", 32, 32, seed=1)
+
+    def made(path: str, **more: Any) -> tuple[list[Any], dict[str, Any]]:
+        asked = options(tmp_path / path, tmp_path / "out", formats=["gif"], motion_bucket_id=250, **more)
+        result = video(asked, led)[0]
+        record = json.loads((tmp_path / "out" / "a.json").read_text())["parameters"]
+        return [] if result.film is None else [np.asarray(frame) for frame in result.film.frames], record
+
+    right, record = made("a.png", heading=0.0, manner="move")
+    assert record["heading"] == 0 and record["path"][2][0] > record["path"][0][0] + 0.05
+    assert made("a.png", heading=0.0, manner="move") == ([], record), "made once"
+    left, record = made("a.png", heading=180.0, manner="move")
+    assert record["path"][2][0] < record["path"][0][0] - 0.05 and not np.array_equal(left, right)
+    chance, record = made("a.png")
+    assert "heading" not in record and made("a.png")[0] == [], "chance is the seed's"
+    other, moved = made("a.png", seed=99)
+    assert moved["path"] != record["path"] and not np.array_equal(chance, other)
+    again = video(options(tmp_path / "a.png", tmp_path / "alone", formats=["gif"], motion_bucket_id=250), led)
+    assert np.array_equal(chance, [np.asarray(frame) for frame in again[0].film.frames])  # type: ignore[union-attr]
+
+
+def test_a_film_does_not_depend_on_those_beside_it(led: Studio) -> None:
+    plan = replace(make_plan(VideoOptions(num_frames=3, num_steps=2), led), fps=measure.FPS)
+    films = measure.held_out_films(3, 1, 32, 3)
+    together = measure.made_by(led, films, plan, 5)
+    alone = [measure.made_by(led, [film], plan, 5 + i)[0] for i, film in enumerate(films)]
+    np.testing.assert_allclose(together, alone, atol=2e-3)
 
 
 def test_a_model_without_films_is_named(svd: Studio, tmp_path: Path) -> None:

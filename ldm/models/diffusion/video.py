@@ -41,8 +41,8 @@ class VideoModel(FinetuneModel):
     """Films from a first frame, or between two, on a network of pictures whose own layers stay as they are.
 
     A batch holds ``frames`` [B, T, H, W, 3] in [-1, 1] or ``moments`` [B, T, 2C, h, w], ``fps`` and ``motion`` [B] and,
-    where there are any, captions. With "moved" there are 2T frames: behind those of the film the first one, moved for
-    each. Rows of latents and conditions are frames, (clip, frame) with the frame fastest.
+    where there are any, captions. With "moved" there are 2T frames, behind those of the film the first one, moved for
+    each, and ``moved``, which is true. Rows of latents and conditions are frames, (clip, frame) with the frame fastest.
 
     Args:
         frames: T, of films where no number is given.
@@ -50,7 +50,7 @@ class VideoModel(FinetuneModel):
             "moved", the first frame moved along a path (``ldm.moved``), another one beside each frame.
         fps, motion: what a film has where nothing else is asked for.
         first_dropout: how often training shows no given frame at all, for guidance.
-        last_dropout: how often training shows only the first of two.
+        last_dropout: how often training shows only the first of two given frames.
         augmentation: whether training puts noise on the given frames, and tells the network how much.
         spatial: "frozen", or "trained" to have all layers of the network learn.
         number_width: sinusoidal features of each of the numbers that the network is told: fps, motion, augmentation.
@@ -142,8 +142,7 @@ class VideoModel(FinetuneModel):
             may_lack = {key for key in own if key not in learned or key.startswith("model_ema.")}
         lacking = [key for key in own if key not in given and key in may_lack]
         if any(map(is_temporal, given)):
-            firsts = [key for key in given if key.endswith(FIRST_CONVOLUTION)]
-            given |= {key: self._widened(given[key]) for key in firsts}
+            given |= {key: self._widened(given[key]) for key in self.finetune_keys if key in given}
         super().init_from_ckpt(given, (*ignore_keys, *lacking), only_model)
 
     def _widened(self, weight: Tensor) -> Tensor:
@@ -200,14 +199,17 @@ class VideoModel(FinetuneModel):
         """The latents of the first frame as it is moved for each, [B T, C, h, w], with noise.
 
         Raises:
-            UserError: a path has another number of frames.
+            UserError: a path has another number of films or frames, is not finite, or there is no picture.
         """
         if "moved" in given:
             return given["moved"].flatten(0, 1)
         path, frames = in_rows(given["path"], films), given.get("frames", self.frames)
-        if path.dim() != 3 or path.shape[1:] != (frames, 4):
-            raise UserError(f"a path of {frames} frames is [B, {frames}, 4], got {list(path.shape)}")
-        moved = moved_along(in_rows(given["image"], films), path)
+        if path.shape != (films, frames, 4) or not path.isfinite().all():
+            raise UserError(f"paths of {films} films of {frames} frames are {films} x {frames} x 4 finite numbers, got "
+                            f"{list(path.shape)}")  # fmt: skip
+        if "image" not in given:
+            raise UserError("a path moves a picture: 'path' goes with 'image', and 'latents' with 'moved'")
+        moved = moved_along(in_rows(given["image"], films).cpu(), path.cpu())  # the same on any device
         latents = self._latent_of(moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
         if "noise" in given:
             noise = given["noise"].draw(latents.shape[1:]).to(latents)
@@ -273,7 +275,15 @@ class VideoModel(FinetuneModel):
         )
 
     def frames_in(self, batch: Mapping[str, Any]) -> int:
-        """T of a batch's films."""
+        """T of a batch's films.
+
+        Raises:
+            UserError: the batch has moved frames and the network takes none, or the other way round.
+        """
+        if bool(torch.as_tensor(batch.get("moved", False)).any()) != self.shows_moved:
+            says = "has" if self.shows_moved else "lacks"
+            raise UserError(f"concat_keys {says} 'moved', unlike the clips of this data set; of the data sets here "
+                            "ldm.world.film.FilmWorld has moved frames, with moved: true")  # fmt: skip
         held = len(entry_of(batch, "moments" if "moments" in batch else self.first_stage_key)[0])
         return held // 2 if self.shows_moved else held
 
