@@ -47,7 +47,7 @@ def few(node: Any) -> Any:
     small = {key: few(value) for key, value in node.items()}
     if small.get("batch_size", 1) > 1:
         small["batch_size"] = 2
-    return small | ({"length": 8} if small.get("length") in (65536, 163840) else {})
+    return small | ({"length": 8} if small.get("length") in (3072, 65536, 163840) else {})
 
 
 @pytest.mark.slow
