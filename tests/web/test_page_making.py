@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +164,15 @@ def test_a_film_begins_with_a_picture(shared: Any, outdir: Path) -> None:
     tab(shared, "Film")
     choose(shared, "#film-sample", "cat")
     shared.wait_for_selector("#film-first img")
+    choose(shared, "#film-heading", "↓")
     shared.click("#film-run")
     finished(shared, "film")
     shared.wait_for_selector("#film-shown img")
     assert shared.locator("#film-frames img").count() >= 1
     (film,) = (outdir / "film").rglob("*.mp4")
     assert len(read_film(film).frames) == FRAMES and film.with_suffix(".webp").is_file()
+    asked = json.loads(film.with_suffix(".json").read_text())["parameters"]
+    assert asked["heading"] == 90 and asked["path"][1][1] > asked["path"][0][1] and film.parent.name.endswith("-90")
 
 
 def test_nothing_was_asked_of_other_machines(shared: Any, url: str) -> None:

@@ -1,4 +1,4 @@
-"""A small film model with random weights, as files."""
+"""A small film model with random weights, which sees its first frame moved, as files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def write_small_film_model(folder: Path) -> Path:
     params = document["model"]["params"]
     document["model"]["target"] = "ldm.models.diffusion.ddpm.LatentVideoDiffusion"
     params.pop("conditioning_key")
-    params |= {"first_stage_key": "frames", "concat_keys": ["first"], "frames": FRAMES, "number_width": NUMBERS}
+    params |= {"first_stage_key": "frames", "concat_keys": ["first", "moved"], "frames": FRAMES}
+    params["number_width"] = NUMBERS
     params["unet_config"]["target"] = "ldm.modules.diffusionmodules.video_model.VideoUNet"
-    params["unet_config"]["params"] |= {"in_channels": 8, "num_classes": "sequential", "adm_in_channels": 3 * NUMBERS}
+    params["unet_config"]["params"] |= {"in_channels": 12, "num_classes": "sequential", "adm_in_channels": 3 * NUMBERS}
     OmegaConf.save(OmegaConf.create(document), folder / "config.yaml")
     params["cond_stage_config"]["params"]["tokenizer"] = str(folder / "vocab.txt")
     torch.manual_seed(0)
