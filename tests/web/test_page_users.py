@@ -145,7 +145,7 @@ def test_texts_are_in_the_browsers_language(korean: Any, chinese: Any) -> None:
         assert page.inner_text("#generate-run") == button
         tab(page, name)
         page.click("#restyle-run")
-        assert missing in page.inner_text("#restyle-status .error")
+        page.wait_for_selector(f"#restyle-status .error >> text={missing}")
 
 
 def test_two_users_get_their_own_and_each_their_model(
