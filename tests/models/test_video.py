@@ -156,6 +156,7 @@ def test_weights_that_see_the_first_frame_alone_go_on_with_it_moved(tmp_path: Pa
     both = build(2, concat_keys=["first", "moved"], **begun)
     averaged = build(stands_on=str(path), use_ema=True)
     averaged.load_state_dict(kept["state_dict"], strict=False)
+    assert averaged.model_ema is not None
     averaged.model_ema.load_state_dict(LitEma(averaged.model).state_dict())
     save_state_dict(dict(averaged.state_dict()), tmp_path / "averaged.safetensors")
     wide = build(2, concat_keys=["first", "moved"], use_ema=True, ckpt_path=str(tmp_path / "averaged.safetensors"))

@@ -336,7 +336,8 @@ def test_a_model_that_is_shown_the_first_frame_moved_has_that_beside_it() -> Non
     films = measure.held_out_films(2, 0, 32, 3)
     moved = measure.moved_firsts(Studio.of(model), films, 3)
     for film, frames in zip(films, moved, strict=True):
-        assert np.allclose(frames[0], paint_film(film, 1, 32)[0], atol=1e-4) and not np.allclose(*frames[:2], atol=0.1)
+        assert np.allclose(frames[0], paint_film(film, 1, 32)[0], atol=1e-4)
+        assert not np.allclose(frames[0], frames[1], atol=0.1)
 
 
 def test_films_that_the_judge_misreads_are_passed_over() -> None:
