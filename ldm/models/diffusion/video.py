@@ -153,9 +153,9 @@ class VideoModel(FinetuneModel):
         Raises:
             UserError: it was given more.
         """
-        more = self.model.diffusion_model.in_channels - weight.shape[1]
+        own = self.model.diffusion_model.in_channels
+        more = own - weight.shape[1]
         if more < 0:
-            own = weight.shape[1] + more
             raise UserError(f"these weights are of a film model that is given more frames: {weight.shape[1]} input "
                             f"channels; concat_keys {list(self.concat_keys)} makes {own}")  # fmt: skip
         if more != self.channels or not self.shows_moved:
