@@ -33,6 +33,7 @@ class TemporalOptions:
     max_ddpm_temb_period: int = 10000  # period of the slowest wave of the frame's number
     first_frame_attention: bool = False  # the temporal cross-attention looks at the clip's first frame, all of it
     time_embed_mult: float = 4.0  # hidden width of what tells a layer the frame's number, in widths of the layer
+    copy_given: bool = False  # what the network says is mixed with its input channels, see InputMixer
 
 
 class VideoTransformerBlock(nn.Module):

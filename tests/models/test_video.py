@@ -15,7 +15,7 @@ from ldm.models.diffusion.ddpm import LatentDiffusion, LatentVideoDiffusion
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
 from ldm.models.diffusion.video import FIRST_CONVOLUTION
-from ldm.modules.diffusionmodules.video_model import is_temporal
+from ldm.modules.diffusionmodules.video_model import is_temporal, starts_as_nothing
 from ldm.modules.ema import LitEma
 from ldm.moved import moved_along
 from ldm.training.latents import encode_pictures
@@ -172,6 +172,24 @@ def test_weights_that_see_the_first_frame_alone_go_on_with_it_moved(tmp_path: Pa
     assert torch.equal(ends[:, :8], before) and not ends[:, 8:].any(), "a last frame says nothing yet"
     with pytest.raises(UserError, match="given more frames: 12 input channels; concat_keys \\['first'\\] makes 8"):
         build(stands_on=str(path), ckpt_path=str(tmp_path / "both.safetensors"))
+
+
+def test_weights_that_copy_nothing_go_on_in_a_network_that_copies(tmp_path: Path) -> None:
+    _, path = pictures_model(tmp_path)
+    plain = build(stands_on=str(path))
+    for parameter in (p for p in plain.parameters() if p.requires_grad):
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_state_dict(dict(plain.part_to_save(plain.state_dict())), tmp_path / "film.safetensors")
+    node = video_config(stands_on=str(path), ckpt_path=str(tmp_path / "film.safetensors"))
+    node["params"]["unet_config"]["params"]["copy_given"] = True
+    copies = instantiate_from_config(node)
+    z = torch.randn(6, 4, 8, 8)
+    assert torch.equal(film_outputs(copies.eval(), z, batch()), film_outputs(plain.eval(), z, batch()))
+    learned = [name for name in copies.part_to_save(copies.state_dict()) if starts_as_nothing(name)]
+    assert len(learned) == 4 and all(copies.get_parameter(name).requires_grad for name in learned)
+    save_state_dict(dict(copies.part_to_save(copies.state_dict())), tmp_path / "copies.safetensors")
+    with pytest.raises(UserError, match="copy_given: true"):
+        build(stands_on=str(path), ckpt_path=str(tmp_path / "copies.safetensors"))
 
 
 def test_guidance_is_away_from_no_given_frame() -> None:

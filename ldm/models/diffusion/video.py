@@ -23,7 +23,7 @@ from ldm.models.diffusion.loss import refuse_mask
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.variants import FinetuneModel, entry_of
 from ldm.modules.diffusionmodules.util import timestep_embedding, zero_module
-from ldm.modules.diffusionmodules.video_model import is_temporal
+from ldm.modules.diffusionmodules.video_model import is_temporal, starts_as_nothing
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.ema import LitEma
 from ldm.modules.encoders.needs import Need, Needs
@@ -133,13 +133,16 @@ class VideoModel(FinetuneModel):
         what learned; the rest has come from ``stands_on``.
 
         Raises:
-            UserError: as in the base, or the weights are of a film model that is given more frames.
+            UserError: as in the base, or the weights are of a film model that is given more frames, or that copies
+                what it is given where this one does not.
         """
         given, own = dict(read_state_dict(weights) if isinstance(weights, str) else weights), self.state_dict()
+        if any(map(starts_as_nothing, given)) and not any(map(starts_as_nothing, own)):
+            raise UserError("these weights are of a film model whose unet_config has copy_given: true")
         may_lack = {key for key in own if is_temporal(key)}
         if self.stands_on is not None and any(map(is_temporal, given)):
             learned = self.part_to_save(own)
-            may_lack = {key for key in own if key not in learned or key.startswith("model_ema.")}
+            may_lack = {k for k in own if k not in learned or k.startswith("model_ema.") or starts_as_nothing(k)}
         lacking = [key for key in own if key not in given and key in may_lack]
         if any(map(is_temporal, given)):
             given |= {key: self._widened(given[key]) for key in self.finetune_keys if key in given}

@@ -201,8 +201,11 @@ class UNetModel(nn.Module):
             skip = skips.pop()
             h = h[..., : skip.shape[-2], : skip.shape[-1]]  # a size that 2 does not divide was rounded up on the way
             h = block(torch.cat([h, skip], dim=1), emb, context, clips)
-        h = self.id_predictor(h) if self.predict_codebook_ids else self.out(h)
-        return h.to(x.dtype)
+        return self.read_out(h, x, clips).to(x.dtype)
+
+    def read_out(self, h: Tensor, x: Tensor, clips: Clips | None) -> Tensor:
+        """What the network says, of its last features [B, model_channels, H, W] and its input [B, in_channels, H, W]."""
+        return self.id_predictor(h) if self.predict_codebook_ids else self.out(h)
 
 
 def embedding_mlp(dim_in: int, dim_out: int) -> nn.Sequential:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ from ldm.modules.diffusionmodules.util import checkpointed, group_norm, zero_mod
 from ldm.modules.video_attention import SpatialVideoTransformer, TemporalOptions
 from ldm.util import ConfigError
 
-TEMPORAL = ("time_stack", "time_mixer", "time_pos_embed")  # what the temporal layers are called in a state dict
+COPY = "time_copy"
+TEMPORAL = ("time_stack", "time_mixer", "time_pos_embed", COPY)  # what the temporal layers are called in a state dict
 
 
 class TemporalResBlock(nn.Module):
@@ -108,6 +110,43 @@ class ConvWithinFrames(nn.Conv3d):
         return out.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
+class InputMixer(nn.Module):
+    """What a network says, mixed in each place and channel with what it was given: o + k o + sum_i a_i x_i.
+
+    So what is in a given frame, or in one that was moved, is copied and not drawn anew. The factors k and a_i are of the
+    network's last features and its input; they start as nothing, and are nothing in pictures on their own.
+
+    Shapes: said [clips T, C, H, W], features [clips T, channels, H, W], x [clips T, n C, H, W] -> [clips T, C, H, W].
+
+    Args:
+        channels: of the features.
+        in_channels: of x.
+        out_channels: C, which divides them.
+
+    Raises:
+        ConfigError: it does not.
+    """
+
+    def __init__(self, channels: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        if in_channels % out_channels:
+            raise ConfigError(f"copy_given needs in_channels that out_channels divide, got {in_channels}, {out_channels}")
+        self.parts = 1 + in_channels // out_channels
+        self.factors = nn.Sequential(
+            nn.Conv2d(channels + in_channels, channels, 3, padding=1),
+            nn.SiLU(),
+            zero_module(nn.Conv2d(channels, self.parts * out_channels, 1)),
+        )
+
+    def forward(self, said: Tensor, features: Tensor, x: Tensor, clips: Clips) -> Tensor:
+        factors = self.factors(torch.cat([features, x.to(features.dtype)], dim=1)).to(x.dtype)
+        if clips.stills is not None:
+            factors = factors * ~clips.stills.bool().reshape(-1, 1, 1, 1)
+        said = said.to(x.dtype)
+        parts = torch.cat([said, x], dim=1).unflatten(1, (self.parts, -1))
+        return said + (factors.unflatten(1, (self.parts, -1)) * parts).sum(1)
+
+
 @dataclass(frozen=True)
 class VideoLayers(LayerFactory):
     """The layers of a video UNet: where the UNet has a residual block or a transformer, one with a temporal half."""
@@ -150,6 +189,15 @@ class VideoUNet(UNetModel):
             raise ConfigError("VideoUNet with 'time_downup: true', fewer frames inside the network, is not here")
         layers = functools.partial(VideoLayers, video=video)
         super().__init__(**{"use_spatial_transformer": True, "legacy": False, **unet, "layers": layers})
+        self.time_copy: InputMixer | None = None
+        if video.copy_given:
+            self.time_copy = InputMixer(self.model_channels, self.in_channels, self.out_channels)
+
+    def read_out(self, h: Tensor, x: Tensor, clips: Clips | None) -> Tensor:
+        if self.time_copy is None or clips is None:
+            return super().read_out(h, x, clips)
+        features = self.out[:-1](h)
+        return self.time_copy(self.out[-1](features), features, x, clips)
 
     def forward(
         self,
@@ -200,3 +248,8 @@ def is_temporal(key: str) -> bool:
     """Whether a key of a network's state dict is of what a network of pictures does not have."""
     parts = key.split(".")
     return any(name in parts for name in (*TEMPORAL, "label_emb"))
+
+
+def starts_as_nothing(key: str) -> bool:
+    """Whether a key of a network's state dict is of what film models did not have at first, and changes none of them."""
+    return COPY in key.split(".")
