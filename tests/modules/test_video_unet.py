@@ -75,17 +75,17 @@ def test_it_begins_as_the_unet_of_pictures() -> None:
 
 
 def test_what_was_given_is_copied() -> None:
-    """The mixer begins as nothing; with a factor of one for the second half of the input that half comes out as it is."""
+    """The mixer begins as nothing; with a factor of one for the second half of the input that half comes out."""
     torch.manual_seed(0)
     unet = VideoUNet(**SMALL, copy_given=True).eval()
     for parameter in unet.out.parameters():
         torch.nn.init.normal_(parameter)
     x, given = torch.randn(6, 8, 8, 8), (torch.zeros(6), torch.randn(6, 1, 24), torch.randn(6, 24), 3)
     assert unet.time_copy is not None
-    bias = unet.time_copy.factors[-1].bias
+    bias = unet.time_copy.factors.get_parameter("2.bias")
     with torch.no_grad():
         said = unet(x, *given)
-        torch.testing.assert_close(said, unet.out(said_by(unet, x, *given)))
+        torch.testing.assert_close(said, unet.out(features_of(unet, x, *given)))
         bias[:4], bias[8:] = -1.0, 1.0  # of what it said, of the first and of the second half of the input
         torch.testing.assert_close(unet(x, *given), x[:, 4:])
         stills = torch.tensor([[1, 0, 0], [0, 0, 1]])
@@ -97,7 +97,7 @@ def test_what_was_given_is_copied() -> None:
         VideoUNet(**(SMALL | {"in_channels": 9}), copy_given=True)
 
 
-def said_by(unet: VideoUNet, *given: Any) -> torch.Tensor:
+def features_of(unet: VideoUNet, *given: Any) -> torch.Tensor:
     """The last features of a network."""
     seen: list[torch.Tensor] = []
     with unet.output_blocks[-1].register_forward_hook(lambda module, args, output: seen.append(output)):

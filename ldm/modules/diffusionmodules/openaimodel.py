@@ -204,7 +204,7 @@ class UNetModel(nn.Module):
         return self.read_out(h, x, clips).to(x.dtype)
 
     def read_out(self, h: Tensor, x: Tensor, clips: Clips | None) -> Tensor:
-        """What the network says, of its last features [B, model_channels, H, W] and its input [B, in_channels, H, W]."""
+        """What it says, of its last features [B, model_channels, H, W] and its input x [B, in_channels, H, W]."""
         return self.id_predictor(h) if self.predict_codebook_ids else self.out(h)
 
 

@@ -113,8 +113,8 @@ class ConvWithinFrames(nn.Conv3d):
 class InputMixer(nn.Module):
     """What a network says, mixed in each place and channel with what it was given: o + k o + sum_i a_i x_i.
 
-    So what is in a given frame, or in one that was moved, is copied and not drawn anew. The factors k and a_i are of the
-    network's last features and its input; they start as nothing, and are nothing in pictures on their own.
+    So what is in a given frame, or in one that was moved, is copied and not drawn anew. The factors k and a_i are of
+    the network's last features and its input; they start as nothing, and are nothing in pictures on their own.
 
     Shapes: said [clips T, C, H, W], features [clips T, channels, H, W], x [clips T, n C, H, W] -> [clips T, C, H, W].
 
@@ -130,7 +130,7 @@ class InputMixer(nn.Module):
     def __init__(self, channels: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
         if in_channels % out_channels:
-            raise ConfigError(f"copy_given needs in_channels that out_channels divide, got {in_channels}, {out_channels}")
+            raise ConfigError(f"copy_given: out_channels must divide in_channels, got {out_channels}, {in_channels}")
         self.parts = 1 + in_channels // out_channels
         self.factors = nn.Sequential(
             nn.Conv2d(channels + in_channels, channels, 3, padding=1),
@@ -251,5 +251,5 @@ def is_temporal(key: str) -> bool:
 
 
 def starts_as_nothing(key: str) -> bool:
-    """Whether a key of a network's state dict is of what film models did not have at first, and changes none of them."""
+    """Whether a key of a network's state dict is of what the weights of a film may lack: it starts as nothing."""
     return COPY in key.split(".")
