@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ldm.pictures.images import centre_crop, image_to_tensor
+from ldm.pictures.rim import thing_box
 from ldm.shipped import TINY
 from ldm.workflows.models import open_model
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
@@ -114,3 +115,19 @@ def test_new_words_are_learned_from_a_folder_by_the_command_of_the_readme(tmp_pa
     assert exported.stat().st_size < 1.1 * (TINY / "model.safetensors").stat().st_size
     again, _ = open_model(exported, TINY / "config.yaml")
     assert again.get_learned_conditioning(["a red star"]).shape == (1, 40, 192)
+
+
+@pytest.mark.slow
+def test_the_balloon_of_the_demo_rises_before_a_background_that_stays(tmp_path: Path) -> None:
+    from scripts.demo import show_film
+
+    assert show_film(tmp_path).suffix == ".png"
+    (gif,) = (tmp_path / "film").glob("*.gif")
+    with Image.open(gif) as file:
+        frames = [file.copy() for _ in map(file.seek, range(file.n_frames))]  # type: ignore[attr-defined]
+    boxes = [thing_box(frame.convert("RGB")) for frame in frames]
+    assert len(frames) == 8 and all(boxes)
+    tops = [box[1] for box in boxes if box]
+    assert tops[-1] < tops[0] - 0.08 and max(np.diff(tops)) < 0.04, "it rises, give or take the edge of a box"
+    pixels = np.stack([np.asarray(frame.convert("RGB"), np.float32) for frame in frames])
+    assert abs(pixels[1:, -16:] - pixels[:1, -16:]).mean() < 8, "the meadow below it"
