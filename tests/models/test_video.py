@@ -15,7 +15,7 @@ from ldm.models.diffusion.ddpm import LatentDiffusion, LatentVideoDiffusion
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
 from ldm.models.diffusion.video import FIRST_CONVOLUTION
-from ldm.modules.diffusionmodules.video_model import is_temporal, starts_as_nothing
+from ldm.modules.diffusionmodules.video_model import copies, is_temporal
 from ldm.modules.ema import LitEma
 from ldm.moved import moved_along
 from ldm.training.latents import encode_pictures
@@ -180,16 +180,37 @@ def test_weights_that_copy_nothing_go_on_in_a_network_that_copies(tmp_path: Path
     for parameter in (p for p in plain.parameters() if p.requires_grad):
         torch.nn.init.normal_(parameter, std=0.1)
     save_state_dict(dict(plain.part_to_save(plain.state_dict())), tmp_path / "film.safetensors")
-    node = video_config(stands_on=str(path), ckpt_path=str(tmp_path / "film.safetensors"))
-    node["params"]["unet_config"]["params"]["copy_given"] = True
-    copies = instantiate_from_config(node)
+    copier = build_copier(stands_on=str(path), ckpt_path=str(tmp_path / "film.safetensors"))
     z = torch.randn(6, 4, 8, 8)
-    assert torch.equal(film_outputs(copies.eval(), z, batch()), film_outputs(plain.eval(), z, batch()))
-    learned = [name for name in copies.part_to_save(copies.state_dict()) if starts_as_nothing(name)]
-    assert len(learned) == 4 and all(copies.get_parameter(name).requires_grad for name in learned)
-    save_state_dict(dict(copies.part_to_save(copies.state_dict())), tmp_path / "copies.safetensors")
+    assert torch.equal(film_outputs(copier.eval(), z, batch()), film_outputs(plain.eval(), z, batch()))
+    learned = [name for name in copier.part_to_save(copier.state_dict()) if copies(name)]
+    copier(*copier.get_input(batch()))[0].backward()
+    assert len(learned) == 4 and copier.get_parameter(learned[2]).grad.any()  # type: ignore[union-attr]
+    save_state_dict(dict(copier.part_to_save(copier.state_dict())), tmp_path / "copier.safetensors")
     with pytest.raises(UserError, match="copy_given: true"):
-        build(stands_on=str(path), ckpt_path=str(tmp_path / "copies.safetensors"))
+        build(stands_on=str(path), ckpt_path=str(tmp_path / "copier.safetensors"))
+
+
+def build_copier(given: int = 1, **more: Any) -> LatentVideoDiffusion:
+    node = video_config(given, **more)
+    node["params"]["unet_config"]["params"]["copy_given"] = True
+    torch.manual_seed(0)
+    return instantiate_from_config(node)
+
+
+def test_what_copies_goes_on_where_more_is_given(tmp_path: Path) -> None:
+    first = build_copier(use_ema=True)
+    names = [name for name, _ in first.model.named_parameters() if copies(name)]
+    for parameter in map(first.model.get_parameter, names):
+        torch.nn.init.normal_(parameter)
+    first.model_ema = LitEma(first.model)
+    save_state_dict(dict(first.state_dict()), tmp_path / "first.safetensors")
+    both = build_copier(2, concat_keys=["first", "moved"], use_ema=True, ckpt_path=str(tmp_path / "first.safetensors"))
+    for _ in range(2):
+        for old, new in ((model.model.get_parameter(name) for model in (first, both)) for name in names):
+            inside = tuple(slice(side) for side in old.shape)
+            assert torch.equal(new[inside], old) and new.count_nonzero() == old.count_nonzero()
+        both.model_ema.copy_to(both.model)  # type: ignore[union-attr]  # the averages, too
 
 
 def test_guidance_is_away_from_no_given_frame() -> None:

@@ -95,6 +95,8 @@ def test_what_was_given_is_copied() -> None:
     torch.testing.assert_close(mixed[~alone], x[~alone, 4:])
     with pytest.raises(ConfigError, match="in_channels"):
         VideoUNet(**(SMALL | {"in_channels": 9}), copy_given=True)
+    with pytest.raises(ConfigError, match="n_embed"):
+        VideoUNet(**SMALL, n_embed=16, copy_given=True)
 
 
 def features_of(unet: VideoUNet, *given: Any) -> torch.Tensor:

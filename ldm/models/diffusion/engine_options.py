@@ -31,7 +31,7 @@ class EngineOptions:
     compile_model: bool = False  # accepted for old YAMLs
     sampling_size: int | Sequence[int] | None = None  # of the latents (height, width), where none is asked for
     zero_empty_text: bool | None = None  # see ``EngineModel.zeroes_text``
-    spatial: str = "trained"  # "frozen": of a network of films, only the temporal layers learn
+    spatial: str = "trained"  # "frozen": of a network of films, only what pictures' networks lack learns
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Films: latent diffusion over all frames of a clip at once, conditioned on given frames and on how things move.
 
 The network is that of pictures with temporal layers between its own (``ldm.modules.diffusionmodules.video_model``),
-which alone learn. Sources: Blattmann et al. 2023, "Align your Latents" (temporal layers, keyframes and what lies
-between them) and "Stable Video Diffusion" (first frame, motion, frames a second and augmentation as the condition).
+which alone learn, with what copies given frames. Sources: Blattmann et al. 2023, "Align your Latents" (temporal layers,
+keyframes and what lies between them) and "Stable Video Diffusion" (first frame, motion, frames a second and
+augmentation as the condition).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ldm.models.diffusion.loss import refuse_mask
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.variants import FinetuneModel, entry_of
 from ldm.modules.diffusionmodules.util import timestep_embedding, zero_module
-from ldm.modules.diffusionmodules.video_model import is_temporal, starts_as_nothing
+from ldm.modules.diffusionmodules.video_model import copies, is_temporal
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.ema import LitEma
 from ldm.modules.encoders.needs import Need, Needs
@@ -101,7 +102,7 @@ class VideoModel(FinetuneModel):
         self.begin(start)
 
     def _freeze_spatial(self) -> None:
-        """Only the temporal layers learn, what tells them fps and motion, and the given frames' input channels."""
+        """Only the temporal layers learn, what tells them fps and motion, what copies, and the given frames' part."""
         for name, parameter in self.model.diffusion_model.named_parameters():
             parameter.requires_grad_(is_temporal(name) or name == FIRST_CONVOLUTION)
         convolution = self.model.diffusion_model.get_parameter(FIRST_CONVOLUTION)
@@ -137,15 +138,18 @@ class VideoModel(FinetuneModel):
                 what it is given where this one does not.
         """
         given, own = dict(read_state_dict(weights) if isinstance(weights, str) else weights), self.state_dict()
-        if any(map(starts_as_nothing, given)) and not any(map(starts_as_nothing, own)):
+        if any(map(copies, given)) and not any(map(copies, own)):
             raise UserError("these weights are of a film model whose unet_config has copy_given: true")
         may_lack = {key for key in own if is_temporal(key)}
         if self.stands_on is not None and any(map(is_temporal, given)):
             learned = self.part_to_save(own)
-            may_lack = {k for k in own if k not in learned or k.startswith("model_ema.") or starts_as_nothing(k)}
+            may_lack = {key for key in own if key not in learned or key.startswith("model_ema.")}
+            if not any(map(copies, given)):
+                may_lack |= {key for key in own if copies(key)}  # it begins by copying nothing
         lacking = [key for key in own if key not in given and key in may_lack]
         if any(map(is_temporal, given)):
             given |= {key: self._widened(given[key]) for key in self.finetune_keys if key in given}
+            given |= {key: grown(given[key], own[key].shape) for key in own if copies(key) and key in given}
         super().init_from_ckpt(given, (*ignore_keys, *lacking), only_model)
 
     def _widened(self, weight: Tensor) -> Tensor:
@@ -343,6 +347,12 @@ class VideoModel(FinetuneModel):
         frames = as_parts(cond, self.model.conditioning_key)["c_frames"].shape[1]
         t = torch.randint(*self.timestep_range, (x.shape[0] // frames,), device=x.device)
         return self.p_losses(x, cond, t.repeat_interleave(frames))
+
+
+def grown(weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """A weight with zeros behind its last rows, columns and so on, as far as a larger shape asks."""
+    more = [max(0, wide - side) for wide, side in zip(shape, weight.shape, strict=True)]
+    return F.pad(weight, [end for side in reversed(more) for end in (0, side)])
 
 
 class FilmMoments(NamedTuple):

@@ -1,5 +1,7 @@
 """The UNet of films: temporal layers behind the spatial ones of every residual block and transformer.
 
+And, where it is asked for, one that copies what the network is given.
+
 Sources: Blattmann et al. 2023, "Align your Latents" and "Stable Video Diffusion".
 """
 
@@ -25,7 +27,7 @@ from ldm.modules.video_attention import SpatialVideoTransformer, TemporalOptions
 from ldm.util import ConfigError
 
 COPY = "time_copy"
-TEMPORAL = ("time_stack", "time_mixer", "time_pos_embed", COPY)  # what the temporal layers are called in a state dict
+TEMPORAL = ("time_stack", "time_mixer", "time_pos_embed", COPY)  # what pictures' networks lack, in a state dict
 
 
 class TemporalResBlock(nn.Module):
@@ -111,10 +113,11 @@ class ConvWithinFrames(nn.Conv3d):
 
 
 class InputMixer(nn.Module):
-    """What a network says, mixed in each place and channel with what it was given: o + k o + sum_i a_i x_i.
+    """What a network says, mixed in each place and channel with its input: o + k o + sum_i a_i x_i.
 
-    So what is in a given frame, or in one that was moved, is copied and not drawn anew. The factors k and a_i are of
-    the network's last features and its input; they start as nothing, and are nothing in pictures on their own.
+    The input x is the noisy latent and those of the given frames, so that what is in one of these is copied and not
+    drawn anew. The factors k and a_i are of the network's last features and its input; they start as nothing, and are
+    nothing in pictures on their own.
 
     Shapes: said [clips T, C, H, W], features [clips T, channels, H, W], x [clips T, n C, H, W] -> [clips T, C, H, W].
 
@@ -185,6 +188,8 @@ class VideoUNet(UNetModel):
         Raises:
             ConfigError: values that do not fit together, or a network whose frames change their number on the way.
         """
+        if video.copy_given and unet.get("n_embed") is not None:
+            raise ConfigError("copy_given mixes latents, and a network with n_embed says which of a codebook they are")
         if video.time_downup:
             raise ConfigError("VideoUNet with 'time_downup: true', fewer frames inside the network, is not here")
         layers = functools.partial(VideoLayers, video=video)
@@ -250,6 +255,6 @@ def is_temporal(key: str) -> bool:
     return any(name in parts for name in (*TEMPORAL, "label_emb"))
 
 
-def starts_as_nothing(key: str) -> bool:
-    """Whether a key of a network's state dict is of what the weights of a film may lack: it starts as nothing."""
-    return COPY in key.split(".")
+def copies(key: str) -> bool:
+    """Whether a key of a model's state dict, or of averages in it, is of an :class:`InputMixer`."""
+    return COPY in key

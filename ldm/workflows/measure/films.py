@@ -59,7 +59,7 @@ def made_by(
     Args:
         plan: how, but for the motion, which is each film's.
         seed: of the first film; each has its own.
-        alone: every frame as a picture on its own, without the temporal layers.
+        alone: every frame as a picture on its own, without the temporal layers and what copies.
 
     Raises:
         UserError: what came out is not finite.
