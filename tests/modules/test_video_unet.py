@@ -93,6 +93,8 @@ def test_what_was_given_is_copied() -> None:
     alone = stills.flatten().bool()
     torch.testing.assert_close(mixed[alone], said[alone])
     torch.testing.assert_close(mixed[~alone], x[~alone, 4:])
+    half = VideoUNet(**SMALL, copy_given=True, use_bf16=True).eval()
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16} and half(x, *given).dtype == x.dtype
     with pytest.raises(ConfigError, match="in_channels"):
         VideoUNet(**(SMALL | {"in_channels": 9}), copy_given=True)
     with pytest.raises(ConfigError, match="n_embed"):

@@ -196,7 +196,7 @@ class VideoUNet(UNetModel):
         super().__init__(**{"use_spatial_transformer": True, "legacy": False, **unet, "layers": layers})
         self.time_copy: InputMixer | None = None
         if video.copy_given:
-            self.time_copy = InputMixer(self.model_channels, self.in_channels, self.out_channels)
+            self.time_copy = InputMixer(self.model_channels, self.in_channels, self.out_channels).to(self.dtype)
 
     def read_out(self, h: Tensor, x: Tensor, clips: Clips | None) -> Tensor:
         if self.time_copy is None or clips is None:
