@@ -10,6 +10,7 @@ from scipy.ndimage import binary_closing, binary_fill_holes, binary_opening, lab
 LOOKED_AT = 128  # of the longer side
 RIM = 2  # pixels of it
 FARTHER = 0.4  # CIELAB units that count as a difference for each row (or column) between a pixel and one of the rim
+DEEPER = 0.1  # and for each pixel from it to the rim: less than DIFFERS in the middle of a pattern
 DIFFERS = 14.0  # CIELAB units from which on a colour is another
 SMALLEST = 0.01  # of the picture: what is smaller is no thing
 Box = tuple[float, float, float, float]
@@ -19,8 +20,8 @@ def thing_box(image: Image.Image) -> Box | None:
     """The box (left, top, right, bottom), in picture sides, of the largest thing that stands out; None for none.
 
     A pixel stands out where no pixel of the rim is like it: on the left and right sides those of its row, on the upper
-    and lower ones those of its column, and others the less the farther along the rim they are. So backgrounds may be
-    graded, patterned or have a horizon.
+    and lower ones those of its column, and others the less the farther along the rim they are; all of them the less the
+    farther it is from the rim. So backgrounds may be graded, patterned or have a horizon.
     """
     mask = standing_out(image)
     parts, count = label(mask)
@@ -48,12 +49,11 @@ def standing_out(image: Image.Image) -> NDArray[np.bool_]:
 
 
 def from_sides(lab: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far each pixel of [h, w, 3] is from the nearest of the left and right sides, in colour and row; [h, w]."""
-    sides = np.concatenate([lab[:, :RIM], lab[:, -RIM:]], axis=1)
-    rows = np.arange(len(lab), dtype=np.float32)
+    """How far each pixel of [h, w, 3] is from the nearest of the left and right sides, in colour and place; [h, w]."""
+    rows, columns = (np.arange(side, dtype=np.float32) for side in lab.shape[:2])
     apart = FARTHER * np.abs(rows[:, None] - rows)  # [h, rows of the sides]
     nearest = np.full(lab.shape[:2], np.inf, np.float32)
-    for column in sides.transpose(1, 0, 2):
-        distance = np.linalg.norm(lab[:, :, None] - column, axis=-1) + apart[:, None]
-        nearest = np.minimum(nearest, distance.min(-1))
+    for place in (*range(RIM), *range(-RIM, 0)):
+        distance = np.linalg.norm(lab[:, :, None] - lab[:, place], axis=-1) + apart[:, None]
+        nearest = np.minimum(nearest, distance.min(-1) + DEEPER * np.abs(columns - columns[place]))
     return nearest

@@ -26,3 +26,11 @@ def test_a_wide_picture_and_one_with_nothing_in_it() -> None:
     picture[20:40, 80:100] = (200, 30, 30)
     box = thing_box(Image.fromarray(picture))
     assert box is not None and np.allclose(box, (80 / 120, 20 / 60, 100 / 120, 40 / 60), atol=0.02)
+
+
+def test_a_thing_nearly_in_the_colour_of_the_far_end_of_a_graded_background() -> None:
+    down = np.linspace(0, 1, 128)[:, None, None]
+    picture = (np.array([30, 70, 210]) * (1 - down) + 245 * down) * np.ones((128, 128, 1))
+    picture[85:110, 20:70] = picture[12, 0]  # some 9 CIELAB from the top, 80 pixels away
+    box = thing_box(Image.fromarray(picture.astype(np.uint8)))
+    assert box is not None and np.allclose(box, (20 / 128, 85 / 128, 70 / 128, 110 / 128), atol=0.02)
