@@ -42,7 +42,7 @@ class FilmVerdict:
     """What was seen in a film.
 
     Attributes:
-        right: the share of frames in which the thing is what it is to be: a shape in its colour, or an object.
+        right_frames: in which frames the thing is what it is to be: a shape in its colour, or an object.
         found: the share of frames in which there is anything.
         step: how far the middle goes from frame to frame, in picture sides.
         change: the mean change from frame to frame of pixels where the thing never is, of 255.
@@ -50,12 +50,17 @@ class FilmVerdict:
         on_course: whether the last frame continues the course of those before; None where that cannot be told.
     """
 
-    right: float
+    right_frames: tuple[bool, ...]
     found: float
     step: float
     change: float
     drift: float
     on_course: bool | None
+
+    @property
+    def right(self) -> float:
+        """The share of frames in which the thing is right."""
+        return sum(self.right_frames) / len(self.right_frames)
 
 
 def judge_film(frames: Array, film: Film) -> FilmVerdict:
@@ -70,7 +75,7 @@ def judge_film(frames: Array, film: Film) -> FilmVerdict:
     change = np.abs(np.diff(pictures, axis=0))[:, away] if away.any() else np.zeros(1)
     drift = np.abs(pictures[:, away] - behind[away]) if away.any() else np.zeros(1)
     return FilmVerdict(
-        right=float(np.mean([name is not None and same_thing(name, film.thing) for name in names])),
+        right_frames=tuple(name is not None and same_thing(name, film.thing) for name in names),
         found=float(np.mean([mask.any() for mask in masks])),
         step=float(np.nanmean(steps)) if np.isfinite(steps).any() else 0.0,
         change=255 * float(change.mean()),
@@ -84,7 +89,7 @@ class FilmTable:
     """The verdicts of many films as one row of a table.
 
     Attributes:
-        right: the share of frames whose thing is right.
+        right: the share of frames whose thing is right; of each film, and of all first frames, second ones, ...
         correlation: the rank correlation of what the motion numbers ask for and how far middles go; NaN for stills.
         change, drift: means over films, of 255.
         on_course: the share of films, of those where it can be told.
@@ -92,6 +97,8 @@ class FilmTable:
 
     films: int
     right: float
+    right_of_films: tuple[float, ...]
+    right_by_frame: tuple[float, ...]
     found: float
     correlation: float
     change: float
@@ -106,6 +113,8 @@ class FilmTable:
         return cls(
             films=len(films),
             right=float(np.mean([verdict.right for verdict in verdicts])),
+            right_of_films=tuple(verdict.right for verdict in verdicts),
+            right_by_frame=tuple(np.mean([verdict.right_frames for verdict in verdicts], axis=0).tolist()),
             found=float(np.mean([verdict.found for verdict in verdicts])),
             correlation=float(spearmanr(asked, steps).statistic) if varied else float("nan"),
             change=float(np.mean([verdict.change for verdict in verdicts])),

@@ -308,7 +308,8 @@ def test_the_table_of_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def verdict(frames: Any, film: Any) -> FilmVerdict:
         seen.append(frames)
-        return FilmVerdict(1.0, 1.0, float(np.abs(np.diff(frames, axis=0)).mean()), 0.0, 0.0, None)
+        step = float(np.abs(np.diff(frames, axis=0)).mean())
+        return FilmVerdict((True, True, len(seen) != 6), 1.0, step, 0.0, 0.0, None)  # one of the model's is wrong
 
     monkeypatch.setattr(measure, "judge_film", verdict)
     settings = VideoOptions(num_frames=3, num_steps=1)
@@ -320,7 +321,15 @@ def test_the_table_of_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert made[0].shape == (3, 32, 32, 3) and not np.array_equal(made[0], made[1])
     assert np.allclose(made[0], alone[0], atol=1e-4), "before training the temporal layers say nothing"
     assert {path.suffix for path in tmp_path.iterdir()} == {".gif", ".png", ".json"}
-    assert "| true films | 2 | 100.0 % |" in measure.as_markdown(table)
+    shown = measure.as_markdown(table)
+    assert "| true films | 2 | 100.0 % |" in shown and "| the film model | 2 | 83.3 % |" in shown
+    assert "| the film model | 100 % | 100 % | 50 % |" in shown
+    assert "| frame by frame | 100 % | 100 % | 100 % |" in shown
+    assert "Right in every frame: 1 of 2 films; in less than half of them: 0." in shown
+    assert "83.3 % is 66.7 to 100.0 % (95 %)" in shown
+    record = json.loads((tmp_path / "films.json").read_text())
+    assert record["table"]["the film model"]["right_of_films"] == pytest.approx([1, 2 / 3])
+    assert [film["ground"] for film in record["shown"]] == [film.ground for film in measure.held_out_films(2, 0, 32, 3)]
     with pytest.raises(UserError, match="2 films"):
         measure.film_table(Studio.of(model), count=1)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ldm.finite import check_finite
+from ldm.metrics.intervals import bootstrap
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.moved import moved_along
 from ldm.pictures.film import Film as Frames
@@ -139,7 +140,7 @@ def film_table(
         write_record(
             folder / "films.json",
             {**asked, "count": count, "seed": seed, "size": size, "shapes": shapes},
-            {"table": {kind: asdict(row) for kind, row in table.items()}},
+            {"table": {kind: asdict(row) for kind, row in table.items()}, "shown": [asdict(film) for film in films]},
         )
     return table
 
@@ -160,7 +161,7 @@ def picture_of(frame: Array) -> Image.Image:
 
 
 def as_markdown(table: dict[str, FilmTable]) -> str:
-    """The table as docs/video.md shows it."""
+    """The table as docs/video.md shows it, then the share of right things by frame, then how it differs by film."""
     lines = ["| | films | thing right | rank correlation of motion | change of background | last frame on course |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for kind, row in table.items():
@@ -169,4 +170,21 @@ def as_markdown(table: dict[str, FilmTable]) -> str:
             f"| {kind} | {row.films} | {100 * row.right:.1f} % | {correlation} | {row.change:.2f} of 255 | "
             f"{100 * row.on_course:.0f} % |"
         )
-    return "\n".join(lines)
+    frames = len(table[KINDS[1]].right_by_frame)
+    lines += ["", f"| thing right in frame | {' | '.join(str(number + 1) for number in range(frames))} |",
+              "|---" * (frames + 1) + "|"]  # fmt: skip
+    for kind in (KINDS[1], KINDS[2]):
+        shares = " | ".join(f"{100 * share:.0f} %" for share in table[kind].right_by_frame)
+        lines.append(f"| {kind} | {shares} |")
+    return "\n".join([*lines, "", by_film(table[KINDS[1]])])
+
+
+def by_film(row: FilmTable) -> str:
+    """In a sentence, how far a film model's films are from one another."""
+    rights = torch.tensor(row.right_of_films)
+    low, high = bootstrap(rights)
+    return (
+        f"With films drawn again with replacement, {100 * row.right:.1f} % is {100 * low:.1f} to {100 * high:.1f} % "
+        f"(95 %). Right in every frame: {int((rights == 1).sum())} of {row.films} films; "
+        f"in less than half of them: {int((rights < 0.5).sum())}."
+    )
