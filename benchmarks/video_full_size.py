@@ -99,8 +99,9 @@ def opened(run: Run) -> dict[str, float]:
 
 def film(run: Run) -> dict[str, float]:
     """A film as the command makes it, of a picture of noise."""
+    from ldm.workflows.film_options import VideoOptions
     from ldm.workflows.studio import open_studio
-    from ldm.workflows.video import VideoOptions, make_film, make_plan
+    from ldm.workflows.video import make_film, make_plan
 
     start = time.perf_counter()
     studio = open_studio(run.file, CONFIG, device="cpu")

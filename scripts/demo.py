@@ -23,12 +23,13 @@ from PIL import Image
 from ldm.pictures.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
+from ldm.workflows.film_options import VideoOptions
 from ldm.workflows.models import open_model
 from ldm.workflows.options import old_spellings
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.styleid import SHEET, styleid
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
-from ldm.workflows.video import VideoOptions, video
+from ldm.workflows.video import video
 from ldm.world.paint import box, layer
 from ldm.world.photos import load_photo, photos
 from ldm.world.scene import SHAPES, Thing

@@ -15,8 +15,9 @@ import argparse
 from pathlib import Path
 
 from ldm.util import run_command
+from ldm.workflows.film_options import VideoOptions
 from ldm.workflows.measure.films import as_markdown, film_table
-from ldm.workflows.video import VideoOptions, film_studio
+from ldm.workflows.video import film_studio
 
 
 def main() -> None:

@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scri
 from ldm.pictures.film import FORMATS
 from ldm.util import run_command
 from ldm.workflows.film_course import MANNERS
+from ldm.workflows.film_options import VideoOptions
 from ldm.workflows.film_versions import VERSIONS
-from ldm.workflows.video import VideoOptions, video
+from ldm.workflows.video import video
 
 
 def parser() -> argparse.ArgumentParser:

@@ -32,8 +32,9 @@ from ldm.pictures.film import read_film
 from ldm.pictures.images import image_to_tensor
 from ldm.util import UserError, instantiate_from_config
 from ldm.workflows.catalogue import models_at_hand
+from ldm.workflows.film_options import VideoOptions
 from ldm.workflows.studio import open_studio
-from ldm.workflows.video import VideoOptions, make_plan
+from ldm.workflows.video import make_plan
 from scripts import simple_video_sample
 from tests.helpers import GOLDEN
 from tests.parity.test_video_networks import drawn

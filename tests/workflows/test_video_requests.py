@@ -19,9 +19,10 @@ from ldm.pictures.film import read_film
 from ldm.util import UserError, instantiate_from_config
 from ldm.workflows import film_files
 from ldm.workflows import video as workflow
+from ldm.workflows.film_options import VideoOptions
 from ldm.workflows.measure import films as measure
 from ldm.workflows.studio import Studio
-from ldm.workflows.video import VideoOptions, VideoResult, make_film, make_plan, record_of, video
+from ldm.workflows.video import VideoResult, make_film, make_plan, record_of, video
 from ldm.workflows.watch import Watch
 from ldm.world.film import FilmWorld, paint_film
 from ldm.world.film_judge import FilmVerdict, judge_film

@@ -100,7 +100,8 @@ def _ask(page: Page) -> Callable[..., tuple[Task, Callable[[Any], Any]]]:
         def task(studio: Any, watch: Any) -> None:
             from ldm.pictures.images import load_image
             from ldm.web.page.pictures import file_of
-            from ldm.workflows.video import VideoOptions, video
+            from ldm.workflows.film_options import VideoOptions
+            from ldm.workflows.video import video
 
             motion, count, fps, steps, seed = numbers
             asked = [str(one) for one in (*numbers, *way.values()) if one is not None]

@@ -23,9 +23,10 @@ from ldm.pictures.film import film_sheet, write_film
 from ldm.pictures.images import save_image
 from ldm.util import UserError
 from ldm.workflows.film_course import path_given, takes_path
+from ldm.workflows.film_options import VideoOptions
 from ldm.workflows.record import write_record
 from ldm.workflows.studio import Studio
-from ldm.workflows.video import VideoOptions, VideoPlan, film_latents, make_plan
+from ldm.workflows.video import VideoPlan, film_latents, make_plan
 from ldm.world.film import Film, FilmWorld, paint_film
 from ldm.world.film_judge import FilmTable, judge_film
 
