@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of the sampler; as the model's YAML says, else 25")
     parser.add_argument("--scale", type=float, help="of guidance, for all frames; as the YAML says, else 1")
     parser.add_argument("--noise_scale", type=float, help="times the start noise; as the YAML says, else 1")
+    parser.add_argument("--start_from", help="noise or first; as the YAML says, else noise")
     parser.add_argument("--seed", type=int, default=0, help="which films, and their noise (%(default)s)")
     parser.add_argument("--shapes", type=float, default=0.5, help="share of shapes among the things (%(default)s)")
     parser.add_argument("--outdir", type=Path, help="where some films and the numbers go")
@@ -38,7 +39,8 @@ def main() -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args()
     settings = VideoOptions(num_frames=options.num_frames, num_steps=options.steps, max_scale=options.scale,
-                            min_scale=options.scale, noise_scale=options.noise_scale)  # fmt: skip
+                            min_scale=options.scale, noise_scale=options.noise_scale,
+                            start_from=options.start_from)  # fmt: skip
     studio = film_studio(options.ckpt, options.config, options.device, options.precision)
     table = film_table(studio, options.count, settings, options.seed, options.outdir, shapes=options.shapes)
     print(as_markdown(table))

@@ -17,6 +17,8 @@ from ldm.workflows.film_files import check_formats
 from ldm.workflows.film_versions import DECLINED, VERSIONS
 from ldm.workflows.plan import checked_noise_scale
 
+STARTS = ("noise", "first")
+
 
 @dataclass
 class VideoOptions:
@@ -46,6 +48,7 @@ class VideoOptions:
     guider: str = "linear"  # or triangle: strongest in the middle
     sampler: str | None = None  # as the model's YAML says, else euler
     noise_scale: float | None = None  # 1; times the start noise
+    start_from: str | None = None  # noise, or first: with as much of the first frame in it as training's has
     height: int | None = None  # pixels
     width: int | None = None
     crop: bool = False  # exactly that size, from the picture's middle; else its aspect stays
@@ -88,6 +91,19 @@ def check_options(options: VideoOptions) -> None:
         step_rule(options.sampler)
     if options.noise_scale is not None:
         checked_noise_scale(options.noise_scale)
+    if options.start_from is not None:
+        checked_start(options.start_from)
+
+
+def checked_start(name: str) -> str:
+    """What films start from.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name not in STARTS:
+        raise UserError(f"--start_from is {' or '.join(STARTS)}, not '{name}'")
+    return name
 
 
 def inputs_of(options: VideoOptions) -> list[tuple[Path, Path | None]]:

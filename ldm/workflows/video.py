@@ -14,7 +14,7 @@ from torch import Tensor
 from ldm.finite import check_finite
 from ldm.models.diffusion.condition import Parts
 from ldm.models.diffusion.noise import ImageNoise
-from ldm.models.diffusion.sampling import sample
+from ldm.models.diffusion.sampling import noised, sample
 from ldm.models.portions import in_blended_chunks
 from ldm.modules.diffusionmodules.guiders import Guider, LinearPredictionGuider, TrianglePredictionGuider
 from ldm.pictures.film import Film
@@ -25,8 +25,9 @@ from ldm.shipped import TINY_FILM
 from ldm.util import UserError, writable_folder
 from ldm.workflows.film_course import NO_COURSE, course_of, path_given, takes_path
 from ldm.workflows.film_files import film_files, write_film_files
-from ldm.workflows.film_options import VideoOptions, check_options, config_of, inputs_of, output_folder
+from ldm.workflows.film_options import VideoOptions, check_options, checked_start, config_of, inputs_of, output_folder
 from ldm.workflows.film_versions import VERSIONS
+from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.plan import checked_noise_scale
 from ldm.workflows.record import is_finished, write_record
 from ldm.workflows.studio import Studio, open_studio
@@ -54,6 +55,7 @@ class VideoPlan:
     guider: str
     sampler: str
     noise_scale: float
+    start_from: str
     precision: str
     model: str
 
@@ -153,7 +155,7 @@ def make_film(
         given["last_image"] = image_to_tensor(last)[None]
     with studio.mixed():
         condition = model.condition([plan.prompt], size=size, **given)
-        latents = film_latents(studio, plan, condition, noise, size, watch, progress)
+        latents = film_latents(studio, plan, condition, noise, given["image"], watch, progress)
     return Film(decoded(studio, latents, plan), plan.fps)
 
 
@@ -168,15 +170,25 @@ def film_latents(
     plan: VideoPlan,
     condition: Parts,
     noise: ImageNoise,
-    size: tuple[int, int],
+    first: Tensor,
     watch: Watch[Any] | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """The latents [films T, C, h, w] of films from their condition; ``noise`` draws for each, ``size`` is (h, w)."""
+    """The latents [films T, C, h, w] of films from their condition and first frames [films, 3, H, W] in [-1, 1].
+
+    ``noise`` draws for each film. Where the noisiest level of training still has some of the picture in it, what starts
+    from noise alone comes out with less contrast; ``start_from="first"`` puts as much of the first frame there.
+    """
     model = studio.model
-    start = noise.draw((plan.frames, model.channels, *size)).flatten(0, 1)
+    factor = model.first_stage_model.factor
+    size = (first.shape[-2] // factor, first.shape[-1] // factor)
+    x = plan.noise_scale * noise.draw((plan.frames, model.channels, *size)).flatten(0, 1).to(studio.device)
+    start = None
+    if plan.start_from == "first":
+        start, still = plan.steps, clean_latent(model, first).repeat_interleave(plan.frames, dim=0)
+        x = noised(model, still, x, steps=plan.steps, start=start, sampler=plan.sampler)
     return sample(
-        model, plan.noise_scale * start.to(studio.device), condition, steps=plan.steps, sampler=plan.sampler,
+        model, x, condition, steps=plan.steps, sampler=plan.sampler, start=start,
         guidance_scale=guider_of(plan).scale, uncond=model.unconditional(condition),
         callback=(watch or Watch()).steps(model, "sampling"), progress=progress,
     )  # fmt: skip
@@ -200,7 +212,7 @@ def decoded(studio: Studio, latents: Tensor, plan: VideoPlan) -> list[Image.Imag
 
 def record_of(plan: VideoPlan) -> dict[str, Any]:
     """What a record says of a plan: nothing of what is as it always was before it could be asked for."""
-    said, before = asdict(plan), {"noise_scale": 1, "heading": None, "manner": None}
+    said, before = asdict(plan), {"noise_scale": 1, "start_from": "noise", "heading": None, "manner": None}
     return {name: value for name, value in said.items() if name not in before or value != before[name]}
 
 
@@ -248,6 +260,7 @@ def make_plan(options: VideoOptions, studio: Studio) -> VideoPlan:
         guider=options.guider,
         sampler=choose(options.sampler, None, str(inference.get("sampler", "euler"))),
         noise_scale=checked_noise_scale(choose(options.noise_scale, None, inference.get("noise_scale", 1.0))),
+        start_from=checked_start(choose(options.start_from, None, inference.get("start_from", "noise"))),
         precision=studio.effective_precision,
         model=studio.name,
     )

@@ -14,12 +14,15 @@ import torch
 from PIL import Image
 
 from ldm.checkpoint import Origin
+from ldm.models.diffusion.sampling import sample, step_rule
 from ldm.models.portions import in_blended_chunks
 from ldm.pictures.film import read_film
+from ldm.pictures.images import image_to_tensor
 from ldm.util import UserError, instantiate_from_config
 from ldm.workflows import film_files
 from ldm.workflows import video as workflow
 from ldm.workflows.film_options import VideoOptions
+from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.measure import films as measure
 from ldm.workflows.studio import Studio
 from ldm.workflows.video import VideoResult, make_film, make_plan, record_of, video
@@ -274,6 +277,34 @@ def test_start_noise_and_first_scale_are_as_asked_or_as_the_yaml_says(small: Stu
              for s, n in ((small, None), (small, 1.0), (quiet, None), (small, 0.5))]  # fmt: skip
     plain, one, half, asked = (np.stack(list(map(np.asarray, film.frames))) for film in films)
     assert np.array_equal(plain, one) and np.array_equal(half, asked) and not np.array_equal(one, half)
+
+
+def test_a_film_can_start_from_its_first_frame(small: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = picture(tmp_path)
+    plain = make_plan(options(path, tmp_path), small)
+    assert plain.start_from == "noise" and "start_from" not in record_of(plain), "older films stay finished"
+    begun = make_plan(options(path, tmp_path), replace(small, inference={**small.inference, "start_from": "first"}))
+    assert record_of(begun)["start_from"] == "first"
+    assert make_plan(options(path, tmp_path, start_from="first"), small) == begun
+    for wrong in (lambda given: make_plan(given, small), lambda given: video(given, small)):
+        with pytest.raises(UserError, match="--start_from is noise or first, not 'last'"):
+            wrong(options(path, tmp_path / "out", start_from="last"))
+    walks: list[tuple[torch.Tensor, dict[str, Any]]] = []
+
+    def kept(model: Any, x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        walks.append((x, more))
+        return sample(model, x, *rest, **more)
+
+    monkeypatch.setattr(workflow, "sample", kept)
+    image = Image.open(path).convert("RGB").resize((16, 16))
+    films = [make_film(small, plan, image, 3) for plan in (plain, begun)]
+    (noise, alone), (x, with_first) = walks
+    level = step_rule(plain.sampler).levels(small.model.schedule, plain.steps)[0]
+    with torch.no_grad():
+        still = clean_latent(small.model, image_to_tensor(image)[None])
+    assert torch.allclose(x, level.signal * still + level.noise * noise) and still.std() > 0.05
+    assert alone["start"] is None and with_first["start"] == plain.steps, "all steps are taken"
+    assert not np.array_equal(*(np.stack(list(map(np.asarray, film.frames))) for film in films))
 
 
 def test_a_configuration_wants_its_weights(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def made_by(
             given["stills"] = torch.ones(len(part), plan.frames)
         with studio.mixed():
             condition = model.condition([""] * len(part), size=(cells, cells), **given)
-            pictures = model.decode_first_stage(film_latents(studio, plan, condition, noise, (cells, cells)))
+            pictures = model.decode_first_stage(film_latents(studio, plan, condition, noise, given["image"]))
         check_finite(model, pictures)
         made += list(pictures.clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy().reshape(len(part), -1, size, size, 3))
     return made
