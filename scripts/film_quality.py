@@ -7,6 +7,7 @@
 Rows: true films, the model, the model without its temporal layers, the first frame as a still, and moved, where the
 model is shown that. Columns: frames whose thing (shape and colour, or object) is right, the rank correlation of motion
 asked and motion seen, the mean change of the background from frame to frame, films whose last frame goes on its course.
+Below them, how right things are frame by frame, and how far films are from one another.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of the sampler; as the model's YAML says, else 25")
     parser.add_argument("--scale", type=float, help="of guidance, for all frames; as the YAML says, else 1")
     parser.add_argument("--noise_scale", type=float, help="times the start noise; as the YAML says, else 1")
-    parser.add_argument("--start_from", help="noise or first; as the YAML says, else noise")
+    parser.add_argument("--start_from", metavar="WHAT", help="noise or first; as the YAML says, else noise")
     parser.add_argument("--seed", type=int, default=0, help="which films, and their noise (%(default)s)")
     parser.add_argument("--shapes", type=float, default=0.5, help="share of shapes among the things (%(default)s)")
     parser.add_argument("--outdir", type=Path, help="where some films and the numbers go")

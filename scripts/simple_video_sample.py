@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--guider", default=usual.guider, help="linear, or triangle: strongest in the middle")
     flags.add_argument("--sampler", help="one of txt2img.py's; as the model's YAML says, else euler")
     flags.add_argument("--noise_scale", type=float, metavar="S", help="times the start noise (1, or as the YAML says)")
-    flags.add_argument("--start_from", help="noise, or first: with as much of the first frame in it as the noisiest "
-                       "pictures of training have of theirs; as the YAML says, else noise")  # fmt: skip
+    flags.add_argument("--start_from", metavar="WHAT", help="noise, or first: with as much of the first frame in it "
+                       "as latents have at that level; as the YAML says, else noise")  # fmt: skip
     flags.add_argument("--height", type=int, help="pixels; the picture is scaled so that it fits in")
     flags.add_argument("--width", type=int)
     flags.add_argument("--crop", action="store_true", help="exactly that size, from the picture's middle")

@@ -48,7 +48,7 @@ class VideoOptions:
     guider: str = "linear"  # or triangle: strongest in the middle
     sampler: str | None = None  # as the model's YAML says, else euler
     noise_scale: float | None = None  # 1; times the start noise
-    start_from: str | None = None  # noise, or first: with as much of the first frame in it as training's has
+    start_from: str | None = None  # noise, or first: with as much of the first frame as latents have there
     height: int | None = None  # pixels
     width: int | None = None
     crop: bool = False  # exactly that size, from the picture's middle; else its aspect stays
@@ -102,7 +102,7 @@ def checked_start(name: str) -> str:
         UserError: an unknown name.
     """
     if name not in STARTS:
-        raise UserError(f"--start_from is {' or '.join(STARTS)}, not '{name}'")
+        raise UserError(f"films start from {' or '.join(STARTS)} (--start_from, or start_from in a YAML), not '{name}'")
     return name
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ldm.finite import check_finite
 from ldm.models.diffusion.condition import Parts
 from ldm.models.diffusion.noise import ImageNoise
-from ldm.models.diffusion.sampling import noised, sample
+from ldm.models.diffusion.sampling import sample, step_rule
 from ldm.models.portions import in_blended_chunks
 from ldm.modules.diffusionmodules.guiders import Guider, LinearPredictionGuider, TrianglePredictionGuider
 from ldm.pictures.film import Film
@@ -176,8 +176,8 @@ def film_latents(
 ) -> Tensor:
     """The latents [films T, C, h, w] of films from their condition and first frames [films, 3, H, W] in [-1, 1].
 
-    ``noise`` draws for each film. Where the noisiest level of training still has some of the picture in it, what starts
-    from noise alone comes out with less contrast; ``start_from="first"`` puts as much of the first frame there.
+    ``noise`` draws for each film. Where latents still have some of the picture in them at the level where sampling
+    starts, films from noise alone lose contrast; ``start_from="first"`` puts as much of the first frame there.
     """
     model = studio.model
     factor = model.first_stage_model.factor
@@ -185,8 +185,9 @@ def film_latents(
     x = plan.noise_scale * noise.draw((plan.frames, model.channels, *size)).flatten(0, 1).to(studio.device)
     start = None
     if plan.start_from == "first":
-        start, still = plan.steps, clean_latent(model, first).repeat_interleave(plan.frames, dim=0)
-        x = noised(model, still, x, steps=plan.steps, start=start, sampler=plan.sampler)
+        levels = step_rule(plan.sampler).levels(model.schedule, plan.steps)
+        start = len(levels) - 1  # all steps, of which ddim walks more than were asked for where 1000 cannot be divided
+        x = levels[0].noised(clean_latent(model, first).repeat_interleave(plan.frames, dim=0), x)
     return sample(
         model, x, condition, steps=plan.steps, sampler=plan.sampler, start=start,
         guidance_scale=guider_of(plan).scale, uncond=model.unconditional(condition),

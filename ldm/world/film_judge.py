@@ -89,7 +89,9 @@ class FilmTable:
     """The verdicts of many films as one row of a table.
 
     Attributes:
-        right: the share of frames whose thing is right; of each film, and of all first frames, second ones, ...
+        right: the share of frames whose thing is right.
+        right_of_films: that of each film.
+        right_by_frame: that of all first frames, of all second ones, and so on.
         correlation: the rank correlation of what the motion numbers ask for and how far middles go; NaN for stills.
         change, drift: means over films, of 255.
         on_course: the share of films, of those where it can be told.

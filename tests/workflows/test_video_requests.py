@@ -21,7 +21,7 @@ from ldm.pictures.images import image_to_tensor
 from ldm.util import UserError, instantiate_from_config
 from ldm.workflows import film_files
 from ldm.workflows import video as workflow
-from ldm.workflows.film_options import VideoOptions
+from ldm.workflows.film_options import VideoOptions, check_options
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.measure import films as measure
 from ldm.workflows.studio import Studio
@@ -242,8 +242,9 @@ def test_a_film_goes_where_it_is_sent_and_its_record_says_so(led: Studio, tmp_pa
     assert np.array_equal(chance, [np.asarray(frame) for frame in again[0].film.frames])  # type: ignore[union-attr]
 
 
-def test_a_film_does_not_depend_on_those_beside_it(led: Studio) -> None:
-    plan = replace(make_plan(VideoOptions(num_frames=3, num_steps=2), led), fps=measure.FPS)
+@pytest.mark.parametrize("start", ["noise", "first"])
+def test_a_film_does_not_depend_on_those_beside_it(led: Studio, start: str) -> None:
+    plan = replace(make_plan(VideoOptions(num_frames=3, num_steps=2, start_from=start), led), fps=measure.FPS)
     films = measure.held_out_films(3, 1, 32, 3)
     together = measure.made_by(led, films, plan, 5)
     alone = [measure.made_by(led, [film], plan, 5 + i)[0] for i, film in enumerate(films)]
@@ -286,9 +287,10 @@ def test_a_film_can_start_from_its_first_frame(small: Studio, tmp_path: Path, mo
     begun = make_plan(options(path, tmp_path), replace(small, inference={**small.inference, "start_from": "first"}))
     assert record_of(begun)["start_from"] == "first"
     assert make_plan(options(path, tmp_path, start_from="first"), small) == begun
-    for wrong in (lambda given: make_plan(given, small), lambda given: video(given, small)):
-        with pytest.raises(UserError, match="--start_from is noise or first, not 'last'"):
-            wrong(options(path, tmp_path / "out", start_from="last"))
+    with pytest.raises(UserError, match=r"start from noise or first .*, not 'last'"):
+        check_options(options(path, tmp_path, start_from="last"))
+    with pytest.raises(UserError, match=r"start from noise or first .*, not 'last'"):
+        make_plan(options(path, tmp_path), replace(small, inference={**small.inference, "start_from": "last"}))
     walks: list[tuple[torch.Tensor, dict[str, Any]]] = []
 
     def kept(model: Any, x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
@@ -304,7 +306,19 @@ def test_a_film_can_start_from_its_first_frame(small: Studio, tmp_path: Path, mo
         still = clean_latent(small.model, image_to_tensor(image)[None])
     assert torch.allclose(x, level.signal * still + level.noise * noise) and still.std() > 0.05
     assert alone["start"] is None and with_first["start"] == plain.steps, "all steps are taken"
-    assert not np.array_equal(*(np.stack(list(map(np.asarray, film.frames))) for film in films))
+    plainly, firstly = (np.stack(list(map(np.asarray, film.frames))) for film in films)
+    assert not np.array_equal(plainly, firstly)
+    make_film(small, replace(begun, sampler="ddim", steps=7), image, 3)
+    levels = step_rule("ddim").levels(small.model.schedule, 7)
+    assert walks[-1][1]["start"] == len(levels) - 1 == 8, "it starts where a film from noise does"
+
+
+def test_sigma_levels_start_from_the_first_frame_too(svd: Studio, tmp_path: Path) -> None:
+    plan = make_plan(options(picture(tmp_path), tmp_path), svd)
+    image = Image.open(tmp_path / "a.png").convert("RGB").resize((32, 32))
+    plain, begun = (make_film(svd, replace(plan, start_from=name), image, 3).frames for name in ("noise", "first"))
+    for one, other in zip(plain, begun, strict=True):
+        assert np.abs(np.asarray(one, float) - np.asarray(other, float)).max() <= 3
 
 
 def test_a_configuration_wants_its_weights(tmp_path: Path) -> None:
@@ -361,7 +375,7 @@ def test_the_table_of_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "83.3 % is 66.7 to 100.0 % (95 %)" in shown
     record = json.loads((tmp_path / "films.json").read_text())
     assert record["table"]["the film model"]["right_of_films"] == pytest.approx([1, 2 / 3])
-    assert [film["ground"] for film in record["shown"]] == [film.ground for film in measure.held_out_films(2, 0, 32, 3)]
+    assert [film["ground"] for film in record["films"]] == [film.ground for film in measure.held_out_films(2, 0, 32, 3)]
     with pytest.raises(UserError, match="2 films"):
         measure.film_table(Studio.of(model), count=1)
 

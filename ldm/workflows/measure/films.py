@@ -108,7 +108,7 @@ def film_table(
     """A row for the film model and one for each thing beside it; by the names of ``KINDS``, and ``MOVED``.
 
     Args:
-        settings: frames, steps, guidance, sampler, start noise; None: as the model is usually asked. Motion and frames
+        settings: frames, steps, guidance, sampler, start; None: as the model is usually asked. Motion and frames
             a second are those of the films, and there is no prompt.
         seed: which films, and their noise.
         folder: where some films, as GIFs and sheets, and the numbers go; None for nowhere.
@@ -141,7 +141,7 @@ def film_table(
         write_record(
             folder / "films.json",
             {**asked, "count": count, "seed": seed, "size": size, "shapes": shapes},
-            {"table": {kind: asdict(row) for kind, row in table.items()}, "shown": [asdict(film) for film in films]},
+            {"table": {kind: asdict(row) for kind, row in table.items()}, "films": [asdict(film) for film in films]},
         )
     return table
 
@@ -162,7 +162,7 @@ def picture_of(frame: Array) -> Image.Image:
 
 
 def as_markdown(table: dict[str, FilmTable]) -> str:
-    """The table as docs/video.md shows it, then the share of right things by frame, then how it differs by film."""
+    """The table, the share of right things by frame, and how far films are from one another."""
     lines = ["| | films | thing right | rank correlation of motion | change of background | last frame on course |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for kind, row in table.items():
@@ -181,7 +181,7 @@ def as_markdown(table: dict[str, FilmTable]) -> str:
 
 
 def by_film(row: FilmTable) -> str:
-    """In a sentence, how far a film model's films are from one another."""
+    """How far a film model's films are from one another, in words."""
     rights = torch.tensor(row.right_of_films)
     low, high = bootstrap(rights)
     return (
