@@ -313,10 +313,25 @@ def test_a_film_can_start_from_its_first_frame(small: Studio, tmp_path: Path, mo
     assert walks[-1][1]["start"] == len(levels) - 1 == 8, "it starts where a film from noise does"
 
 
-def test_sigma_levels_start_from_the_first_frame_too(svd: Studio, tmp_path: Path) -> None:
+def test_sigma_levels_start_from_the_first_frame_too(
+    svd: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there beside so much noise changes nothing that one sees."""
     plan = make_plan(options(picture(tmp_path), tmp_path), svd)
     image = Image.open(tmp_path / "a.png").convert("RGB").resize((32, 32))
+    starts: list[torch.Tensor] = []
+
+    def kept(model: Any, x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        starts.append(x)
+        return sample(model, x, *rest, **more)
+
+    monkeypatch.setattr(workflow, "sample", kept)
     plain, begun = (make_film(svd, replace(plan, start_from=name), image, 3).frames for name in ("noise", "first"))
+    level = step_rule(plan.sampler).levels(svd.model.schedule, plan.steps)[0]
+    with torch.no_grad():
+        still = clean_latent(svd.model, image_to_tensor(image)[None])
+    put_in = starts[1] - level.noise * starts[0]
+    assert level.signal == 1 and torch.allclose(put_in, still.expand_as(put_in), atol=1e-3)
     for one, other in zip(plain, begun, strict=True):
         assert np.abs(np.asarray(one, float) - np.asarray(other, float)).max() <= 3
 
