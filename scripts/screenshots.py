@@ -159,6 +159,14 @@ class Visitor:
         self.page.locator("#look-picture img").click()
         self.page.wait_for_selector("#look-status .done")
 
+    def film(self) -> None:
+        """A balloon that rises."""
+        self.choose("#film-sample", "balloon")
+        self.page.wait_for_selector("#film-first img")
+        self.choose("#film-heading", "↑")
+        self.run("film")
+        self.page.wait_for_selector("#film-shown img")
+
     def gallery(self) -> None:
         self.page.locator("#gallery-shown .thumbnail-item").first.wait_for()
         self.page.wait_for_timeout(1000)
@@ -182,6 +190,7 @@ JOURNEYS: dict[str, Callable[[Visitor], None]] = {
     "restyle": Visitor.restyle,
     "guide": Visitor.guide,
     "look": Visitor.look,
+    "film": Visitor.film,
     "gallery": Visitor.gallery,
 }
 

@@ -51,9 +51,14 @@ class Verdict:
     edge_width: float  # of edges, in units of the true render's
 
     @property
+    def shown(self) -> bool:
+        """Whether background, things, places and outlines are those asked for, whatever the colours' shades."""
+        return self.ground and self.things and self.place and self.outline
+
+    @property
     def right(self) -> bool:
         """Whether all of it is there: background, things, colours, places and outlines."""
-        return self.ground and self.things and self.colours and self.place and self.outline
+        return self.shown and self.colours
 
 
 def judge(picture: Array, wish: Scene) -> Verdict:

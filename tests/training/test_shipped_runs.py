@@ -11,11 +11,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from ldm.checkpoint import read_state_dict, save_state_dict
 from ldm.shipped import TINY
+from ldm.world.drawn import write_drawn
+from ldm.world.scene import Scene
+from ldm.world.scenes import SceneWorld
 from tests import forked
 from tests.helpers import ROOT
 
@@ -38,6 +42,15 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four scenes whose latents are noise, in place of drawn ones."""
+    folder = tmp_path_factory.mktemp("drawn")
+    scenes = [content for content in SceneWorld(length=4, figures=0.0).contents(range(4)) if isinstance(content, Scene)]
+    write_drawn(folder, 0, np.random.default_rng(0).normal(size=(4, 24, 16, 16)), scenes)
+    return folder
+
+
 def few(node: Any) -> Any:
     """A node of a YAML with batches of two, whole batches aside, and a data set of a few pictures."""
     if isinstance(node, list):
@@ -52,11 +65,12 @@ def few(node: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_short_run_has_the_first_losses(name: str, autoencoder: Path, tmp_path: Path) -> None:
+def test_a_short_run_has_the_first_losses(name: str, autoencoder: Path, drawn: Path, tmp_path: Path) -> None:
     record = RECORDED[name]
     config = tmp_path / f"{name}.yaml"
     (shipped,) = ROOT.glob(f"configs/tiny*/{name}.yaml")
-    config.write_text(yaml.safe_dump(few(yaml.safe_load(shipped.read_text()))))
+    text = yaml.safe_dump(few(yaml.safe_load(shipped.read_text())))
+    config.write_text(text.replace("outputs/drawn", str(drawn)))
     options = [option.format(autoencoder=autoencoder, model=TINY / "model.safetensors") for option in record["options"]]
     result = forked.run(
         "main.py", "-b", config, "-t", "--scale_lr", "false", "--name", name, "--logdir", tmp_path, *OPTIONS,

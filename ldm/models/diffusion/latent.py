@@ -17,10 +17,10 @@ from ldm.checkpoint import Origin
 from ldm.flat_options import flat
 from ldm.models.diffusion.condition import Condition
 from ldm.models.diffusion.conditioned import ConditionedModel
-from ldm.models.diffusion.invertible import invertible_loss
 from ldm.models.diffusion.loss import images_to_channels_first
 from ldm.models.diffusion.network import Start
 from ldm.models.diffusion.prior import BASE, REG, SUBJECT, Prior, drift_from_base
+from ldm.models.diffusion.sampler_errors import SamplerErrors, loss_of_errors
 from ldm.models.diffusion.text_states import TextStates
 from ldm.modules.cpu.held import computing_dtype
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
@@ -39,7 +39,7 @@ class LatentModel(ConditionedModel):
     averages_by_default = True  # what ``use_ema`` is where a YAML does not say it
     origin = Origin()  # where it was opened, and how it is usually asked; set by ``ldm.checkpoint.load_model``
 
-    @flat(prior=Prior, start=Start)
+    @flat(prior=Prior, errors=SamplerErrors, start=Start)
     def __init__(
         self,
         first_stage_config: dict[str, Any],
@@ -58,10 +58,9 @@ class LatentModel(ConditionedModel):
         embedding_reg_weight: float = 0.0,
         unfreeze_model: bool = False,  # with personalization_config: the network and the encoder learn as well,
         model_lr: float = 0.0,  # at this rate
-        inversion_weight: float = 0.0,  # of the error of DDIM inversion in the loss of batches without any prompt
-        inversion_stride: int = 20,  # timesteps of the inversion's step; 20: that of 50 steps
         *,
         prior: Prior,
+        errors: SamplerErrors,
         start: Start,
         **ddpm: Any,
     ) -> None:
@@ -84,7 +83,8 @@ class LatentModel(ConditionedModel):
 
         self.first_stage_model: Any = instantiate_from_config(first_stage_config).requires_grad_(False)
         setattr(self, self.cond_stage_name, self._build_cond_stage(cond_stage_config))
-        self.inversion_weight, self.inversion_stride = inversion_weight, inversion_stride
+        errors.check(self.num_timesteps)
+        self.sampler_errors = errors
         self.embedding_reg_weight = embedding_reg_weight
         self.embedding_manager: Any = None
         self.further_additions: list[Addition] = []  # what learns besides words and adapters of the encoder
@@ -200,7 +200,7 @@ class LatentModel(ConditionedModel):
     def shared_step(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch and its parts, as in the base, with two further terms where they are asked for.
 
-        In training, a batch of empty prompts has the loss of ``invertible_loss`` (``inversion_weight``). Learned words
+        In training, batches of empty prompts or of drawn latents may have the loss of ``loss_of_errors``. Learned words
         add how far they have come from their start (``embedding_reg_weight``), as ``loss_emb_reg``. A batch with class
         pictures (``ldm.data.prior``) adds their loss ``reg_weight`` times, with timesteps and noise of its own (Ruiz et
         al. 2023, equation 2), as ``loss_reg``; with ``reg_target: base`` it is ``drift_from_base``.
@@ -211,12 +211,8 @@ class LatentModel(ConditionedModel):
             prior = drift_from_base(self, batch[REG]) if towards_base else self.shared_step(batch[REG])[0]
             parts[f"{'train' if self.training else 'val'}/loss_reg"] = prior.detach()
             return loss + (1.0 if self.reg_weight is None else self.reg_weight) * prior, parts
-        if self.training and self.inversion_weight > 0 and not any(batch[self.cond_stage_key]):
-            loss, parts = invertible_loss(
-                self, *self.get_input(batch), weight=self.inversion_weight, stride=self.inversion_stride
-            )
-        else:
-            loss, parts = super().shared_step(batch)
+        found = loss_of_errors(self, batch, self.sampler_errors) if self.training else None
+        loss, parts = super().shared_step(batch) if found is None else found
         if self.embedding_manager is not None and self.embedding_reg_weight > 0:
             distance = self.embedding_manager.embedding_to_coarse_loss().mean()
             loss = loss + self.embedding_reg_weight * distance

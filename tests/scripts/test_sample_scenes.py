@@ -1,0 +1,84 @@
+"""Scenes drawn by the shipped model, with what they should have been; and that a stopped run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ldm.util import UserError
+from ldm.workflows.studio import Studio, open_studio
+from ldm.world.drawn import DrawnScenes
+from ldm.world.paint import paint
+from ldm.world.scene import Scene, Thing
+from scripts import sample_scenes as command
+from scripts.scene_prompts import prompts
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return open_studio()
+
+
+@pytest.fixture(scope="module")
+def folder(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    assert command.sample_scenes(studio, folder, 6, seed=901, steps=6) >= 4
+    return folder
+
+
+def test_latents_decode_to_nearly_what_was_asked_for(studio: Studio, folder: Path) -> None:
+    world = DrawnScenes(str(folder))
+    wanted = prompts(6, split="train", seed=901)[1]
+    assert {thing.name for scene in world.scenes for thing in scene.things} <= {
+        thing.name for scene in wanted for thing in scene.things
+    }
+    for item in world.__getitems__(range(len(world.scenes))):
+        with torch.no_grad():
+            decoded = studio.model.decode_first_stage(torch.from_numpy(item["latent"])[None])[0]
+        assert np.abs(decoded.permute(1, 2, 0).numpy() - item["image"]).mean() < 0.15
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(
+    studio: Studio, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PORTION", 3)
+    whole = command.drawn
+    asked: list[int] = []
+
+    def interrupted(studio: Any, plan: Any, texts: Any, seeds: Any) -> Any:
+        if seeds[0] > 903 and not asked:
+            asked.append(seeds[0])
+            raise KeyboardInterrupt
+        return whole(studio, plan, texts, seeds)
+
+    monkeypatch.setattr(command, "drawn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command.sample_scenes(studio, tmp_path, 6, seed=901, steps=6)
+    first = (tmp_path / "0000.npy").stat().st_mtime_ns
+    command.sample_scenes(studio, tmp_path, 6, seed=901, steps=6)
+    assert (tmp_path / "0000.npy").stat().st_mtime_ns == first, "not drawn again"
+    there, here = DrawnScenes(str(tmp_path)), DrawnScenes(str(folder))
+    assert there.scenes == here.scenes
+    np.testing.assert_allclose(there.latents, here.latents, atol=0.02)
+
+
+def test_another_run_does_not_go_on_in_the_folder(studio: Studio, folder: Path) -> None:
+    with pytest.raises(UserError, match="another model, seed or settings"):
+        command.sample_scenes(studio, folder, 6, seed=902, steps=6)
+    with pytest.raises(UserError, match="another model, seed or settings"):
+        command.sample_scenes(studio, folder, 6, seed=901, steps=7)
+
+
+def test_only_what_was_found_right_is_kept() -> None:
+    scenes = [Scene("blue", (Thing("cat", "small", "left"),)), Scene("snow", (Thing("bus", "large", "middle"),))]
+    pictures = torch.from_numpy(paint(scenes, 64)).permute(0, 3, 1, 2)
+    assert command.found_right(pictures, scenes) == scenes
+    assert command.found_right(pictures.flip(0), scenes) == [None, None]
+    paler = (pictures * 0.85 + 0.1).clamp(-1, 1)
+    assert command.found_right(paler, scenes) == scenes, "shades may be off"
+    open_wish = [Scene("blue", (Thing("cat", None, "left"),)), Scene("snow", (Thing("bus"),))]
+    assert command.found_right(pictures, open_wish) == scenes, "what is left open is as the picture has it"
