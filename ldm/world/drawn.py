@@ -17,9 +17,9 @@ from ldm.util import UserError, atomic_write
 from ldm.world.paint import check_size, paint
 from ldm.world.scene import Scene
 from ldm.world.scene_files import read_scenes, write_scenes
-from ldm.world.sentences import say, speak, wish_for
+from ldm.world.sentences import say
 
-LATENT = "latent"  # a batch's key of latents that were drawn, not encoded
+DRAWN = "drawn"  # the key that a latent diffusion model knows them by
 
 
 def write_drawn(folder: Path, number: int, latents: NDArray[np.generic], scenes: Sequence[Scene]) -> None:
@@ -30,18 +30,28 @@ def write_drawn(folder: Path, number: int, latents: NDArray[np.generic], scenes:
     """
     with atomic_write(folder / f"{number:04}.npy") as path, path.open("wb") as file:
         np.save(file, latents.astype(np.float16))
-    write_scenes(folder / f"{number:04}.jsonl", scenes)  # the last: a portion without it is not there
+    write_scenes(portion(folder, number), scenes)  # the last: a portion without it is not there
+
+
+def portion(folder: Path, number: int) -> Path:
+    """The scenes' file of a portion; its latents lie beside it."""
+    return folder / f"{number:04}.jsonl"
+
+
+def is_there(path: Path) -> bool:
+    """Whether a portion was written whole, by its scenes' file."""
+    return path.exists() and path.with_suffix(".npy").exists()
 
 
 def portions(folder: Path) -> list[Path]:
-    """The scenes' files of the portions that a folder has, in order; the latents lie beside them."""
-    return sorted(path for path in folder.glob("*.jsonl") if path.with_suffix(".npy").exists())
+    """The scenes' files of the portions that a folder has, in order."""
+    return sorted(filter(is_there, folder.glob("*.jsonl")))
 
 
 class DrawnScenes(Dataset[dict[str, Any]]):
     """What ``scripts.sample_scenes`` made: a model's latents of scenes, with sentences and true renders.
 
-    Items are {"latent": [C, h, w] float32, "image": [size, size, 3] float32 in [-1, 1], "caption": str}. A model that
+    Items are {"drawn": [C, h, w] float32, "image": [size, size, 3] float32 in [-1, 1], "caption": str}. A model that
     learns from them puts right what it regularly gets wrong. Item i is of scene i modulo their number, in words of its
     own, every second time in the plainest.
 
@@ -65,6 +75,8 @@ class DrawnScenes(Dataset[dict[str, Any]]):
             self.scenes += read_scenes(path)
             if latents[-1].ndim != 4 or sum(map(len, latents)) != len(self.scenes):
                 raise UserError(f"'{path.with_suffix('.npy')}' has no latent [C, h, w] for each scene of '{path.name}'")
+            if latents[-1].shape[1:] != latents[0].shape[1:]:
+                raise UserError(f"'{path.with_suffix('.npy')}' has latents of another shape than the portions before")
         if not self.scenes:
             raise UserError(f"'{folder}' has no drawn scenes: python -m scripts.sample_scenes {folder} makes them")
         self.latents = np.concatenate(latents)
@@ -82,11 +94,10 @@ class DrawnScenes(Dataset[dict[str, Any]]):
         pictures = paint([self.scenes[row] for row in rows], self.size)
         variants = uniform(self.seed, np.asarray(numbers, np.int64), "sentence")
         return [
-            {LATENT: self.latents[row].astype(np.float32), "image": picture, "caption": _sentence(self.scenes[row], by)}
-            for row, picture, by in zip(rows, pictures, variants, strict=True)
+            {
+                DRAWN: self.latents[row].astype(np.float32),
+                "image": picture,
+                "caption": say(self.scenes[row], "en", None if variant < 0.5 else random.Random(variant)),
+            }
+            for row, picture, variant in zip(rows, pictures, variants, strict=True)
         ]
-
-
-def _sentence(scene: Scene, variant: float) -> str:
-    """A sentence that stands for a scene, for a number in [0, 1)."""
-    return speak(wish_for(scene, None), "en", None) if variant < 0.5 else say(scene, "en", random.Random(variant))

@@ -52,7 +52,10 @@ class Verdict:
 
     @property
     def shown(self) -> bool:
-        """Whether background, things, places and outlines are those asked for, whatever the colours' shades."""
+        """Whether background, things, places and outlines are those asked for; shades may be off by a little.
+
+        A background that is off by more than SEEN looks like a thing everywhere, so that it is not shown.
+        """
         return self.ground and self.things and self.place and self.outline
 
     @property

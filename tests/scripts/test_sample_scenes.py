@@ -38,7 +38,7 @@ def test_latents_decode_to_nearly_what_was_asked_for(studio: Studio, folder: Pat
     }
     for item in world.__getitems__(range(len(world.scenes))):
         with torch.no_grad():
-            decoded = studio.model.decode_first_stage(torch.from_numpy(item["latent"])[None])[0]
+            decoded = studio.model.decode_first_stage(torch.from_numpy(item["drawn"])[None])[0]
         assert np.abs(decoded.permute(1, 2, 0).numpy() - item["image"]).mean() < 0.15
 
 
@@ -46,7 +46,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(
     studio: Studio, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "PORTION", 3)
-    whole = command.drawn
+    whole = command.draw_latents
     asked: list[int] = []
 
     def interrupted(studio: Any, plan: Any, texts: Any, seeds: Any) -> Any:
@@ -55,15 +55,29 @@ def test_a_stopped_run_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return whole(studio, plan, texts, seeds)
 
-    monkeypatch.setattr(command, "drawn", interrupted)
+    monkeypatch.setattr(command, "draw_latents", interrupted)
     with pytest.raises(KeyboardInterrupt):
         command.sample_scenes(studio, tmp_path, 6, seed=901, steps=6)
     first = (tmp_path / "0000.npy").stat().st_mtime_ns
-    command.sample_scenes(studio, tmp_path, 6, seed=901, steps=6)
+    kept = command.sample_scenes(studio, tmp_path, 6, seed=901, steps=6)
     assert (tmp_path / "0000.npy").stat().st_mtime_ns == first, "not drawn again"
     there, here = DrawnScenes(str(tmp_path)), DrawnScenes(str(folder))
-    assert there.scenes == here.scenes
+    assert there.scenes == here.scenes and kept == len(here.scenes)
     np.testing.assert_allclose(there.latents, here.latents, atol=0.02)
+    (tmp_path / "0001.npy").unlink()
+    assert command.sample_scenes(studio, tmp_path, 6, seed=901, steps=6) == kept
+    np.testing.assert_allclose(DrawnScenes(str(tmp_path)).latents, here.latents, atol=0.02)
+
+
+def test_a_portion_of_which_nothing_is_shown_is_done_all_the_same(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "shown_scenes", lambda pictures, wanted: [None] * len(wanted))
+    assert command.sample_scenes(studio, tmp_path, 2, seed=901, steps=2) == 0
+    monkeypatch.setattr(command, "draw_latents", None)
+    assert command.sample_scenes(studio, tmp_path, 2, seed=901, steps=2) == 0
+    with pytest.raises(UserError, match="has no drawn scenes"):
+        DrawnScenes(str(tmp_path))
 
 
 def test_another_run_does_not_go_on_in_the_folder(studio: Studio, folder: Path) -> None:
@@ -73,12 +87,19 @@ def test_another_run_does_not_go_on_in_the_folder(studio: Studio, folder: Path) 
         command.sample_scenes(studio, folder, 6, seed=901, steps=7)
 
 
-def test_only_what_was_found_right_is_kept() -> None:
+def test_bad_numbers_leave_no_folder(studio: Studio, tmp_path: Path) -> None:
+    for count, seed, steps in ((0, 1, 6), (2, 2**64, 6), (2, 1, 0)):
+        with pytest.raises(UserError):
+            command.sample_scenes(studio, tmp_path / "drawn", count, seed=seed, steps=steps)
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_only_what_was_shown_scenes_is_kept() -> None:
     scenes = [Scene("blue", (Thing("cat", "small", "left"),)), Scene("snow", (Thing("bus", "large", "middle"),))]
     pictures = torch.from_numpy(paint(scenes, 64)).permute(0, 3, 1, 2)
-    assert command.found_right(pictures, scenes) == scenes
-    assert command.found_right(pictures.flip(0), scenes) == [None, None]
+    assert command.shown_scenes(pictures, scenes) == scenes
+    assert command.shown_scenes(pictures.flip(0), scenes) == [None, None]
     paler = (pictures * 0.85 + 0.1).clamp(-1, 1)
-    assert command.found_right(paler, scenes) == scenes, "shades may be off"
+    assert command.shown_scenes(paler, scenes) == scenes, "shades may be off by a little"
     open_wish = [Scene("blue", (Thing("cat", None, "left"),)), Scene("snow", (Thing("bus"),))]
-    assert command.found_right(pictures, open_wish) == scenes, "what is left open is as the picture has it"
+    assert command.shown_scenes(pictures, open_wish) == scenes, "what is left open is as the picture has it"

@@ -23,10 +23,10 @@ def test_latents_come_with_the_true_render_of_their_scene(tmp_path: Path) -> Non
     world = DrawnScenes(str(tmp_path), size=64, length=8)
     assert len(world) == 8
     for number, item in enumerate(world.__getitems__(range(8))):
-        np.testing.assert_allclose(item["latent"], LATENTS[number % 3], atol=2e-3)
+        np.testing.assert_allclose(item["drawn"], LATENTS[number % 3], atol=2e-3)
         np.testing.assert_array_equal(item["image"], paint([[CAT, STAR, STAR][number % 3]], 64)[0])
         assert isinstance(item["caption"], str)
-    assert world[2]["latent"].dtype == np.float32
+    assert world[2]["drawn"].dtype == np.float32
     with pytest.raises(IndexError):
         world[8]
 
@@ -56,6 +56,10 @@ def test_a_folder_that_does_not_fit_is_named(tmp_path: Path) -> None:
         DrawnScenes(str(tmp_path))
     np.save(tmp_path / "0000.npy", np.array(["a"], object), allow_pickle=True)
     with pytest.raises(UserError, match="file of latents"):
+        DrawnScenes(str(tmp_path))
+    write_drawn(tmp_path, 0, LATENTS[:2], [CAT, STAR])
+    write_drawn(tmp_path, 1, LATENTS[:1, :, :4, :4], [CAT])
+    with pytest.raises(UserError, match=r"0001.npy' has latents of another shape"):
         DrawnScenes(str(tmp_path))
     with pytest.raises(UserError, match="multiple of 16"):
         DrawnScenes(str(tmp_path), size=60)

@@ -14,7 +14,7 @@ from ldm.models.diffusion.latent import LatentModel
 from ldm.models.diffusion.loss import DiffusionModel
 from ldm.models.diffusion.preview import diffusion_row, latent_previews, preview_samples
 from ldm.models.diffusion.prior import REG, SUBJECT
-from ldm.models.diffusion.sampler_errors import LATENT
+from ldm.models.diffusion.sampler_errors import DRAWN
 from ldm.models.hooks import Hooked
 from ldm.util import instantiate_from_config
 
@@ -123,7 +123,7 @@ def with_empty_conditions(batch: Mapping[str, Any], options: Mapping[str, Any]) 
     if REG in batch:
         return {name: with_empty_conditions(part, options) for name, part in batch.items()}
     changed = dict(batch)
-    if LATENT in batch:  # without the prompt nothing says what should have been drawn
+    if DRAWN in batch:  # what no prompt asks for may stay as it was drawn
         return changed
     for key, option in options.items():
         empty = option.get("val") if option.get("val") is not None else ""
