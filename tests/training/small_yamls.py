@@ -10,6 +10,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from ldm.world.drawn import write_drawn
+from ldm.world.scene import Scene, Thing
 from scripts.make_multilingual_encoder import learn_tokenizer, untrained_encoder
 from tests.helpers import ROOT
 from tests.modules.encoders.vocabularies import bpe_size, write_bpe
@@ -34,7 +36,7 @@ def name(path: Path) -> str:
 
 
 def write_inputs(folder: Path) -> None:
-    """Pictures, sentence pairs, a multilingual encoder and CLIP's vocabulary."""
+    """Pictures, sentence pairs, a multilingual encoder, CLIP's vocabulary and drawn scenes."""
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(0)
     for i in range(4):
@@ -46,6 +48,9 @@ def write_inputs(folder: Path) -> None:
     tokenizer.save_pretrained(folder / "multilingual")
     untrained_encoder(len(tokenizer), 32, 1, 2, 64, seed=0).save_pretrained(folder / "multilingual")
     write_bpe(folder / "clip")
+    (folder / "drawn").mkdir()
+    scene = Scene("blue", (Thing("cat", "small", "left"),))
+    write_drawn(folder / "drawn", 0, rng.normal(size=(2, 24, 8, 8)), [scene, scene])
 
 
 def small_config(path: Path, folder: Path) -> dict[str, Any]:
@@ -87,6 +92,8 @@ def _shrink(node: Any, folder: Path) -> Any:
 def _value(key: str, value: Any, folder: Path) -> Any:
     if key == "data_root":
         return str(folder / "pictures")
+    if key == "folder":
+        return str(folder / "drawn")
     if key == "path":
         return str(folder / "pairs.csv")
     if key == "channel_mult":
