@@ -94,7 +94,7 @@ def test_bad_numbers_leave_no_folder(studio: Studio, tmp_path: Path) -> None:
     assert not (tmp_path / "drawn").exists()
 
 
-def test_only_what_was_shown_scenes_is_kept() -> None:
+def test_only_what_is_shown_is_kept() -> None:
     scenes = [Scene("blue", (Thing("cat", "small", "left"),)), Scene("snow", (Thing("bus", "large", "middle"),))]
     pictures = torch.from_numpy(paint(scenes, 64)).permute(0, 3, 1, 2)
     assert command.shown_scenes(pictures, scenes) == scenes
