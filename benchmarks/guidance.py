@@ -51,8 +51,8 @@ def made(studio: Studio, task: Task, steps: int, **asked: Any) -> Made:
     """One picture."""
     found: list[Made] = []
     options = Txt2ImgOptions(
-        prompt=task.prompt, seed=task.seed, steps=steps, noise_scale=NOISE_SCALE, n_samples=1, skip_save=True,
-        skip_grid=True, progress=False, **asked,
+        prompt=task.prompt, seed=task.seed, steps=steps, noise_scale=NOISE_SCALE, settle=0, n_samples=1,
+        skip_save=True, skip_grid=True, progress=False, **asked,
     )  # fmt: skip
     txt2img(options, studio, Watch(on_result=found.append))
     return found[0]

@@ -157,8 +157,8 @@ def files_of(name: str, folder: Path) -> dict[str, Path]:
 
 
 def draw(studio: Studio, texts: Sequence[str], seed: int, noise_scale: float) -> list[Image.Image]:
-    """One picture for each prompt, with the settings that the commands have, but for the start noise."""
-    plan = make_plan(Txt2ImgOptions(noise_scale=noise_scale), studio)
+    """One picture for each prompt, with the settings that the commands have, but for the start noise and settling."""
+    plan = make_plan(Txt2ImgOptions(noise_scale=noise_scale, settle=0), studio)
     return [image for batch in batches(texts, BATCH, 1, seed) for image in generate(studio, plan, batch)]
 
 

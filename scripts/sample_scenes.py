@@ -107,7 +107,7 @@ def sample_scenes(studio: Studio, folder: Path, count: int, seed: int, steps: in
     Raises:
         UserError: as ``begin_folder``, or the number, the seed or the settings do not fit the model or the world.
     """
-    plan = make_plan(Txt2ImgOptions(steps=steps), studio)
+    plan = make_plan(Txt2ImgOptions(steps=steps, settle=0), studio)
     check_size(plan.width)
     if plan.width != plan.height:
         raise UserError(f"scenes are square; this model's pictures are {plan.width}x{plan.height}")

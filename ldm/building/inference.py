@@ -23,6 +23,7 @@ TYPES: dict[str, Any] = {
     "lora_dir": str,
     "long_prompts": bool,
     "noise_scale": float,
+    "settle": int,
     "start_from": str,  # of films: noise or first
     "inversion": str,
     "adain_deviation": float,

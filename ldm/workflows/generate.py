@@ -12,7 +12,8 @@ from PIL.Image import Image
 
 from ldm.models.diffusion.guidance import guided
 from ldm.models.diffusion.noise import ImageNoise
-from ldm.models.diffusion.sampling import sample, step_rule
+from ldm.models.diffusion.sampling import drawing, sample, step_rule
+from ldm.models.diffusion.settling import settled, settling_levels
 from ldm.pictures.images import centre_crop
 from ldm.workflows.basis import Basis, begin
 from ldm.workflows.batches import Batch
@@ -74,7 +75,8 @@ def generate_guided(
     with studio.mixed():
         led = functools.partial(_led, model, plan, shape[1:], basis.away, given)
         wanted, away = led(batch.prompts)
-        steps = len(step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)) - 1
+        levels = step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)
+        steps = len(levels) - 1
         steering = Steering() if guide is None else guide.on(model, wanted, batch.prompts, steps)
         denoiser = guided(model, plan.guidance_scale, away)
         begun = begin(basis, model, plan, first, lambda: noise.draw(shape))
@@ -88,6 +90,9 @@ def generate_guided(
             before=[*steering.before, *([] if begun.paint is None else [begun.paint])], callback=callback,
             progress=progress,
         )  # fmt: skip
+        if plan.settle and begun.start is None and begun.paint is None and guide is None and refiner is None:
+            draw = drawing(latents, lambda: noise.draw(shape))
+            latents = settled(model, latents, wanted, settling_levels(levels), draw, plan.settle)
     if refiner is not None:
         latents = refiner.finish(latents, plan, batch, lambda: noise.draw(shape), callback, progress)
     if begun.paint is not None:

@@ -17,8 +17,11 @@ from ldm.workflows.studio import Studio
 
 log = logging.getLogger(__name__)
 
-DEFAULTS = {"steps": 50, "guidance_scale": 7.5, "sampler": "ddim", "noise_scale": 1.0, "long_prompts": False}
+DEFAULTS = {
+    "steps": 50, "guidance_scale": 7.5, "sampler": "ddim", "noise_scale": 1.0, "settle": 0, "long_prompts": False
+}  # fmt: skip
 LOUDEST = 2.0  # times the deviation of the noise that networks were trained with
+MOST_SETTLED = 64  # noises: a mean over more is the same
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,11 @@ class Plan:
     precision: str
     long_prompts: bool = False
     noise_scale: float = 1.0
+    settle: int = 0
 
     def about(self) -> dict[str, Any]:
         """What is written into a picture; what few ask for only where it is on."""
-        silent = {"long_prompts": False, "noise_scale": 1.0}
+        silent = {"long_prompts": False, "noise_scale": 1.0, "settle": 0}
         return {name: value for name, value in asdict(self).items() if name not in silent or value != silent[name]}
 
 
@@ -98,10 +102,13 @@ def make_plan(options: Txt2ImgOptions, studio: Studio, given: Collection[str] = 
         precision=studio.precision,
         long_prompts=bool(choose("long_prompts")),
         noise_scale=checked_noise_scale(choose("noise_scale")),
+        settle=int(choose("settle")),
     )
     for name, value in (("guidance", plan.guidance_scale), ("eta", plan.eta)):
         if not math.isfinite(value):
             raise UserError(f"the {name} must be a finite number, got {value}")
+    if not 0 <= plan.settle <= MOST_SETTLED:
+        raise UserError(f"pictures settle on the mean over 0 (not at all) to {MOST_SETTLED} noises, got {plan.settle}")
     check_size(plan.width, plan.height, factor)
     report_size((plan.width, plan.height), (int(usual["width"]), int(usual["height"])))
     step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)

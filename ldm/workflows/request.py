@@ -50,6 +50,7 @@ class Txt2ImgOptions(RefinerOptions, SizeOptions, GuideOptions, ExtraOptions):
     sampler: str | None = None  # ddim
     eta: float = 0.0  # fresh noise in DDIM: 0 none, 1 as DDPM
     noise_scale: float | None = None  # 1; times the start noise of a picture that begins from noise alone
+    settle: int | None = None  # 0; noises over whose mean a picture from a prompt alone is settled at the end
     guidance_scale: float | None = None  # 7.5; 1 is without guidance, at half the work
     height: int | None = None  # pixels; the size that the model was trained at
     width: int | None = None

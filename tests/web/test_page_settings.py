@@ -25,13 +25,16 @@ OTHERS: tuple[Any, ...] = (1, "auto", [], None, 0.75)  # fields that a picture's
 @pytest.fixture
 def studio(tmp_path: Path) -> Studio:
     model: Any = open_model(write_small_model(tmp_path), device="cpu")[0]
-    return Studio(model, "small", {**model.origin.inference, "noise_scale": 0.5})
+    return Studio(model, "small", {**model.origin.inference, "noise_scale": 0.5, "settle": 2})
 
 
-@pytest.mark.parametrize("noise_scale", [None, 0.7, 1.0])
-def test_the_fields_make_the_picture_again(studio: Studio, tmp_path: Path, noise_scale: float | None) -> None:
+@pytest.mark.parametrize(("noise_scale", "settle"), [(None, None), (0.7, 3), (1.0, 0)])
+def test_the_fields_make_the_picture_again(
+    studio: Studio, tmp_path: Path, noise_scale: float | None, settle: int | None
+) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
-    asked: dict[str, Any] = {"prompt": "a red circle", "seed": 7, "steps": 2, "noise_scale": noise_scale}
+    asked: dict[str, Any] = {"prompt": "a red circle", "seed": 7, "steps": 2}
+    asked |= {"noise_scale": noise_scale, "settle": settle}
     txt2img(Txt2ImgOptions(**asked, n_samples=1, skip_grid=True, progress=False, outdir=str(first)), studio)
     (path,) = first.rglob("*.png")
     settings = settings_of(path)
@@ -42,8 +45,8 @@ def test_the_fields_make_the_picture_again(studio: Studio, tmp_path: Path, noise
         assert one.tobytes() == two.tobytes()
 
 
-def test_the_slider_ends_where_requests_are_refused() -> None:
-    assert generate.LOUDEST == plan.LOUDEST
+def test_the_sliders_end_where_requests_are_refused() -> None:
+    assert (generate.LOUDEST, generate.MOST_SETTLED) == (plan.LOUDEST, plan.MOST_SETTLED)
 
 
 def test_no_field_is_for_no_noise() -> None:

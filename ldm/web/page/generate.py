@@ -20,7 +20,7 @@ KIND = "generate"
 LORAS = 2
 LARGEST = 2048
 MOST = 16
-LOUDEST = 2.0  # as ldm.workflows.plan has it, which is not loaded with the page
+LOUDEST, MOST_SETTLED = 2.0, 64  # as ldm.workflows.plan has them, which is not loaded with the page
 BRUSH = ("rgba(230, 25, 75, 0.5)",)
 
 
@@ -88,6 +88,10 @@ def _fields() -> Fields:
             settings["noise_scale"] = gr.Slider(
                 0, LOUDEST, value=0, step=0.05, label=text("noise_scale"), info=text("size_hint"),
                 elem_id="generate-noise-scale",
+            )  # fmt: skip
+            settings["settle"] = gr.Slider(
+                -1, MOST_SETTLED, value=-1, step=1, label=text("settle"), info=text("settle_hint"),
+                elem_id="generate-settle",
             )  # fmt: skip
         with gr.Row():
             settings["width"] = gr.Slider(0, LARGEST, value=0, step=8, label=text("width"), info=text("size_hint"))
@@ -163,6 +167,7 @@ def task_of(outdir: Path, *values: Any) -> Task:
         "skip_grid": True,
         "progress": False,
         "sampler": None if asked["sampler"] == USUAL else asked["sampler"],
+        "settle": None if asked["settle"] == -1 else int(asked["settle"]),
         **{name: asked[name] or None for name in ("steps", "guidance_scale", "noise_scale", "width", "height")},
     }
 

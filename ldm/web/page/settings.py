@@ -17,6 +17,7 @@ FIELDS: dict[str, Any] = {
     "steps": 0,
     "guidance_scale": 0.0,
     "noise_scale": 1.0,  # which pictures do not say
+    "settle": 0,  # likewise
     "width": 0,
     "height": 0,
     "seed": -1,

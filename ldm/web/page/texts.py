@@ -52,6 +52,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "steps": ("Steps", "단계 수", "步数"),
     "scale": ("Guidance", "가이던스", "引导强度"),
     "noise_scale": ("Start noise, times", "시작 노이즈 배율", "初始噪声倍数"),
+    "settle": ("Settle on the mean over noises", "마무리 평균에 쓸 노이즈 수", "收尾取平均的噪声数"),
+    "settle_hint": ("-1: as the model has it", "-1: 모델 기본값", "-1：模型默认"),
     "width": ("Width", "너비", "宽度"),
     "height": ("Height", "높이", "高度"),
     "size_hint": ("0: as the model was trained", "0: 모델 기본값", "0：模型默认"),
