@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,16 @@ def resident_mb() -> float:
     """Of this process, mapped files among it."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    """Whether something holds within five seconds: some systems count their pages only now and then."""
+    ends = time.monotonic() + 5
+    while not holds():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def network() -> Any:
@@ -81,12 +93,12 @@ def test_weights_take_no_memory_before_and_after_a_call(tmp_path: Path) -> None:
     layer = nn.Linear(4096, 4096).requires_grad_(False)  # 64 MB
     held = resident_mb()
     lay_in_file(layer, tmp_path)
-    assert resident_mb() < held - 50
+    assert soon(lambda: resident_mb() < held - 50)
     with torch.no_grad():
         layer(torch.ones(1, 4096))
-    assert resident_mb() < held - 50
+    assert soon(lambda: resident_mb() < held - 50)
     assert float(layer.weight.abs().sum()) > 0
-    assert resident_mb() > held - 20, "they come back when they are read"
+    assert soon(lambda: resident_mb() > held - 20), "they come back when they are read"
 
 
 def test_it_takes_what_a_model_has_of_such_parts(tmp_path: Path) -> None:

@@ -220,11 +220,11 @@ def test_what_does_not_fit_is_one_sentence(model: Any, filler: Any, options: Inp
 
 def test_the_shipped_model_fills_a_half() -> None:
     shipped, _ = open_model(device="cpu")
-    init = Image.new("RGB", (64, 64), (20, 30, 220))
+    init = Image.new("RGB", (128, 128), (20, 30, 220))
     (made,) = inpaint(
-        InpaintOptions(prompt="a large red circle on a blue background", init_img=init, mask=half(64, 64), steps=10,
+        InpaintOptions(prompt="a large red circle on a blue background", init_img=init, mask=half(128, 128), steps=10,
                        n_samples=1, skip_grid=True, skip_save=True, progress=False), shipped,
     )  # fmt: skip
-    assert np.array_equal(pixels(made)[:, :32], pixels(init)[:, :32])
-    red, _, blue = pixels(made)[28:36, 34:40].mean(axis=(0, 1))
-    assert red > blue + 60, "half a red circle, to the right of the middle"
+    assert np.array_equal(pixels(made)[:, :64], pixels(init)[:, :64])
+    red, _, blue = pixels(made)[56:72, 68:80].mean(axis=(0, 1))
+    assert red > blue + 100, "half a red circle, to the right of the middle"
