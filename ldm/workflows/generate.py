@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from ldm.models.diffusion.guidance import guided
 from ldm.models.diffusion.noise import ImageNoise
@@ -71,7 +72,8 @@ def generate_guided(
     given = dict(basis.given)
     if basis.noise_shape is not None:
         given["noise"] = noise.draw(basis.noise_shape)
-    callback = (watch or Watch()).steps(model, "sampling")
+    watch = watch or Watch()
+    callback = watch.steps(model, "sampling")
     with studio.mixed():
         led = functools.partial(_led, model, plan, shape[1:], basis.away, given)
         wanted, away = led(batch.prompts)
@@ -91,8 +93,12 @@ def generate_guided(
             progress=progress,
         )  # fmt: skip
         if plan.settle and begun.start is None and begun.paint is None and guide is None and refiner is None:
-            draw = drawing(latents, lambda: noise.draw(shape))
-            latents = settled(model, latents, wanted, settling_levels(levels), draw, plan.settle)
+
+            def draw() -> Tensor:
+                watch.check()
+                return noise.draw(shape)
+
+            latents = settled(model, latents, wanted, settling_levels(levels), drawing(latents, draw), plan.settle)
     if refiner is not None:
         latents = refiner.finish(latents, plan, batch, lambda: noise.draw(shape), callback, progress)
     if begun.paint is not None:

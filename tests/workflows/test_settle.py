@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from ldm.building.inference import inference_defaults
 from ldm.pictures.images import read_parameters
@@ -17,6 +18,7 @@ from ldm.workflows.img2img import Img2ImgOptions, img2img
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio
 from ldm.workflows.txt2img import txt2img
+from ldm.workflows.watch import Watch
 
 
 @pytest.fixture
@@ -71,6 +73,21 @@ def test_what_is_painted_over_does_not_settle_but_at_full_strength(model: Any, o
 
     assert np.array_equal(made(0.6, 0), made(0.6, 2))
     assert np.array_equal(made(1.0, 2), pixels(txt2img(replace(options, settle=2), model)))
+
+
+def test_it_ends_where_it_is_not_wanted_any_more(
+    model: Any, options: Txt2ImgOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    predict = model.predict
+
+    def counted(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        asked.append(len(x))
+        return predict(x, t, cond)
+
+    monkeypatch.setattr(model, "predict", counted)
+    assert txt2img(replace(options, settle=2, skip_save=True), model, Watch(cancelled=lambda: len(asked) > 6)) == []
+    assert asked == [4] * 5 + [2] * 2, "five steps with guidance, and two of the four calls that settling asks for"
 
 
 @pytest.mark.parametrize("times", [-1, 65])
