@@ -88,7 +88,7 @@ def sampling_flags(parser: argparse.ArgumentParser) -> None:
     add("--noise_scale", type=float, metavar="S",
         help="times the start noise: below 1 pictures are less by chance (1, or as the YAML says)")
     add("--settle", type=int, metavar="N",
-        help="settle pictures on the mean over N noises at the end, of what the model expects (0, or as the YAML says)")
+        help="at the end, half way to the mean of what the model expects under N noises (0: off; or as the YAML says)")
     old_spellings(add("--scale", "--guidance_scale", dest="guidance_scale", type=float,
                       help="guidance (7.5, or as the YAML says); 1 is without"))  # fmt: skip
 

@@ -92,7 +92,8 @@ def generate_guided(
             before=[*steering.before, *([] if begun.paint is None else [begun.paint])], callback=callback,
             progress=progress,
         )  # fmt: skip
-        if plan.settle and begun.start is None and begun.paint is None and guide is None and refiner is None:
+        of_prompt_alone = begun.start is None and begun.paint is None and not basis.given
+        if plan.settle and of_prompt_alone and guide is None and refiner is None:
 
             def draw() -> Tensor:
                 watch.check()

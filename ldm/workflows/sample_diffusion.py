@@ -118,7 +118,9 @@ def _home(ckpt: Path) -> Path:
 
 def _plan(options: SampleDiffusionOptions, studio: Studio) -> Plan:
     """Without guidance; ``vanilla`` is DDPM's posterior step by step, which an ancestral step of Euler's is."""
-    chosen = Txt2ImgOptions(prompt="", steps=options.steps, eta=options.eta, sampler="ddim", guidance_scale=1.0)
+    chosen = Txt2ImgOptions(
+        prompt="", steps=options.steps, eta=options.eta, sampler="ddim", guidance_scale=1.0, settle=0
+    )
     if options.vanilla:
         chosen = replace(chosen, steps=int(studio.model.num_timesteps), eta=0.0, sampler="euler_ancestral")
     return make_plan(chosen, studio)

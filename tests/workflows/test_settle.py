@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from ldm.building.inference import inference_defaults
 from ldm.pictures.images import read_parameters
 from ldm.util import ConfigError, UserError
 from ldm.workflows.img2img import Img2ImgOptions, img2img
+from ldm.workflows.inpaint import InpaintOptions, inpaint
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio
 from ldm.workflows.txt2img import txt2img
@@ -73,6 +75,10 @@ def test_what_is_painted_over_does_not_settle_but_at_full_strength(model: Any, o
 
     assert np.array_equal(made(0.6, 0), made(0.6, 2))
     assert np.array_equal(made(1.0, 2), pixels(txt2img(replace(options, settle=2), model)))
+    mask = torch.zeros(32, 32)
+    mask[8:24, 8:24] = 1
+    plain, settled = (pixels(inpaint(InpaintOptions(**given, mask=mask, settle=one), model)) for one in (0, 2))
+    assert np.array_equal(plain, settled)
 
 
 def test_it_ends_where_it_is_not_wanted_any_more(

@@ -1,6 +1,6 @@
 """Latents that a walk has arrived at, drawn towards the mean of what the network expects of them with fresh noise.
 
-What a sampler gets wrong by chance is another thing with another noise, and a mean has less of it. Of what a prompt
+A sampler's chance errors differ from noise to noise, so that a mean has less of them. Of what a prompt
 leaves open, the latent itself keeps what it has: fresh noise covers only a part of it. Stochastic sampling that noises
 a finished latent again (Xu et al. 2023, "Restart Sampling") goes on with one noise; here several are asked about and
 none is walked down, since the network's expectation is already a mean over pictures.
@@ -17,7 +17,7 @@ from torch import Tensor
 from ldm.models.diffusion.guidance import expand_condition
 from ldm.models.diffusion.loop import Denoiser, Draw, Level, estimator, last_levels
 
-SHARES = (0.6, 0.3)  # of a walk that lies below the levels to which a latent is noised, one after the other
+SHARES = (0.6, 0.3)  # of a walk's steps, left at the levels to which a latent is noised, one after the other
 
 
 def settling_levels(levels: Sequence[Level]) -> list[Level]:
