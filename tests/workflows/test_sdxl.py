@@ -62,6 +62,14 @@ def test_sizes_and_negative_prompts_have_an_effect(studios: tuple[Studio, Studio
         assert differs(plain, made(studios[0], **other)), other
 
 
+def test_pictures_settle_whether_their_size_is_named_or_not_but_no_refined_one(studios: tuple[Studio, Studio]) -> None:
+    first, second = studios
+    settled = made(first, settle=2)
+    assert differs(settled, made(first)) and not differs(settled, made(first, settle=2, target_size=[32, 32]))
+    refined: dict[str, Any] = {"refiner": second, "refiner_start": 0.5}
+    assert np.array_equal(made(first, **refined), made(first, settle=2, **refined))
+
+
 @torch.no_grad()
 def test_without_a_size_it_is_the_usual_one(studios: tuple[Studio, Studio]) -> None:
     model = studios[0].model
