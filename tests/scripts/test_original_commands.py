@@ -22,6 +22,7 @@ from ldm.pictures.images import read_parameters, tensor_to_image
 from ldm.util import run_command
 from ldm.workflows.models import open_model
 from ldm.workflows.sample_diffusion import SampleDiffusionOptions, sample_diffusion
+from ldm.workflows.studio import Studio
 from tests.helpers import ROOT
 from tests.workflows import test_needs
 from tests.workflows.small_model import write_small_model
@@ -127,6 +128,16 @@ def test_sample_diffusion(monkeypatch: pytest.MonkeyPatch, files: Path, tmp_path
     assert abs(pixels(Image.open(again / "img" / "sample_000000.png")) - array[4]).max() <= 1
     assert run(monkeypatch, files, "scripts/sample_diffusion.py -n 1 -c 2 -l small", tmp_path) is None
     assert Image.open(next((tmp_path / "small").rglob("*.png"))).size == (128, 128), "the small model, no prompt"
+
+
+def test_samples_do_not_settle(files: Path, tmp_path: Path) -> None:
+    model, _ = open_model(files / "no_condition" / "model.safetensors", device="cpu")
+    made: list[np.ndarray] = []
+    for settle in (0, 2):
+        options = SampleDiffusionOptions(n_samples=1, steps=5, logdir=str(tmp_path / str(settle)), progress=False)
+        folder = sample_diffusion(options, Studio(model, "small", {**model.origin.inference, "settle": settle}))
+        made.append(pixels(Image.open(folder / "img" / "sample_000000.png")))
+    assert np.array_equal(made[0], made[1])
 
 
 def test_vanilla_sampling_is_ddpm(files: Path, tmp_path: Path) -> None:

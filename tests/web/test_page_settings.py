@@ -33,7 +33,7 @@ def test_the_fields_make_the_picture_again(
     studio: Studio, tmp_path: Path, noise_scale: float | None, settle: int | None
 ) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
-    asked: dict[str, Any] = {"prompt": "a red circle", "seed": 7, "steps": 2}
+    asked: dict[str, Any] = {"prompt": "a red circle", "seed": 7, "steps": 5}
     asked |= {"noise_scale": noise_scale, "settle": settle}
     txt2img(Txt2ImgOptions(**asked, n_samples=1, skip_grid=True, progress=False, outdir=str(first)), studio)
     (path,) = first.rglob("*.png")

@@ -64,6 +64,11 @@ def test_depth(models: dict[str, Any]) -> None:
     assert not np.array_equal(pixels(whole[0]), pixels(made[0])), "a strength below 1 begins from the picture"
 
 
+def test_what_is_given_more_than_a_prompt_does_not_settle(models: dict[str, Any]) -> None:
+    plain, asked = (class2img(Class2ImgOptions(**quiet(settle=one)), models["class"]) for one in (0, 2))
+    assert all(np.array_equal(pixels(one), pixels(other)) for one, other in zip(plain, asked, strict=True))
+
+
 def test_up_scaling(models: dict[str, Any], tmp_path: Path) -> None:
     saving = quiet(skip_save=False, outdir=str(tmp_path))
     options = SuperresolutionOptions(init_img=picture(12, 8), noise_level=30, **saving)

@@ -20,6 +20,7 @@ KIND = "generate"
 LORAS = 2
 LARGEST = 2048
 MOST = 16
+WIDE = 190  # pixels of a field with a label and a number beside each other: one a row on a phone
 LOUDEST, MOST_SETTLED = 2.0, 64  # as ldm.workflows.plan has them, which is not loaded with the page
 BRUSH = ("rgba(230, 25, 75, 0.5)",)
 
@@ -77,25 +78,28 @@ def _fields() -> Fields:
     with gr.Accordion(text("more"), open=False, elem_id="generate-more"):
         with gr.Row():
             settings["sampler"] = gr.Dropdown(
-                [(text("usual"), USUAL)], value=USUAL, label=text("sampler"), min_width=140, elem_id="generate-sampler"
+                [(text("usual"), USUAL)], value=USUAL, label=text("sampler"), min_width=WIDE, elem_id="generate-sampler"
             )
             settings["steps"] = gr.Slider(
-                0, 150, value=0, step=1, label=text("steps"), info=text("size_hint"), elem_id="generate-steps"
-            )
+                0, 150, value=0, step=1, label=text("steps"), info=text("size_hint"), min_width=WIDE,
+                elem_id="generate-steps",
+            )  # fmt: skip
             settings["guidance_scale"] = gr.Slider(
-                0, 20, value=0, step=0.5, label=text("scale"), info=text("size_hint")
+                0, 20, value=0, step=0.5, label=text("scale"), info=text("size_hint"), min_width=WIDE
             )
             settings["noise_scale"] = gr.Slider(
                 0, LOUDEST, value=0, step=0.05, label=text("noise_scale"), info=text("size_hint"),
-                elem_id="generate-noise-scale",
+                min_width=WIDE, elem_id="generate-noise-scale",
             )  # fmt: skip
             settings["settle"] = gr.Slider(
                 -1, MOST_SETTLED, value=-1, step=1, label=text("settle"), info=text("settle_hint"),
-                elem_id="generate-settle",
+                min_width=WIDE, elem_id="generate-settle",
             )  # fmt: skip
         with gr.Row():
-            settings["width"] = gr.Slider(0, LARGEST, value=0, step=8, label=text("width"), info=text("size_hint"))
-            settings["height"] = gr.Slider(0, LARGEST, value=0, step=8, label=text("height"), info=text("size_hint"))
+            for side in ("width", "height"):
+                settings[side] = gr.Slider(
+                    0, LARGEST, value=0, step=8, label=text(side), info=text("size_hint"), min_width=WIDE
+                )
         language = gr.Radio(
             [(text("auto"), "auto"), *((name, name) for name in LANGUAGES)], value="auto", label=text("language")
         )
