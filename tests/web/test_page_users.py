@@ -138,7 +138,7 @@ def chinese(browser: Any, url: str) -> Any:
 
 
 def test_texts_are_in_the_browsers_language(korean: Any, chinese: Any) -> None:
-    """And so is what is missing on it, if it is the page that says so."""
+    """And so is what is missing on it, if it is the page that says so; and it stays there to be read."""
     for page, name, button, missing in (
         (korean, "스타일 변환", "만들기", "사진이 없습니다"), (chinese, "风格迁移", "开始生成", "缺少照片"),
     ):  # fmt: skip
@@ -146,6 +146,8 @@ def test_texts_are_in_the_browsers_language(korean: Any, chinese: Any) -> None:
         tab(page, name)
         page.click("#restyle-run")
         page.wait_for_selector(f"#restyle-status .error >> text={missing}")
+        page.wait_for_timeout(2000)  # what the page looks for next, a request to follow, has not been found by then
+        assert missing in page.inner_text("#restyle-status")
 
 
 def test_two_users_get_their_own_and_each_their_model(

@@ -94,11 +94,13 @@ class Following:
 
         return begin
 
-    def _follow(self, show: Show) -> Callable[..., AsyncIterator[list[Any]]]:
+    def _follow(self, show: Show) -> Callable[..., AsyncIterator[Any]]:
         desk = self.page.desk
 
-        async def follow(job_id: str, request: gr.Request) -> AsyncIterator[list[Any]]:
+        async def follow(job_id: str, request: gr.Request) -> AsyncIterator[Any]:
             job, language, before = desk.find(job_id), language_of(request), None
+            if job is None:
+                yield gr.skip()  # a generator that yields nothing would empty the line that has just said why
             while job is not None:
                 over = job.is_over
                 job.want_preview()
