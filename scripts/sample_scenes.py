@@ -1,7 +1,7 @@
 """Draw scenes by a model and keep the latents with what they should have been, for the model to learn from.
 
     python -m scripts.sample_scenes outputs/drawn
-    python -m scripts.sample_scenes outputs/more -n 6400 --seed 902 --steps 25
+    python -m scripts.sample_scenes outputs/more -n 6400 --seed 902 --things even
     python -m scripts.sample_scenes FOLDER --ckpt logs/tiny/first.safetensors --config models/ldm/tiny/config.yaml
 
 The scenes are ones that training may see. What a sentence leaves open is as the picture has it; pictures in which
@@ -38,7 +38,7 @@ from ldm.world.judge import judge
 from ldm.world.paint import check_size
 from ldm.world.scene import Scene
 from ldm.world.scene_files import read_scenes
-from scripts.scene_prompts import prompts
+from scripts.scene_prompts import KINDS, prompts
 
 AT_ONCE = 32  # pictures that are drawn together
 PORTION = 160  # sentences to a file
@@ -101,7 +101,9 @@ def begin_folder(folder: Path, about: dict[str, object]) -> None:
         path.write_text(json.dumps(about, indent=1) + "\n")
 
 
-def sample_scenes(studio: Studio, folder: Path, count: int, seed: int, steps: int | None = None) -> int:
+def sample_scenes(
+    studio: Studio, folder: Path, count: int, seed: int, steps: int | None = None, things: str = "all"
+) -> int:
     """Draw ``count`` sentences about scenes, portion by portion; how many of their pictures are in the folder.
 
     Raises:
@@ -112,9 +114,9 @@ def sample_scenes(studio: Studio, folder: Path, count: int, seed: int, steps: in
     if plan.width != plan.height:
         raise UserError(f"scenes are square; this model's pictures are {plan.width}x{plan.height}")
     seed = settled_seed(seed, count)
-    texts, wanted = prompts(count, split="train", seed=seed)
+    texts, wanted = prompts(count, things, split="train", seed=seed)
     precise = {"precision": studio.effective_precision, "weights": studio.fingerprint}
-    begin_folder(folder, {**asdict(plan), **precise, "seed": seed, "count": count})
+    begin_folder(folder, {**asdict(plan), **precise, "seed": seed, "count": count, "things": things})
     kept = 0
     with tqdm(total=count, desc="drawing scenes") as progress:
         for number, start in enumerate(range(0, count, PORTION)):
@@ -133,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where latents and scenes go")
     parser.add_argument("-n", type=int, default=3200, help="how many sentences (%(default)s)")
+    parser.add_argument("--things", default="all", help=f"what is asked for: {', '.join(KINDS)} (%(default)s)")
     parser.add_argument("--seed", type=int, default=901, help="which scenes, and their noise (%(default)s)")
     parser.add_argument("--steps", type=int, default=12, help="of the sampler (%(default)s)")
     parser.add_argument("--ckpt", help="weights; none: the small model")
@@ -142,7 +145,7 @@ def main() -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args()
     studio = open_studio(options.ckpt, options.config, device=options.device, precision=options.precision)
-    kept = sample_scenes(studio, options.folder, options.n, options.seed, options.steps)
+    kept = sample_scenes(studio, options.folder, options.n, options.seed, options.steps, options.things)
     print(f"{options.folder}: {kept} of {options.n} pictures show what was asked for")
 
 

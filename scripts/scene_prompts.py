@@ -19,7 +19,9 @@ from ldm.world.scene_files import write_scenes
 from ldm.world.scenes import SceneWorld
 from ldm.world.sentences import asked, speak, wish_for
 
-KINDS = {"one": (0.0, 0.0), "shapes": (1.0, 0.0), "two": (0.0, 1.0), "all": (0.22, 0.2)}  # shares of shapes, of pairs
+KINDS = {  # shares of shapes, of pairs; "even": shapes as often as objects, pairs as often as one thing alone
+    "one": (0.0, 0.0), "shapes": (1.0, 0.0), "two": (0.0, 1.0), "all": (0.22, 0.2), "even": (0.5, 0.5),
+}  # fmt: skip
 
 
 def prompts(

@@ -1,4 +1,4 @@
-"""Pictures that no camera took, with the statistics of those that one did: dead leaves and 1/f noise; and pale ones.
+"""Pictures that no camera took, with the statistics of those that one did: dead leaves, 1/f noise; plain and pale ones.
 
 An autoencoder and a model that inverts photographs need more kinds of pictures than a few photographs offer.
 Sources: Ruderman 1997 and Lee, Mumford and Huang 2001 (dead leaves), Field 1987 (spectra of natural pictures).
@@ -6,7 +6,7 @@ Sources: Ruderman 1997 and Lee, Mumford and Huang 2001 (dead leaves), Field 1987
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,31 @@ def pink_noise(size: int, rng: np.random.Generator) -> Array:
     return np.clip(rng.uniform(-0.5, 0.5) + rng.uniform(0.1, 0.5) * picture, -1, 1).astype(np.float32)
 
 
+def soft_blobs(size: int, rng: np.random.Generator) -> Array:
+    """One to four large blobs with soft edges on a plain ground, every third one black, [size, size, 3] in [-1, 1].
+
+    Much of a photograph through a microscope or at night is one plain, often black, area.
+    """
+    ground = np.full(3, -1.0) if rng.uniform() < 1 / 3 else rng.uniform(-1, 1, 3)
+    picture = np.broadcast_to(ground.astype(np.float32), (size, size, 3)).copy()
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size
+    for _ in range(rng.integers(1, 5)):
+        (x, y), radius = rng.uniform(0.1, 0.9, 2), rng.uniform(0.1, 0.55)
+        softness = rng.uniform(0.02, 0.6) * radius
+        inside = np.clip(0.5 + (radius - np.hypot(axis[None] - x, axis[:, None] - y)) / softness, 0, 1)[..., None]
+        slope = rng.uniform(-0.5, 0.5, (2, 3))
+        tilt = (axis[None, :, None] - x) * slope[0] + (axis[:, None, None] - y) * slope[1]
+        picture += inside.astype(np.float32) * ((rng.uniform(-1, 1, 3) + tilt).astype(np.float32) - picture)
+    return np.clip(picture, -1, 1)
+
+
+MAKERS: dict[str, Callable[[int, np.random.Generator], Array]] = {
+    "leaves": dead_leaves,
+    "noise": pink_noise,
+    "blobs": soft_blobs,
+}
+
+
 def fade(image: Array, draws: NDArray[np.float64]) -> Array:
     """A pale version: contrast 0.1 to 0.5, lifted so far that the brightest points come near white; two draws."""
     contrast = np.float32(0.1 + 0.4 * draws[0])
@@ -58,16 +83,26 @@ def fade(image: Array, draws: NDArray[np.float64]) -> Array:
 
 
 class SyntheticPictures(Dataset[dict[str, Any]]):
-    """Dead leaves and 1/f noise in turn; every item is a function of (seed, index).
+    """Pictures of some kinds in turn; every item is a function of (seed, index).
 
     Items are {"image": [size, size, 3] float32 in [-1, 1], "caption": ""}.
+
+    Args:
+        size: width and height in pixels.
+        length: how many items.
+        seed: another seed, other items.
+        kinds: of 'leaves' (dead leaves), 'noise' (1/f) and 'blobs' (soft ones on a plain ground).
     """
 
-    def __init__(self, size: int = 64, length: int = 10_000, seed: int = 0) -> None:
-        """Raises UserError: ``size`` is under 8 or ``length`` under 1."""
+    def __init__(
+        self, size: int = 64, length: int = 10_000, seed: int = 0, kinds: Sequence[str] = ("leaves", "noise")
+    ) -> None:
+        """Raises UserError: ``size`` is under 8, ``length`` under 1, or no kind, or one that there is not."""
         if size < 8 or length < 1:
             raise UserError(f"synthetic pictures need size >= 8 and length >= 1, got {size} and {length}")
-        self.size, self.length, self.seed = size, length, seed
+        if not kinds or not set(kinds) <= set(MAKERS):
+            raise UserError(f"kinds of synthetic pictures are {', '.join(MAKERS)}; got {', '.join(kinds) or 'none'}")
+        self.size, self.length, self.seed, self.kinds = size, length, seed, tuple(kinds)
 
     def __len__(self) -> int:
         return self.length
@@ -75,7 +110,7 @@ class SyntheticPictures(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = number_of(index, self.length)
         rng = np.random.default_rng([self.seed, number])
-        make = pink_noise if number % 2 else dead_leaves
+        make = MAKERS[self.kinds[number % len(self.kinds)]]
         return {"image": make(self.size, rng), "caption": ""}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +30,10 @@ def test_sentences_and_what_they_ask_for() -> None:
     free, loose = prompts(200, "two", language="ko", free=True)
     assert len({*free}) > 190 and any(scene.ground is None for scene in loose)
     assert {len(scene.things) for scene in loose} == {2} and any(s.things[0].place is None for s in loose)
-    with pytest.raises(UserError, match="things are one, shapes, two, all, not 'three'"):
+    _, even = prompts(400, "even", seed=3)
+    assert 0.4 < np.mean([len(s.things) == 2 for s in even]) < 0.6
+    assert 0.4 < np.mean([thing.is_shape for s in even for thing in s.things]) < 0.6
+    with pytest.raises(UserError, match="things are one, shapes, two, all, even, not 'three'"):
         prompts(3, "three")
     with pytest.raises(UserError, match="at least 1"):
         prompts(0)

@@ -69,6 +69,23 @@ def test_a_stopped_run_goes_on_where_it_stopped(
     np.testing.assert_allclose(DrawnScenes(str(tmp_path)).latents, here.latents, atol=0.02)
 
 
+def test_what_is_asked_for_can_be_chosen(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    whole = command.draw_latents
+
+    def noted(studio: Any, plan: Any, texts: Any, seeds: Any) -> Any:
+        asked.extend(texts)
+        return whole(studio, plan, texts, seeds)
+
+    monkeypatch.setattr(command, "shown_scenes", lambda pictures, wanted: list(wanted))
+    monkeypatch.setattr(command, "draw_latents", noted)
+    command.sample_scenes(studio, tmp_path, 4, seed=901, steps=1, things="two")
+    assert asked == prompts(4, "two", split="train", seed=901)[0]
+    assert all(len(scene.things) == 2 for scene in DrawnScenes(str(tmp_path)).scenes)
+    with pytest.raises(UserError, match="holds scenes of another"):
+        command.sample_scenes(studio, tmp_path, 4, seed=901, steps=1)
+
+
 def test_a_portion_of_which_nothing_is_shown_is_done_all_the_same(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

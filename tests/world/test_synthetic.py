@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldm.util import UserError
-from ldm.world.synthetic import Faded, SyntheticPictures, dead_leaves, fade, pink_noise
+from ldm.world.synthetic import Faded, SyntheticPictures, dead_leaves, fade, pink_noise, soft_blobs
 
 
 def slope(picture: np.ndarray) -> float:
@@ -36,6 +36,26 @@ def test_items_repeat_and_are_pictures() -> None:
         data[20]
     with pytest.raises(UserError, match="size >= 8"):
         SyntheticPictures(4)
+
+
+def test_kinds_are_taken_in_turn() -> None:
+    usual = SyntheticPictures(32, 12, seed=3)
+    blobs = SyntheticPictures(32, 12, seed=3, kinds=["leaves", "noise", "blobs"])
+    for number, same in ((0, True), (1, True), (2, False)):
+        assert np.array_equal(usual[number]["image"], blobs[number]["image"]) == same
+    for kinds in ([], ["clouds"]):
+        with pytest.raises(UserError, match=r"kinds of synthetic pictures are leaves, noise, blobs; got (none|clouds)"):
+            SyntheticPictures(32, kinds=kinds)
+
+
+def test_blobs_lie_on_plain_grounds_that_are_often_black() -> None:
+    pictures = [soft_blobs(64, np.random.default_rng([5, i])) for i in range(60)]
+    black = [picture for picture in pictures if (picture == -1).all(-1).mean() > 0.1]
+    assert 10 < len(black) < 30, "where no blob lies on it"
+    for picture in pictures:
+        assert picture.shape == (64, 64, 3) and picture.dtype == np.float32 and np.abs(picture).max() <= 1
+        steps = np.abs(np.diff(picture, axis=0)).max(-1)
+        assert picture.std() > 0.02 and (steps < 0.06).mean() > 0.6, "most of it changes slowly"
 
 
 def test_a_share_of_pictures_is_pale() -> None:
