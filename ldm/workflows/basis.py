@@ -18,6 +18,7 @@ from ldm.pictures.region import Box
 from ldm.util import UserError
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.plan import Plan
+from ldm.workflows.xl_options import SCORE, SIZES
 
 COVERED = 0.25  # a soft mask from here on hides the original: what is painted for less is hardly another picture
 
@@ -47,6 +48,12 @@ class Basis:
     original: tuple[Image.Image, Tensor] | None = None
     box: Box | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether pictures come of prompts, noise and sizes alone; of a picture, nothing is left at full strength."""
+        painted_over = self.mask is not None or (self.image is not None and self.strength < 1)
+        return not painted_over and not self.given.keys() - {*SIZES, SCORE}
 
     def over_original(self, images: list[Image.Image]) -> list[Image.Image]:
         """Pictures with every pixel of the original that the mask leaves alone, at the original's size."""

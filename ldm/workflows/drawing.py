@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from ldm.workflows.refiner import Refiner, refiner_for
 from ldm.workflows.request import Request, Txt2ImgOptions
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch, until_cancelled
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def draw(
     """
     made: list[Made] = []
     about: dict[str, Any] = {}
-    tasks = finished_by(refiner_for(options, studio), options, studio, tasks)
+    tasks = finished_by(refiner_for(options, studio), options, request, studio, tasks)
     with studio.lock, until_cancelled():
         loras = read_all(options, studio, request.prompts)
         additions = read_others(studio.model, options.embedding_path, options.adapter_path, loras.everything)
@@ -113,9 +116,11 @@ def draw(
 
 
 def finished_by(
-    refiner: Refiner | None, options: Txt2ImgOptions, studio: Studio, tasks: Iterable[Task]
+    refiner: Refiner | None, options: Txt2ImgOptions, request: Request, studio: Studio, tasks: Iterable[Task]
 ) -> Iterator[Task]:
     """Tasks whose model is told the sizes that options name, and whose pictures a refiner finishes, if there is one.
+
+    Only pictures of prompts alone settle at the end; of others, the plan does not say so any more.
 
     Raises:
         UserError: the model is told no sizes.
@@ -125,7 +130,13 @@ def finished_by(
     for task in tasks:
         own = task.basis
         given, about = {**told, **own.given}, {**told, **own.about}
-        yield replace(task, basis=replace(own, given=given, away=away, about=about), refiner=refiner)
+        alone = own.is_empty and request.guide is None and request.edit is None and refiner is None
+        plan = task.plan if alone else replace(task.plan, settle=0)
+        if options.settle and not plan.settle:
+            log.warning("--settle is for pictures of prompts alone: these end where their walk does")
+        yield replace(
+            task, plan=plan, basis=replace(own, given=given, away=away, about=about), refiner=refiner
+        )  # fmt: skip
 
 
 def _pictures(
@@ -179,7 +190,7 @@ def _larger(
     )  # fmt: skip
     large = [image.resize((width, height), Resampling.LANCZOS) for image in first.images]
     steps = options.hires_steps or task.plan.steps
-    plan = replace(task.plan, width=width, height=height, steps=steps)
+    plan = replace(task.plan, width=width, height=height, steps=steps, settle=0)
     basis = replace(
         task.basis, image=torch.stack([image_to_tensor(image) for image in large]), strength=options.hires_strength
     )  # fmt: skip

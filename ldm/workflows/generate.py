@@ -28,7 +28,6 @@ from ldm.workflows.prompts import conditions
 from ldm.workflows.refiner import Refiner
 from ldm.workflows.studio import Studio
 from ldm.workflows.watch import Watch
-from ldm.workflows.xl_options import SCORE, SIZES
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,7 @@ def generate_guided(
             before=[*steering.before, *([] if begun.paint is None else [begun.paint])], callback=callback,
             progress=progress,
         )  # fmt: skip
-        of_prompt_alone = begun.start is None and begun.paint is None and not basis.given.keys() - {*SIZES, SCORE}
-        if plan.settle and of_prompt_alone and guide is None and refiner is None:
+        if plan.settle:
 
             def draw() -> Tensor:
                 watch.check()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.building.inference import inference_defaults
+from ldm.models.diffusion.settling import settled
 from ldm.pictures.images import read_parameters
 from ldm.util import ConfigError, UserError
 from ldm.workflows.img2img import Img2ImgOptions, img2img
@@ -45,9 +46,9 @@ def test_a_picture_is_its_seed_at_any_batch_size(model: Any, options: Txt2ImgOpt
 
 
 def test_the_yaml_may_ask_for_it_and_a_request_otherwise(model: Any, options: Txt2ImgOptions) -> None:
-    plain, settled = (pixels(txt2img(replace(options, settle=times), model)) for times in (None, 3))
+    plain, three = (pixels(txt2img(replace(options, settle=times), model)) for times in (None, 3))
     studio = Studio(model, "small", {**model.origin.inference, "settle": 3})
-    assert np.array_equal(pixels(txt2img(options, studio)), settled)
+    assert np.array_equal(pixels(txt2img(options, studio)), three)
     assert np.array_equal(pixels(txt2img(replace(options, settle=0), studio)), plain)
     about = [read_parameters(path) for path in sorted((Path(options.outdir) / "samples").glob("*.png"))]
     assert [one.get("settle") for one in about if isinstance(one, dict)] == [None] * 2 + [3] * 4 + [None] * 2
@@ -57,11 +58,29 @@ def test_the_yaml_may_ask_for_it_and_a_request_otherwise(model: Any, options: Tx
 
 
 @pytest.mark.parametrize("guide", [{"boxes": "circle: 0 0 .5 .5"}, {"excite": "circle"}, {"edit": "a blue circle"}])
-def test_what_is_guided_or_edited_ends_where_its_walk_does(
-    model: Any, options: Txt2ImgOptions, guide: dict[str, Any]
+def test_what_is_guided_or_edited_ends_where_its_walk_does_and_says_so(
+    model: Any, options: Txt2ImgOptions, guide: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain, settled = (pixels(txt2img(replace(options, settle=times, **guide), model)) for times in (0, 2))
-    assert np.array_equal(plain, settled)
+    studio = Studio(model, "small", {**model.origin.inference, "settle": 2})
+    plain, usual = (pixels(txt2img(replace(options, settle=times, **guide), studio)) for times in (0, None))
+    assert "--settle" not in caplog.text, "nobody asked for it"
+    asked = pixels(txt2img(replace(options, settle=2, **guide), studio))
+    assert np.array_equal(plain, asked) and np.array_equal(plain, usual)
+    assert "--settle is for pictures of prompts alone" in caplog.text
+    about = [read_parameters(path) for path in sorted((Path(options.outdir) / "samples").glob("*.png"))]
+    assert len(about) == 6 and all(isinstance(one, dict) and "settle" not in one for one in about)
+
+
+def test_of_two_passes_the_first_settles(model: Any, options: Txt2ImgOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+
+    def noted(denoiser: Any, x0: Tensor, *rest: Any) -> Tensor:
+        widths.append(x0.shape[-1] * model.first_stage_model.factor)
+        return settled(denoiser, x0, *rest)
+
+    monkeypatch.setattr("ldm.workflows.generate.settled", noted)
+    large = txt2img(replace(options, settle=2, hires=1.5, hires_strength=1.0, skip_save=True), model)
+    assert widths == [32] and [image.width for image in large] == [48, 48]
 
 
 def test_what_is_painted_over_does_not_settle_but_at_full_strength(model: Any, options: Txt2ImgOptions) -> None:
@@ -77,8 +96,8 @@ def test_what_is_painted_over_does_not_settle_but_at_full_strength(model: Any, o
     assert np.array_equal(made(1.0, 2), pixels(txt2img(replace(options, settle=2), model)))
     mask = torch.zeros(32, 32)
     mask[8:24, 8:24] = 1
-    plain, settled = (pixels(inpaint(InpaintOptions(**given, mask=mask, settle=one), model)) for one in (0, 2))
-    assert np.array_equal(plain, settled)
+    plain, asked = (pixels(inpaint(InpaintOptions(**given, mask=mask, settle=one), model)) for one in (0, 2))
+    assert np.array_equal(plain, asked)
 
 
 def test_it_ends_where_it_is_not_wanted_any_more(
