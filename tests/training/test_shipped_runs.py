@@ -70,7 +70,7 @@ def test_a_short_run_has_the_first_losses(name: str, autoencoder: Path, drawn: P
     config = tmp_path / f"{name}.yaml"
     (shipped,) = ROOT.glob(f"configs/tiny*/{name}.yaml")
     text = yaml.safe_dump(few(yaml.safe_load(shipped.read_text())))
-    config.write_text(text.replace("outputs/drawn", str(drawn)))
+    config.write_text(text.replace("outputs/drawn", str(drawn)).replace("outputs/even", str(drawn)))
     options = [option.format(autoencoder=autoencoder, model=TINY / "model.safetensors") for option in record["options"]]
     result = forked.run(
         "main.py", "-b", config, "-t", "--scale_lr", "false", "--name", name, "--logdir", tmp_path, *OPTIONS,
