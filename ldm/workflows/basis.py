@@ -50,8 +50,8 @@ class Basis:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether pictures come of prompts, noise and sizes alone; of a picture, nothing is left at full strength."""
+    def of_prompts_alone(self) -> bool:
+        """Whether pictures come of prompts, noise and sizes alone; at full strength nothing is left of a picture."""
         painted_over = self.mask is not None or (self.image is not None and self.strength < 1)
         return not painted_over and not self.given.keys() - {*SIZES, SCORE}
 

@@ -101,6 +101,8 @@ def draw(
             ):
                 if not about:
                     _report(studio.model, request, additions, taught=bool(loras.everything))
+                    if options.settle and not task.plan.settle:
+                        log.warning("--settle is for pictures of prompts alone: these end where their walk does")
                 about = {**task.about(), **loras.about(*request.prompts)}
                 for one in _pictures(options, request, studio, task, loras, watch):
                     made.append(one)
@@ -130,10 +132,8 @@ def finished_by(
     for task in tasks:
         own = task.basis
         given, about = {**told, **own.given}, {**told, **own.about}
-        alone = own.is_empty and request.guide is None and request.edit is None and refiner is None
+        alone = own.of_prompts_alone and request.guide is None and request.edit is None and refiner is None
         plan = task.plan if alone else replace(task.plan, settle=0)
-        if options.settle and not plan.settle:
-            log.warning("--settle is for pictures of prompts alone: these end where their walk does")
         yield replace(
             task, plan=plan, basis=replace(own, given=given, away=away, about=about), refiner=refiner
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The YAMLs behind the shipped models still begin as they did: the first losses of each are on record.
+"""The YAMLs behind the shipped models, and one that was tried, still begin as they did: first losses are on record.
 
 ``first_losses.json`` was recorded by these commands, in float32 on one thread, with two pictures where the YAML has
 hundreds: a GPU's bfloat16 does not repeat here. What a stage begins from is taken out of the shipped model.

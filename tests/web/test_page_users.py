@@ -146,7 +146,7 @@ def test_texts_are_in_the_browsers_language(korean: Any, chinese: Any) -> None:
         tab(page, name)
         page.click("#restyle-run")
         page.wait_for_selector(f"#restyle-status .error >> text={missing}")
-        page.wait_for_timeout(2000)  # what the page looks for next, a request to follow, has not been found by then
+        page.wait_for_timeout(2000)  # by then the page has looked for a request to follow, and found none
         assert missing in page.inner_text("#restyle-status")
 
 
