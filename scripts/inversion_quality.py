@@ -21,12 +21,14 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from ldm.pictures.images import centre_crop, image_to_tensor, load_folder
 from ldm.util import run_command
 from ldm.workflows.inversion.invert import invert_with_features
-from ldm.workflows.inversion.ways import WAYS
 from ldm.workflows.models import open_model
-from ldm.workflows.restyle.recipe import DDIM, INVERSIONS, Recipe
+from ldm.workflows.restyle.checks import check_inversion
+from ldm.workflows.restyle.plan import StyleIDOptions
+from ldm.workflows.restyle.recipe import INVERSIONS, Recipe
 from ldm.workflows.restyle.start import beginning
+from ldm.workflows.restyle.steps import way_of
 from ldm.workflows.restyle.stylise import stylise
-from ldm.workflows.restyle.usual import usual_inversion
+from ldm.workflows.restyle.usual import as_usual
 from ldm.world.photos import load_photo, photos
 
 
@@ -35,17 +37,30 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(peak_signal_noise_ratio(a.clamp(-1, 1), b.clamp(-1, 1), data_range=2.0))
 
 
+def untouched(steps: int, inversion: str | None = None, rounds: int | None = None) -> StyleIDOptions:
+    """All steps, and nothing that restyles.
+
+    Raises:
+        UserError: rounds of another inversion than ``fixed_point``.
+    """
+    asked = StyleIDOptions(
+        ddim_inv_steps=steps, save_feat_steps=steps, start_step=steps, inversion=inversion, inversion_rounds=rounds,
+        without_init_adain=True, without_attn_injection=True,
+    )  # fmt: skip
+    check_inversion(asked)
+    return asked
+
+
 @torch.no_grad()
-def there_and_back(model: Any, picture: Tensor, steps: int, inversion: str = DDIM) -> tuple[float, float]:
-    """PSNR of the sampled-back picture against the autoencoder's, and of the autoencoder's against the picture."""
+def there_and_back(model: Any, picture: Tensor, recipe: Recipe) -> tuple[float, float]:
+    """PSNR of the sampled-back picture against the autoencoder's, and of the autoencoder's against the picture.
+
+    The recipe is ``untouched``.
+    """
     z = model.encode_first_stage(picture).mode() * model.scale_factor
     reconstruction = model.decode_first_stage(z)
     context = model.condition([""], size=(z.shape[-2], z.shape[-1]))
-    found = invert_with_features(model, z, context, steps=steps, way=WAYS[inversion]())
-    recipe = Recipe(
-        ddim_inv_steps=steps, save_feat_steps=steps, start_step=steps, inversion=inversion,
-        without_init_adain=True, without_attn_injection=True,
-    )  # fmt: skip
+    found = invert_with_features(model, z, context, steps=recipe.ddim_inv_steps, way=way_of(model.schedule, recipe))
     again = stylise(model, beginning(model.schedule, found, [], recipe), found, [], context, recipe)
     return psnr(model.decode_first_stage(again), reconstruction), psnr(reconstruction, picture)
 
@@ -56,21 +71,23 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the square that is cut out of the middle")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps in either direction")
     parser.add_argument("--inversion", choices=INVERSIONS, help="how noise is found; as the YAML says, else ddim")
+    parser.add_argument("--inversion_rounds", type=int, help="of fixed_point, a step; as the YAML says, else 3")
     parser.add_argument("--ckpt", help="weights; none: the small model")
     parser.add_argument("--config", help="their YAML")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args()
+    asked = untouched(options.steps, options.inversion, options.inversion_rounds)
 
     pictures: list[tuple[str, Image.Image]] = [(photo.name, load_photo(photo)) for photo in photos("heldout")]
     if options.folder is not None:
         pictures = [(path.name, image) for path, image in load_folder(options.folder)]
     model, inference = open_model(options.ckpt, options.config)
-    inversion = options.inversion or usual_inversion(inference)
+    recipe = Recipe.of(as_usual(asked, inference))
     print(f"{'picture':20} {'inverted and back':>18} {'autoencoder':>12}")
     rows = []
     for name, image in pictures:
         square = image_to_tensor(centre_crop(image, options.size, options.size))[None].to(model.device)
-        rows.append(there_and_back(model, square, options.steps, inversion))
+        rows.append(there_and_back(model, square, recipe))
         print(f"{name:20} {rows[-1][0]:15.1f} dB {rows[-1][1]:9.1f} dB")
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     print(f"{'mean':20} {means[0]:15.1f} dB {means[1]:9.1f} dB")

@@ -51,6 +51,7 @@ def parse() -> argparse.Namespace:
     add("--attn_layer", metavar="LIST", help="decoder blocks (the later half: 6,7,8,9,10,11 in Stable Diffusion)")
     add("--ddim_inv_steps", type=int, default=50, metavar="N", help="steps of the inversion (50)")
     add("--inversion", choices=INVERSIONS, help="how noise is found (as the model's YAML says, else ddim)")
+    add("--inversion_rounds", type=int, metavar="N", help="of fixed_point, a step (as the model's YAML says, else 3)")
     add("--save_feat_steps", type=int, metavar="N", help="sampling steps that features are for (as the inversion's)")
     add("--start_step", type=int, metavar="N", help="how many of the last sampling steps are run (all but the first)")
     add("--H", type=int, help="height in pixels; the middle of each picture is cut out")
@@ -68,8 +69,8 @@ def parse() -> argparse.Namespace:
 
 def styleid_options(given: argparse.Namespace) -> StyleIDOptions:
     """The options that run_styleid.py would have for these."""
-    same = ("attn_layer", "ddim_inv_steps", "start_step", "H", "W", "crop", "longest", "batch", "ckpt", "model_config",
-            "precision", "device", "precomputed")  # fmt: skip
+    same = ("attn_layer", "ddim_inv_steps", "inversion_rounds", "start_step", "H", "W", "crop", "longest", "batch",
+            "ckpt", "model_config", "precision", "device", "precomputed")  # fmt: skip
     features = "disk" if given.old else given.features
     inversion = DDIM if given.old else given.inversion  # the original knew no other
     steps = given.ddim_inv_steps if given.save_feat_steps is None else given.save_feat_steps

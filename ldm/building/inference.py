@@ -26,7 +26,9 @@ TYPES: dict[str, Any] = {
     "settle": int,
     "start_from": str,  # of films: noise or first
     "inversion": str,
+    "inversion_rounds": int,
     "adain_deviation": float,
+    "adain_flat": float,
 }
 
 

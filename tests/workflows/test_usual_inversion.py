@@ -30,6 +30,7 @@ from tests.workflows.restyling import STEPS, one, only, picture, pixels
 from tests.workflows.small_model import CONFIG, write_small_model
 
 SAYS: dict[str, Any] = {"inversion": "fixed_point"}
+ONCE: dict[str, Any] = {**SAYS, "inversion_rounds": 1}
 HALF: dict[str, Any] = {"adain_deviation": 0.5}
 SETTLED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {}, "ddim"), ({"steps": 25}, {}, "ddim"), (SAYS, {}, "fixed_point"), ({"inversion": "bdia"}, {}, "bdia"),
@@ -71,6 +72,51 @@ def test_the_deviation_that_is_asked_for_then_the_yamls_then_all_of_it(
     inference: dict[str, Any], asked: dict[str, Any], found: float | None
 ) -> None:
     assert as_usual(StyleIDOptions(**asked), inference).adain_deviation == found
+
+
+@pytest.mark.parametrize(
+    ("inference", "asked", "found"),
+    [
+        ({}, {}, None), ({"adain_flat": 0}, {}, 0.0), ({"adain_flat": 0}, {"adain_flat": 1.0}, 1.0),
+        ({}, {"adain_flat": 0.5}, 0.5), ({"adain_flat": 0}, {"without_init_adain": True}, None),
+    ],
+)  # fmt: skip
+def test_the_deviation_of_what_is_flat_is_the_yamls_or_as_elsewhere(
+    inference: dict[str, Any], asked: dict[str, Any], found: float | None
+) -> None:
+    assert as_usual(StyleIDOptions(**asked), inference).adain_flat == found
+    with pytest.raises(ConfigError, match=r"'inference\.adain_flat' .* must lie between 0 and 1, got -1"):
+        as_usual(StyleIDOptions(), {"adain_flat": -1})
+
+
+@pytest.mark.parametrize(
+    ("inference", "asked", "found"),
+    [
+        (SAYS, {}, 3), (ONCE, {}, 1), (ONCE, {"inversion_rounds": 2}, 2), (ONCE, {"inversion": "edict"}, None),
+        ({}, {"inversion": "fixed_point"}, 3), ({}, {}, None), (ONCE, {"fast": True}, None),
+    ],
+)  # fmt: skip
+def test_rounds_are_those_asked_for_then_the_yamls_then_three(
+    inference: dict[str, Any], asked: dict[str, Any], found: int | None
+) -> None:
+    assert as_usual(StyleIDOptions(**asked), inference).inversion_rounds == found
+
+
+def test_rounds_that_cannot_be() -> None:
+    with pytest.raises(UserError, match="--inversion_rounds is for --inversion fixed_point; this is --inversion ddim"):
+        as_usual(StyleIDOptions(inversion_rounds=1), {})
+    with pytest.raises(ConfigError, match=r"'inference\.inversion_rounds' .* must not be negative, got -1"):
+        as_usual(StyleIDOptions(), {**SAYS, "inversion_rounds": -1})
+
+
+def test_so_many_rounds_are_run(options: StyleIDOptions, model: Any) -> None:
+    made = {}
+    for rounds in (1, 3, None):
+        how = changed(options, f"rounds_{rounds}", inversion="fixed_point", inversion_rounds=rounds)
+        made[rounds] = only(how, model)
+        assert record(how).get("inversion_rounds") == (1 if rounds == 1 else None)
+    assert np.array_equal(made[3], made[None]) and not np.array_equal(made[1], made[3])
+    assert len(list(Path(str(options.precomputed)).glob("*_latents_1_mixed.safetensors"))) == 2
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from ldm.workflows.restyle.checks import checked
 from ldm.workflows.restyle.gamma import cosine, gamma_by_level, read_schedule
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import Recipe
-from ldm.workflows.restyle.start import beginning, damped
+from ldm.workflows.restyle.start import adain, beginning, damped, share_by_place
 from ldm.workflows.restyle.steps import sampled_timesteps, walk, way_of
 from ldm.workflows.restyle.stylise import stylise
 from tests.helpers import golden_case
@@ -28,13 +28,13 @@ from tests.workflows.test_stylise import Quick
 STEPS = 8
 NEUTRAL: dict[str, dict[str, Any]] = {  # a setting of each that changes nothing, beside what must be said with it
     "adaptive": {"adaptive": 0.0}, "share": {"share": 0.0}, "low_frequencies": {"low_frequencies": 1.0},
-    "adain_deviation": {"adain_deviation": 1.0},
+    "adain_deviation": {"adain_deviation": 1.0}, "adain_flat": {"adain_flat": 1.0},
     "distill": {"distill": 0}, "gamma_schedule": {"gamma_schedule": "cosine:0.75,0.75"},
     "negative_scale": {"negative": "a dog", "negative_scale": 1.0},
 }  # fmt: skip
 OTHER: dict[str, dict[str, Any]] = {
     "adaptive": {"adaptive": 1.0}, "share": {"share": 1.0}, "low_frequencies": {"low_frequencies": 0.5},
-    "adain_deviation": {"adain_deviation": 0.0},
+    "adain_deviation": {"adain_deviation": 0.0}, "adain_flat": {"adain_flat": 0.0},
     "distill": {"distill": 1}, "gamma_schedule": {"gamma_schedule": "cosine"},
     "negative_scale": {"negative": "a dog", "negative_scale": 2.0}, "fast": {"fast": True},
     "edict": {"inversion": "edict"}, "bdia": {"inversion": "bdia"},
@@ -244,6 +244,11 @@ REFUSED = [
     ({"adaptive": 2.0}, "--adaptive"), ({"share": -1.0}, "--share"), ({"low_frequencies": -1.0}, "--low_frequencies"),
     ({"adain_deviation": 1.5}, "--adain_deviation must lie between 0 and 1"),
     ({"adain_deviation": 1.0, "without_init_adain": True}, "--without_init_adain leaves out what"),
+    ({"adain_flat": -0.5}, "--adain_flat must lie between 0 and 1"),
+    ({"adain_flat": 1.0, "without_init_adain": True}, "--without_init_adain leaves out what --adain_flat is about"),
+    ({"inversion_rounds": -1}, "--inversion_rounds must not be negative, got -1"),
+    ({"inversion_rounds": 1, "inversion": "bdia"}, "--inversion_rounds is for --inversion fixed_point only"),
+    ({"inversion_rounds": 1, "fast": True}, "--inversion_rounds is for --inversion fixed_point only"),
     ({"distill": -1}, "--distill"), ({"negative_scale": 0.0}, "--negative_scale"),
     ({"adaptive": 0.5, "share": 0.5}, "leave one of them out"), ({"fast": True, "inversion": "bdia"}, "--fast"),
     ({"inversion": "edict", "distill": 1}, "edict is exact"), ({"inversion": "bdia", "ddim_eta": 1.0}, "bdia is exact"),
@@ -254,6 +259,30 @@ REFUSED = [
 def test_what_is_refused(how: dict[str, Any], said: str, tmp_path: Any) -> None:
     with pytest.raises(UserError, match=said):
         checked(StyleIDOptions(output_path=str(tmp_path), **how))
+
+
+def test_the_deviation_of_what_is_flat(quick: Quick) -> None:
+    """Of a half that is as grained as noise and one that is smoother only the first takes over the deviation."""
+    noise = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    noise[..., 32:] *= 0.5
+    share = share_by_place(noise, 0.8, 0.1)
+    assert share.shape == (1, 1, 32, 64)
+    torch.testing.assert_close(share[..., 34:], torch.full((1, 1, 32, 30), 0.1), rtol=0, atol=0.02)
+    assert 0.7 < float(share[..., :30].mean()) <= 0.8
+    style = 3 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    moved, plain = adain(noise, style, share), adain(noise, style, 0.1)
+    assert float(moved[..., :30].std() / plain[..., :30].std()) > 1.5
+    assert 0.9 < float(moved[..., 36:].std() / plain[..., 36:].std()) < 1.1
+
+
+def test_a_latents_deviation_is_seen_in_units_of_its_levels_noise(quick: Quick) -> None:
+    """Levels of sigma have latents far larger than noise."""
+    recipe = Recipe(ddim_inv_steps=5, save_feat_steps=5, inversion="fixed_point", adain_flat=0.0)
+    content, style = quick.invert(quick.latents[:1]), quick.invert(quick.latents[3:])
+    level = walk(quick.model.schedule, recipe)[0]
+    own, its = content.seen(level), style.seen(level)
+    expected = adain(own, its, share_by_place(own / level.noise, 1.0, 0.0))
+    assert torch.equal(beginning(quick.model.schedule, content, [style], recipe), expected)
 
 
 @pytest.mark.parametrize("name", ["adaptive", "share", "distill"])

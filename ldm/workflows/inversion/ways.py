@@ -17,6 +17,8 @@ from ldm.models.diffusion.samplers.fixed_point import FixedPoint
 from ldm.models.diffusion.samplers.sparse import SparseDDIM
 from ldm.workflows.inversion.inverted import Inversion
 
+ROUNDS = 3  # that are enough for models that were not trained to be inverted
+
 
 @dataclass(frozen=True)
 class Way:
@@ -62,10 +64,17 @@ class Way:
 
 @dataclass(frozen=True)
 class Refined(Way):
-    """Steps upwards that are solved by iteration, so that DDIM's steps undo them."""
+    """Steps upwards that are solved by iteration, so that DDIM's steps undo them.
 
-    label: ClassVar[str] = "_3_mixed"
-    rounds: ClassVar[int] = 3
+    Attributes:
+        rounds: how often each is tried; 0 is DDIM's inversion, sampled from the level where sampling begins.
+    """
+
+    rounds: int = ROUNDS
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return f"_{self.rounds}_mixed"
 
     def up(self) -> StepRule:
         return FixedPoint(self.rounds)

@@ -14,7 +14,7 @@ from ldm.workflows.film_files import check_formats
 from ldm.workflows.inversion.cache import STRATEGIES
 from ldm.workflows.restyle import steady
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.recipe import DDIM, EXACT, FREE, GAMMA, INVERSIONS, KEEP, T_ONE
+from ldm.workflows.restyle.recipe import DDIM, EXACT, FIXED_POINT, FREE, GAMMA, INVERSIONS, KEEP, T_ONE
 
 
 def checked(options: StyleIDOptions) -> StyleIDOptions:
@@ -84,10 +84,11 @@ def check_variations(options: StyleIDOptions) -> None:
     """
     check_share(adaptive.WHAT, options.adaptive)
     check_share(shared.WHAT, options.share)
-    if options.adain_deviation is not None:
-        check_share("--adain_deviation", options.adain_deviation)
-        if options.without_init_adain:
-            raise UserError("--without_init_adain leaves out what --adain_deviation is about: give one of them")
+    for flag, share in (("--adain_deviation", options.adain_deviation), ("--adain_flat", options.adain_flat)):
+        if share is not None:
+            check_share(flag, share)
+            if options.without_init_adain:
+                raise UserError(f"--without_init_adain leaves out what {flag} is about: give one of them")
     if not 0 <= options.low_frequencies < float("inf"):
         raise UserError(f"--low_frequencies must be a factor from 0, got {options.low_frequencies}")
     if options.distill < 0:
@@ -103,8 +104,14 @@ def check_inversion(options: StyleIDOptions) -> None:
     """Refuse a way to invert that does not go with what else is asked for; None goes with all.
 
     Raises:
-        UserError: it does not go with --fast, or is exact and does not go with --distill, --ddim_eta or --cnt_prompt.
+        UserError: it does not go with --fast, or is exact and does not go with --distill, --ddim_eta or --cnt_prompt;
+            or rounds that are below 0, or not its own.
     """
+    if options.inversion_rounds is not None:
+        if options.inversion not in (None, FIXED_POINT) or options.fast:
+            raise UserError(f"--inversion_rounds is for --inversion {FIXED_POINT} only: leave it out")
+        if options.inversion_rounds < 0:
+            raise UserError(f"--inversion_rounds must not be negative, got {options.inversion_rounds}")
     if options.inversion in EXACT and (options.distill or options.ddim_eta):
         raise UserError(
             f"--inversion {options.inversion} is exact where nothing else moves the latent: "

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ldm.util import UserError
+from ldm.workflows.inversion.ways import ROUNDS
 from ldm.workflows.options import option
 from ldm.workflows.restyle.gamma import read_schedule
 
@@ -21,11 +22,12 @@ FEATHER = 2.0
 DEVIATION = 1.0  # of AdaIN: the reference's
 DDIM = "ddim"  # likewise
 EXACT = ("edict", "bdia")
-INVERSIONS = (DDIM, "fixed_point", *EXACT)  # see ldm.workflows.inversion.ways
+FIXED_POINT = "fixed_point"
+INVERSIONS = (DDIM, FIXED_POINT, *EXACT)  # see ldm.workflows.inversion.ways
 # what is not written down where it changes nothing
 PLAIN = {
     "inversion": DDIM, "fast": False, "adaptive": 0.0, "share": 0.0, "low_frequencies": 1.0, "distill": 0,
-    "negative": None, "adain_deviation": DEVIATION,
+    "negative": None, "adain_deviation": DEVIATION, "adain_flat": None, "inversion_rounds": ROUNDS,
 }  # fmt: skip
 FAST = 3  # of so many levels of a walk --fast asks the network at one
 
@@ -53,6 +55,10 @@ class Recipe:
     adain_deviation: float | None = option(
         None, "how far AdaIN takes over the deviation of the style's noise besides its mean, 0 to 1 (as the model's "
         "YAML says, else 1)", type=float, metavar="SHARE",
+    )  # fmt: skip
+    adain_flat: float | None = option(
+        None, "that share where the content is flat, such as a clear sky (as the model's YAML says, else as elsewhere)",
+        type=float, metavar="SHARE",
     )  # fmt: skip
     distill: int = option(
         0, "times a step that the latent is moved towards the style's own attention (0)", type=int, metavar="N"
@@ -83,6 +89,10 @@ class Recipe:
     inversion: str | None = option(
         None, "how noise is found: ddim; nearly (fixed_point) or exactly (edict, bdia) undone by sampling (as the "
         "model's YAML says, else and with --fast ddim)", choices=INVERSIONS,
+    )  # fmt: skip
+    inversion_rounds: int | None = option(
+        None, f"calls with which fixed_point solves each step (as the model's YAML says, else {ROUNDS})", type=int,
+        metavar="N",
     )  # fmt: skip
     fast: bool = option(False, "ask the network at one level of three, and carry its noise on in between")
     save_feat_steps: int = option(50, "steps of the sampling, for which features are kept (50)", type=int, metavar="N")
@@ -127,6 +137,7 @@ class Recipe:
             "pi": PI,
             "mix": MIX,
             "inversion": DDIM,
+            "inversion_rounds": ROUNDS,
             "adain_deviation": DEVIATION,
             "detail": DETAIL_MASKED if mixed else 0.0,
         }
@@ -161,5 +172,6 @@ class Settled(Recipe):
     pi: float = PI
     mix: str = MIX
     inversion: str = DDIM
+    inversion_rounds: int = ROUNDS
     adain_deviation: float = DEVIATION
     detail: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.control.detail import high_pass
@@ -15,26 +16,32 @@ from ldm.workflows.inversion.inverted import Inversion
 from ldm.workflows.restyle.recipe import DEVIATION, Recipe
 from ldm.workflows.restyle.steps import walk, way_of
 
+FLAT, GRAINED = 0.65, 0.9  # local deviation of noise, of which 1 is that of noise: up to the one, from the other on
+AROUND = 5  # cells in each direction, over which it is taken
 LOW = 0.3  # the radius below which frequencies are low, where 1 is the highest of an axis
 
 
-def adain(content: Tensor, style: Tensor, deviation_share: float = DEVIATION) -> Tensor:
+def adain(content: Tensor, style: Tensor, deviation_share: float | Tensor = DEVIATION) -> Tensor:
     """``content`` [B, C, h, w] with the mean and deviation of each channel of ``style`` [B or 1, C, h', w'].
 
     Chung et al. 2024, equation 7 (Huang & Belongie 2017, equation 8), for each picture by itself and without epsilon.
 
     Args:
         deviation_share: how far the deviation goes to the style's, in logarithms; with 0 the mean alone is taken over.
+            A number, or one for each place, [B, 1, h, w].
     """
     deviation, mean = torch.std_mean(content, dim=(2, 3), keepdim=True)
     style_deviation, style_mean = torch.std_mean(style, dim=(2, 3), keepdim=True)
-    if deviation_share == 1:
+    if isinstance(deviation_share, (int, float)) and deviation_share == 1:
         return (content - mean) / deviation * style_deviation + style_mean  # the reference's, to the last bit
     return (content - mean) * (style_deviation / deviation) ** deviation_share + style_mean
 
 
 def start_noise(
-    content: Tensor, styles: Sequence[Tensor], masks: Tensor | None = None, deviation_share: float = DEVIATION
+    content: Tensor,
+    styles: Sequence[Tensor],
+    masks: Tensor | None = None,
+    deviation_share: float | Tensor = DEVIATION,
 ) -> Tensor:
     """Where sampling starts: the content's noise [B, C, h, w] with the statistics of the styles' noise.
 
@@ -54,6 +61,23 @@ def start_noise(
     raw = resized(check_masks(masks, len(styles)), (height, width)).to(content.device)
     w, coverage = normalised(raw)
     return (w[:, :, None] * moved).sum(dim=1) * coverage[:, None] + content * (1 - coverage[:, None])
+
+
+def share_by_place(noise: Tensor, elsewhere: float, flat: float) -> Tensor:
+    """How far AdaIN's deviation goes at each place of a content's noise [B, C, h, w]: [B, 1, h, w].
+
+    Where a content is smooth, what it is inverted to is smoother than noise. A deviation that is raised there comes
+    back as cracks in a clear sky. So the share is ``flat`` there, ``elsewhere`` where there is grain, and between them
+    in between.
+
+    Args:
+        noise: in units of its level's noise, so that a deviation of 1 is that of noise.
+    """
+    around = F.pad(noise, (AROUND // 2,) * 4, mode="replicate")
+    mean = F.avg_pool2d(around, AROUND, 1)
+    variance = (F.avg_pool2d(around.square(), AROUND, 1) - mean.square()).clamp(min=0)
+    local = variance.mean(dim=1, keepdim=True).sqrt()
+    return flat + (elsewhere - flat) * ((local - FLAT) / (GRAINED - FLAT)).clamp(0, 1)
 
 
 def damped(noise: Tensor, factor: float) -> Tensor:
@@ -84,4 +108,6 @@ def beginning(
     if recipe.without_init_adain:
         return own
     share = DEVIATION if recipe.adain_deviation is None else recipe.adain_deviation
-    return start_noise(own, others, masks, share)
+    if recipe.adain_flat is None:
+        return start_noise(own, others, masks, share)
+    return start_noise(own, others, masks, share_by_place(own / levels[0].noise, share, recipe.adain_flat))

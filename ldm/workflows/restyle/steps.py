@@ -7,8 +7,8 @@ from dataclasses import replace
 from ldm.models.diffusion.loop import Level, Schedule, last_levels
 from ldm.models.diffusion.samplers.sparse import evenly_among
 from ldm.util import UserError
-from ldm.workflows.inversion.ways import WAYS, Sparse, Way
-from ldm.workflows.restyle.recipe import DDIM, FAST, Recipe
+from ldm.workflows.inversion.ways import ROUNDS, WAYS, Refined, Sparse, Way
+from ldm.workflows.restyle.recipe import DDIM, FAST, FIXED_POINT, Recipe
 
 
 def executed_levels(schedule: Schedule, steps: int = 50, start_step: int | None = None) -> list[Level]:
@@ -33,6 +33,8 @@ def way_of(schedule: Schedule, recipe: Recipe) -> Way:
     Raises:
         UserError: numbers of steps that the schedule does not have.
     """
+    if recipe.inversion == FIXED_POINT and not recipe.fast:
+        return Refined(ROUNDS if recipe.inversion_rounds is None else recipe.inversion_rounds)
     if not recipe.fast:
         return WAYS[recipe.inversion or DDIM]()
     levels = executed_levels(schedule, recipe.save_feat_steps, recipe.start_step)

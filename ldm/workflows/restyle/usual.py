@@ -8,18 +8,20 @@ from typing import Any
 
 from ldm.building.errors import ConfigError
 from ldm.util import UserError
+from ldm.workflows.inversion.ways import ROUNDS
 from ldm.workflows.restyle.checks import check_inversion
 from ldm.workflows.restyle.plan import StyleIDOptions
-from ldm.workflows.restyle.recipe import DDIM, DEVIATION, EXACT, INVERSIONS
+from ldm.workflows.restyle.recipe import DDIM, DEVIATION, EXACT, FIXED_POINT, INVERSIONS
 
 
 def as_usual(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOptions:
     """The options with what the section ``inference:`` of a model's YAML may say settled.
 
     Raises:
-        ConfigError: see ``usual_inversion`` and ``usual_deviation``.
+        ConfigError: see ``usual_inversion``, ``with_rounds`` and ``with_adain``.
+        UserError: see ``with_rounds``.
     """
-    return with_deviation(with_inversion(options, inference), inference)
+    return with_adain(with_rounds(with_inversion(options, inference), inference), inference)
 
 
 def usual_inversion(inference: Mapping[str, Any]) -> str:
@@ -52,24 +54,44 @@ def with_inversion(options: StyleIDOptions, inference: Mapping[str, Any]) -> Sty
     return asked
 
 
-def usual_deviation(inference: Mapping[str, Any]) -> float:
-    """What the YAML says of AdaIN's deviation; 1, all of it, where it says nothing.
+def with_rounds(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOptions:
+    """The options, whose ``inversion`` is settled, with ``inversion_rounds`` settled if that is what has rounds.
 
     Raises:
-        ConfigError: it is no share.
+        ConfigError: the YAML's number is negative.
+        UserError: rounds are asked for, but it is another inversion.
     """
-    said = float(inference.get("adain_deviation", DEVIATION))
-    if not 0 <= said <= 1:
-        raise ConfigError(f"'inference.adain_deviation' in the model's YAML must lie between 0 and 1, got {said:g}")
-    return said
-
-
-def with_deviation(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOptions:
-    """The options with ``adain_deviation`` settled, unless there is no AdaIN.
-
-    Raises:
-        ConfigError: see ``usual_deviation``.
-    """
-    if options.adain_deviation is not None or options.without_init_adain:
+    if options.inversion != FIXED_POINT:
+        if options.inversion_rounds is not None:
+            this = f"this is --inversion {options.inversion}"
+            raise UserError(f"--inversion_rounds is for --inversion {FIXED_POINT}; {this}")
         return options
-    return replace(options, adain_deviation=usual_deviation(inference))
+    if options.inversion_rounds is not None:
+        return options
+    said = int(inference.get("inversion_rounds", ROUNDS))
+    if said < 0:
+        raise ConfigError(f"'inference.inversion_rounds' in the model's YAML must not be negative, got {said}")
+    return replace(options, inversion_rounds=said)
+
+
+def with_adain(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOptions:
+    """The options with ``adain_deviation`` and ``adain_flat`` settled, unless there is no AdaIN.
+
+    Raises:
+        ConfigError: the YAML's is no share.
+    """
+    if options.without_init_adain:
+        return options
+    everywhere, flat = _share(inference, "adain_deviation"), _share(inference, "adain_flat")
+    if options.adain_deviation is None:
+        options = replace(options, adain_deviation=DEVIATION if everywhere is None else everywhere)
+    return options if options.adain_flat is not None else replace(options, adain_flat=flat)
+
+
+def _share(inference: Mapping[str, Any], name: str) -> float | None:
+    said = inference.get(name)
+    if said is None:
+        return None
+    if not 0 <= said <= 1:
+        raise ConfigError(f"'inference.{name}' in the model's YAML must lie between 0 and 1, got {said:g}")
+    return float(said)
