@@ -19,8 +19,10 @@ from ldm.world.scene_files import write_scenes
 from ldm.world.scenes import SceneWorld
 from ldm.world.sentences import asked, speak, wish_for
 
-KINDS = {  # shares of shapes, of pairs; "even": shapes as often as objects, pairs as often as one thing alone
-    "one": (0.0, 0.0), "shapes": (1.0, 0.0), "two": (0.0, 1.0), "all": (0.22, 0.2), "even": (0.5, 0.5),
+KINDS = {  # shares of shapes, of pairs, of scenes with an outline
+    "one": (0.0, 0.0, 0.0), "shapes": (1.0, 0.0, 0.0), "two": (0.0, 1.0, 0.0), "all": (0.22, 0.2, 0.0),
+    "even": (0.5, 0.5, 0.0),  # shapes as often as objects, pairs as often as one thing alone
+    "outlined": (0.3, 0.3, 1.0),
 }  # fmt: skip
 
 
@@ -37,10 +39,11 @@ def prompts(
         raise UserError(f"things are {', '.join(KINDS)}, not '{things}'")
     if n < 1:
         raise UserError(f"-n must be at least 1, got {n}")
-    shapes, two = KINDS[things]
+    shapes, two, outlined = KINDS[things]
     world = SceneWorld(
-        split, length=n, seed=seed, language=language, objects=objects, shapes=shapes, two=two, figures=0.0  # type: ignore[arg-type]
-    )
+        split, length=n, seed=seed, language=language, objects=objects, shapes=shapes, two=two, figures=0.0,  # type: ignore[arg-type]
+        outlined=outlined,
+    )  # fmt: skip
     texts, wanted = [], []
     for number, scene in enumerate(world.contents(range(n))):
         rng = random.Random(seed * 1_000_003 + number) if free else None

@@ -13,7 +13,7 @@ from ldm.util import UserError
 from ldm.world.figures import coverage, pattern, random_outline
 from ldm.world.grounds import ground
 from ldm.world.objects import objects
-from ldm.world.paint import box, compose
+from ldm.world.paint import box, compose, is_outlined
 from ldm.world.scene import (
     COLOURS,
     GROUNDS,
@@ -43,6 +43,7 @@ class Shares:
     shapes: float = 0.22  # of single things
     two: float = 0.2  # scenes with two things
     figures: float = 0.06  # scenes with a figure that has no name
+    outlined: float = 0.0  # of the scenes with named things: one of them nearly as its background, so with an outline
 
 
 def draws(seed: int, numbers: NDArray[np.int64]) -> Draws:
@@ -59,7 +60,8 @@ def draw_scene(row: Draws, split: Split, shares: Shares, names: tuple[str, ...])
     """The scene of a row of draws, with objects of the given names.
 
     Its background is the first one that the split allows, from a drawn one on: in training none that is held out for
-    any of its things; in 'heldout' one that is.
+    any of its things; in 'heldout' one that is. Where a thing is to be outlined, it is the first one before which it
+    is, if there is any.
     """
     things: tuple[Thing, ...]
     if row[0] < shares.two:
@@ -69,7 +71,7 @@ def draw_scene(row: Draws, split: Split, shares: Shares, names: tuple[str, ...])
         size = "large" if middle and row[2] < LARGE_SHARE else "small"
         place = "middle" if middle else tuple(PLACES)[1 + int(row[3] * (len(PLACES) - 1))]
         things = (_thing(row[4:10], size, place, shares, names),)
-    return _on_ground(things, row[10], split)
+    return _on_ground(things, row[10], split, outlined=bool(row[17] < shares.outlined))
 
 
 def _two(row: Draws, shares: Shares, names: tuple[str, ...]) -> tuple[Thing, Thing]:
@@ -92,13 +94,15 @@ def _thing(row: Draws, size: str, place: str, shares: Shares, names: tuple[str, 
     return Thing(shape, size, place, pick(tuple(COLOURS), row[3]), texture)
 
 
-def _on_ground(things: tuple[Thing, ...], draw: float, split: Split) -> Scene:
+def _on_ground(things: tuple[Thing, ...], draw: float, split: Split, outlined: bool = False) -> Scene:
     names = tuple(GROUNDS)
     start = int(draw * len(names))
-    for i in range(len(names)):
-        scene = Scene(names[(start + i) % len(names)], things)
-        if split == "all" or scene.held_out == (split == "heldout"):
-            return scene
+    scenes = (Scene(name, things) for name in (*names[start:], *names[:start]))
+    allowed = [scene for scene in scenes if split == "all" or scene.held_out == (split == "heldout")]
+    if outlined:
+        allowed = [one for one in allowed if any(is_outlined(thing, str(one.ground)) for thing in things)] or allowed
+    if allowed:
+        return allowed[0]
     raise UserError(f"no background is left for {things} in the split '{split}'")
 
 

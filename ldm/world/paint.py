@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,14 @@ def hidden_share(sprite: Array, under: Array) -> float:
     if not rim.any():
         return 0.0
     return float((np.abs(sprite[rim][:, :3] - under[rim]).max(-1) < CONTRAST).mean())
+
+
+@lru_cache(maxsize=2**16)
+def is_outlined(thing: Thing, ground_name: str, size: int = 64) -> bool:
+    """Whether a complete thing is drawn with an outline before a background, because it would not stand out."""
+    left, top, side = box(str(thing.size), str(thing.place), size)
+    under = ground(ground_name, size)[top : top + side, left : left + side]
+    return hidden_share(layer(thing, side, size), under) > HIDDEN
 
 
 def paint(scenes: Sequence[Scene], size: int = 64) -> Array:

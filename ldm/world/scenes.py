@@ -44,6 +44,8 @@ class SceneWorld(Dataset[dict[str, Any]]):
         shapes: share of geometric shapes among single things.
         two: share of scenes with two things.
         figures: share of figures without a name.
+        outlined: share of scenes in which a thing has nearly the colour of its background, so that it is outlined,
+            where such a background is left for it; without this share they are one in eleven.
         caption_dropout: share of empty captions, for classifier-free guidance.
         plain_sentences: True says everything in the plainest sentence, as a judge's prompts do.
 
@@ -64,10 +66,12 @@ class SceneWorld(Dataset[dict[str, Any]]):
         figures: float = 0.06,
         caption_dropout: float = 0.0,
         plain_sentences: bool = False,
+        outlined: float = 0.0,
     ) -> None:
         if split not in ("train", "heldout", "all"):
             raise UserError(f"the world has no split '{split}'; it has: train, heldout, all")
-        given = {"shapes": shapes, "two": two, "figures": figures, "caption_dropout": caption_dropout}
+        given = {"shapes": shapes, "two": two, "figures": figures, "caption_dropout": caption_dropout,
+                 "outlined": outlined}  # fmt: skip
         wrong = [name for name, share in given.items() if not 0 <= share <= 1]
         if wrong:
             raise UserError(f"{wrong[0]} is a share between 0 and 1, got {given[wrong[0]]}")
@@ -78,7 +82,7 @@ class SceneWorld(Dataset[dict[str, Any]]):
         check_size(size)
         self.split, self.size, self.length, self.seed, self.language = split, size, length, seed, language
         self.names = chosen_objects(objects)
-        self.shapes, self.two, self.figures = shapes, two, figures
+        self.shares = Shares(shapes, two, figures, outlined)
         self.caption_dropout, self.plain_sentences = caption_dropout, plain_sentences
 
     def __len__(self) -> int:
@@ -107,10 +111,9 @@ class SceneWorld(Dataset[dict[str, Any]]):
         """What is on the pictures of items."""
         numbers = self._numbers(indices)
         rows = draws(self.seed, numbers)
-        shares = Shares(self.shapes, self.two)
-        strange = uniform(self.seed, numbers, "figure") < self.figures
+        strange = uniform(self.seed, numbers, "figure") < self.shares.figures
         return [
-            draw_figure(row) if figure else draw_scene(row, self.split, shares, self.names)
+            draw_figure(row) if figure else draw_scene(row, self.split, self.shares, self.names)
             for row, figure in zip(rows, strange, strict=True)
         ]
 

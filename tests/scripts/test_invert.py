@@ -159,5 +159,5 @@ def test_without_names_the_samples_are_inverted(
     invert.main()
     assert "5 pictures: 5 inverted" in capsys.readouterr().out
     model, _ = open_model(device="cpu")
-    inversion = Inversion.load(next(tmp_path.glob("cat_*_latents.safetensors")))
+    inversion = Inversion.load(next(tmp_path.glob("cat_*_latents*.safetensors")))
     assert inversion.noise.shape == (1, model.channels, 5, 8)

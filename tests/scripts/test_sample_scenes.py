@@ -77,7 +77,7 @@ def test_what_is_asked_for_can_be_chosen(studio: Studio, tmp_path: Path, monkeyp
         asked.extend(texts)
         return whole(studio, plan, texts, seeds)
 
-    monkeypatch.setattr(command, "shown_scenes", lambda pictures, wanted: list(wanted))
+    monkeypatch.setattr(command, "shown_scenes", lambda pictures, wanted, everything: list(wanted))
     monkeypatch.setattr(command, "draw_latents", noted)
     command.sample_scenes(studio, tmp_path, 4, seed=901, steps=1, things="two")
     assert asked == prompts(4, "two", split="train", seed=901)[0]
@@ -89,7 +89,7 @@ def test_what_is_asked_for_can_be_chosen(studio: Studio, tmp_path: Path, monkeyp
 def test_a_portion_of_which_nothing_is_shown_is_done_all_the_same(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "shown_scenes", lambda pictures, wanted: [None] * len(wanted))
+    monkeypatch.setattr(command, "shown_scenes", lambda pictures, wanted, everything: [None] * len(wanted))
     assert command.sample_scenes(studio, tmp_path, 2, seed=901, steps=2) == 0
     monkeypatch.setattr(command, "draw_latents", None)
     assert command.sample_scenes(studio, tmp_path, 2, seed=901, steps=2) == 0
@@ -120,3 +120,17 @@ def test_only_what_is_shown_is_kept() -> None:
     assert command.shown_scenes(paler, scenes) == scenes, "shades may be off by a little"
     open_wish = [Scene("blue", (Thing("cat", None, "left"),)), Scene("snow", (Thing("bus"),))]
     assert command.shown_scenes(pictures, open_wish) == scenes, "what is left open is as the picture has it"
+
+
+def test_everything_before_the_right_background_can_be_kept() -> None:
+    """What was asked for stays what should have been drawn, and another background is another picture."""
+    wanted = [Scene("blue", (Thing("cat", "small", "left"),)), Scene("snow", (Thing("bus", "large", "middle"),))]
+    painted = [Scene("blue", (Thing("dog", "small", "top"),)), Scene("red", (Thing("bus", "large", "middle"),))]
+    pictures = torch.from_numpy(paint(painted, 64)).permute(0, 3, 1, 2)
+    assert command.shown_scenes(pictures, wanted) == [None, None]
+    assert command.shown_scenes(pictures, wanted, everything=True) == [wanted[0], None]
+
+
+def test_a_folder_of_everything_is_another(studio: Studio, folder: Path) -> None:
+    with pytest.raises(UserError, match="another model, seed or settings"):
+        command.sample_scenes(studio, folder, 6, seed=901, steps=6, everything=True)

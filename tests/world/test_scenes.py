@@ -17,7 +17,7 @@ from ldm.world.draw_scenes import Figure, Shares, draw_scene, draws, paint_figur
 from ldm.world.figures import SHAPE_DISTANCES, coverage, polygon
 from ldm.world.grounds import ground, rgb
 from ldm.world.objects import objects
-from ldm.world.paint import box, hidden_share, layer, paint, silhouette
+from ldm.world.paint import box, hidden_share, is_outlined, layer, paint, silhouette
 from ldm.world.scene import (
     COLOURS,
     GROUNDS,
@@ -219,6 +219,7 @@ def test_figures_fill_the_space_between_the_named_things() -> None:
         (lambda: paint([one()], 72), "multiple of 16"),
         (lambda: SceneWorld(cast(Any, "test")), "no split 'test'"),
         (lambda: SceneWorld(two=2.0), "two is a share between 0 and 1"),
+        (lambda: SceneWorld(outlined=-1.0), "outlined is a share between 0 and 1"),
         (lambda: SceneWorld(objects=500), "the world has 125 objects"),
         (lambda: SceneWorld(language="fr"), "no language 'fr'"),
         (lambda: SceneWorld(length=0), "length >= 1"),
@@ -236,3 +237,32 @@ def test_the_same_draws_are_the_same_scene_in_any_split_but_for_the_background()
         assert seen.things == held.things and not seen.held_out and held.held_out
         assert replace(seen, ground=held.ground) == held
     assert uniform(3, 5, "scene 0")[0] == draws(3, np.array([5]))[0, 0]
+
+
+def outlines(scene: Scene) -> list[bool]:
+    """Of a complete scene's things: whether something is drawn around each that is neither it nor the background."""
+    picture, empty = paint([scene], 128)[0], ground(str(scene.ground), 128) * 2 - 1
+    beyond = np.abs(picture - empty).max(-1) > 0.3
+    beyond &= silhouette(scene, 128) == 0
+    return [
+        bool(beyond[top : top + side, left : left + side].any())
+        for left, top, side in (box(str(t.size), str(t.place), 128) for t in scene.things)
+    ]
+
+
+def test_scenes_in_which_a_thing_is_outlined_can_be_had_more_often() -> None:
+    usual, more = (SceneWorld(seed=5, figures=0.0, shapes=0.5, two=0.5, outlined=share) for share in (0.0, 1.0))
+    before, after = (cast(list[Scene], world.contents(range(120))) for world in (usual, more))
+    assert [scene.things for scene in before] == [scene.things for scene in after], "other backgrounds, no other things"
+    assert not any(scene.held_out for scene in after)
+    shown = [outlines(scene) for scene in after]
+    told = [[is_outlined(thing, str(scene.ground), 128) for thing in scene.things] for scene in after]
+    assert shown == told, "what is said to be outlined is what is drawn so"
+    assert sum(map(any, shown)) > 80 > 30 > sum(any(outlines(scene)) for scene in before)
+
+
+def test_a_share_of_nothing_outlined_leaves_scenes_as_they_were() -> None:
+    half = SceneWorld(seed=5, figures=0.0, outlined=0.5).contents(range(200))
+    none, all_ = (SceneWorld(seed=5, figures=0.0, outlined=share).contents(range(200)) for share in (0.0, 1.0))
+    alike = [a == b for a, b, c in zip(half, none, all_, strict=True) if b != c]
+    assert 0.35 < np.mean(alike) < 0.65
