@@ -73,6 +73,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "fast, share 0.5": {"fast": True, "share": 0.5},
     "fast, low_frequencies 0.7": {"fast": True, "low_frequencies": 0.7},
     "fast, means": {"fast": True, "adain_deviation": 0.0},
+    "fast, flat": {"fast": True, "adain_flat": 0.0},
     "fast, half the deviation": {"fast": True, "adain_deviation": 0.5},
     NEGATIVE: {"fast": True, "negative": SHOWN},
     "fast, distill 1": {"fast": True, "distill": 1},
@@ -81,6 +82,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "deviation 0.7": {"adain_deviation": 0.7},
     "deviation 0.5": {"adain_deviation": 0.5},
     "deviation 0.35": {"adain_deviation": 0.35},
+    "flat": {"adain_flat": 0.0},
+    "small model": {"inversion": "fixed_point", "inversion_rounds": 1, "adain_flat": 0.0},
+    "one round": {"inversion": "fixed_point", "inversion_rounds": 1},
     "fixed_point": {"inversion": "fixed_point"},
     "bdia": {"inversion": "bdia"},
     "edict": {"inversion": "edict"},
@@ -117,10 +121,12 @@ class Maker:
         self.calls += args[0].shape[0]
 
     def _invert(
-        self, which: str, what: str, fast: bool, inversion: str, steps: int, negative: str | None
+        self, which: str, what: str, fast: bool, inversion: str, rounds: int | None, steps: int, negative: str | None
     ) -> tuple[Inversion, float]:
         """The inversions of all contents or styles, and how many calls one took."""
-        recipe = Recipe(fast=fast, inversion=inversion, ddim_inv_steps=steps, save_feat_steps=steps)
+        recipe = Recipe(
+            fast=fast, inversion=inversion, inversion_rounds=rounds, ddim_inv_steps=steps, save_feat_steps=steps
+        )
         before, schedule = self.calls, self.model.schedule
         found = invert_with_features(
             self.model, self.clean[which], self.context, steps=steps, way=way_of(schedule, recipe),
@@ -138,7 +144,7 @@ class Maker:
         if way == NEGATIVE:
             how["negative"] = PAINTINGS.get(style, SHOWN)
         recipe, number = Recipe(**how), list(self.styles).index(style)
-        key = (recipe.fast, recipe.inversion, recipe.ddim_inv_steps, recipe.negative)
+        key = (recipe.fast, recipe.inversion, recipe.inversion_rounds, recipe.ddim_inv_steps, recipe.negative)
         content, of_content = self.inverted("c", "q", *key)
         styles, of_style = self.inverted("s", "qkv" if recipe.share else "kv", *key)
         before, its = self.calls, styles.picture(number)
