@@ -29,6 +29,7 @@ from benchmarks.bundled import painting, photograph
 from ldm.metrics.appearance import measures
 from ldm.metrics.histogram import HISTOGRAM
 from ldm.metrics.intervals import bootstrap
+from ldm.models.diffusion.noise import ImageNoise
 from ldm.pictures.images import centre_crop, image_to_tensor, load_image, make_grid, save_image, tensor_to_image
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
@@ -83,7 +84,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "deviation 0.5": {"adain_deviation": 0.5},
     "deviation 0.35": {"adain_deviation": 0.35},
     "flat": {"adain_flat": 0.0},
-    "small model": {"inversion": "fixed_point", "inversion_rounds": 1, "adain_flat": 0.0},
+    "settled": {"settle": 4},
+    "small model": {"inversion": "fixed_point", "inversion_rounds": 1, "adain_flat": 0.0, "settle": 4},
     "one round": {"inversion": "fixed_point", "inversion_rounds": 1},
     "fixed_point": {"inversion": "fixed_point"},
     "bdia": {"inversion": "bdia"},
@@ -149,7 +151,10 @@ class Maker:
         styles, of_style = self.inverted("s", "qkv" if recipe.share else "kv", *key)
         before, its = self.calls, styles.picture(number)
         start = beginning(self.model.schedule, content, [its], recipe)
-        latent = stylise(self.model, start, content, [its], self.context, recipe)
+        fresh = ImageNoise([recipe.seed or 0] * len(start))
+        latent = stylise(
+            self.model, start, content, [its], self.context, recipe, noise=lambda: fresh.draw(start.shape[1:])
+        )
         made = [image_to_tensor(tensor_to_image(x)) for x in self.model.decode_first_stage(latent)]
         return made, of_content + of_style + (self.calls - before) / len(made)
 

@@ -21,6 +21,7 @@ from ldm.world.sentences import asked, speak, wish_for
 
 KINDS = {  # shares of shapes, of pairs, of scenes with an outline
     "one": (0.0, 0.0, 0.0), "shapes": (1.0, 0.0, 0.0), "two": (0.0, 1.0, 0.0), "all": (0.22, 0.2, 0.0),
+    "single": (0.22, 0.0, 0.0),  # one thing alone, an object or a shape
     "even": (0.5, 0.5, 0.0),  # shapes as often as objects, pairs as often as one thing alone
     "outlined": (0.3, 0.3, 1.0),
 }  # fmt: skip

@@ -102,13 +102,11 @@ def make_plan(options: Txt2ImgOptions, studio: Studio, given: Collection[str] = 
         precision=studio.precision,
         long_prompts=bool(choose("long_prompts")),
         noise_scale=checked_noise_scale(choose("noise_scale")),
-        settle=int(choose("settle")),
+        settle=checked_settle(choose("settle")),
     )
     for name, value in (("guidance", plan.guidance_scale), ("eta", plan.eta)):
         if not math.isfinite(value):
             raise UserError(f"the {name} must be a finite number, got {value}")
-    if not 0 <= plan.settle <= MOST_SETTLED:
-        raise UserError(f"pictures settle on the mean over 0 (not at all) to {MOST_SETTLED} noises, got {plan.settle}")
     check_size(plan.width, plan.height, factor)
     report_size((plan.width, plan.height), (int(usual["width"]), int(usual["height"])))
     step_rule(plan.sampler, plan.eta).levels(model.schedule, plan.steps)
@@ -126,6 +124,17 @@ def checked_noise_scale(given: Any) -> float:
     if not 0 <= float(given) <= LOUDEST:
         raise UserError(f"the scale of the start noise must lie between 0 and {LOUDEST:g}, got {given}")
     return float(given)
+
+
+def checked_settle(given: Any) -> int:
+    """Over how many noises pictures are settled.
+
+    Raises:
+        UserError: it is negative, or more than changes anything.
+    """
+    if not 0 <= int(given) <= MOST_SETTLED:
+        raise UserError(f"pictures settle on the mean over 0 (not at all) to {MOST_SETTLED} noises, got {given}")
+    return int(given)
 
 
 def usual_settings(studio: Studio) -> dict[str, Any]:

@@ -29,13 +29,13 @@ STEPS = 8
 NEUTRAL: dict[str, dict[str, Any]] = {  # a setting of each that changes nothing, beside what must be said with it
     "adaptive": {"adaptive": 0.0}, "share": {"share": 0.0}, "low_frequencies": {"low_frequencies": 1.0},
     "adain_deviation": {"adain_deviation": 1.0}, "adain_flat": {"adain_flat": 1.0},
-    "distill": {"distill": 0}, "gamma_schedule": {"gamma_schedule": "cosine:0.75,0.75"},
+    "settle": {"settle": 0}, "distill": {"distill": 0}, "gamma_schedule": {"gamma_schedule": "cosine:0.75,0.75"},
     "negative_scale": {"negative": "a dog", "negative_scale": 1.0},
 }  # fmt: skip
 OTHER: dict[str, dict[str, Any]] = {
     "adaptive": {"adaptive": 1.0}, "share": {"share": 1.0}, "low_frequencies": {"low_frequencies": 0.5},
     "adain_deviation": {"adain_deviation": 0.0}, "adain_flat": {"adain_flat": 0.0},
-    "distill": {"distill": 1}, "gamma_schedule": {"gamma_schedule": "cosine"},
+    "settle": {"settle": 2}, "distill": {"distill": 1}, "gamma_schedule": {"gamma_schedule": "cosine"},
     "negative_scale": {"negative": "a dog", "negative_scale": 2.0}, "fast": {"fast": True},
     "edict": {"inversion": "edict"}, "bdia": {"inversion": "bdia"},
 }  # fmt: skip
@@ -46,8 +46,12 @@ def quick() -> Quick:
     return Quick(golden_case("ldm_v"))
 
 
-def restyled(quick: Quick, contents: int = 1, stores: bool = True, masks: Any = None, **how: Any) -> torch.Tensor:
-    """The first latents in the manner of the last one."""
+def restyled(
+    quick: Quick, contents: int = 1, stores: bool = True, masks: Any = None, smooth: bool = False, **how: Any
+) -> torch.Tensor:
+    """The first latents, with ``smooth`` those of a half without grain, in the manner of the last one."""
+    latents = quick.latents[:contents].clone()
+    latents[..., latents.shape[3] // 2 :] *= 0.1 if smooth else 1
     recipe = Recipe(detail=0.0, ddim_inv_steps=STEPS, save_feat_steps=STEPS, **how)
     schedule, away = quick.model.schedule, -quick.context if recipe.negative else None
     content, style = (
@@ -56,7 +60,7 @@ def restyled(quick: Quick, contents: int = 1, stores: bool = True, masks: Any = 
             way=way_of(schedule, recipe), away=away, scale=recipe.negative_scale,
             timesteps=sampled_timesteps(recipe, schedule),
         )
-        for latents in (quick.latents[:contents], quick.latents[3:])
+        for latents in (latents, quick.latents[3:])
     )  # fmt: skip
     if not stores:
         content, style = content.without_features(), style.without_features()
@@ -66,9 +70,9 @@ def restyled(quick: Quick, contents: int = 1, stores: bool = True, masks: Any = 
 
 @pytest.mark.parametrize("name", NEUTRAL)
 def test_neutral_is_styleid(quick: Quick, name: str) -> None:
-    plain = restyled(quick)
-    torch.testing.assert_close(restyled(quick, **NEUTRAL[name]), plain, rtol=1e-4, atol=1e-5)
-    assert float((restyled(quick, **OTHER[name]) - plain).abs().max()) > 0.01
+    plain = restyled(quick, smooth=True)
+    torch.testing.assert_close(restyled(quick, smooth=True, **NEUTRAL[name]), plain, rtol=1e-4, atol=1e-5)
+    assert float((restyled(quick, smooth=True, **OTHER[name]) - plain).abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("name", ["distill", "fast", "edict", "bdia"])
@@ -244,6 +248,7 @@ REFUSED = [
     ({"adaptive": 2.0}, "--adaptive"), ({"share": -1.0}, "--share"), ({"low_frequencies": -1.0}, "--low_frequencies"),
     ({"adain_deviation": 1.5}, "--adain_deviation must lie between 0 and 1"),
     ({"adain_deviation": 1.0, "without_init_adain": True}, "--without_init_adain leaves out what"),
+    ({"settle": -1}, "to 64 noises, got -1"), ({"settle": 65}, "noises, got 65"),
     ({"adain_flat": -0.5}, "--adain_flat must lie between 0 and 1"),
     ({"adain_flat": 1.0, "without_init_adain": True}, "--without_init_adain leaves out what --adain_flat is about"),
     ({"inversion_rounds": -1}, "--inversion_rounds must not be negative, got -1"),
@@ -261,28 +266,58 @@ def test_what_is_refused(how: dict[str, Any], said: str, tmp_path: Any) -> None:
         checked(StyleIDOptions(output_path=str(tmp_path), **how))
 
 
-def test_the_deviation_of_what_is_flat(quick: Quick) -> None:
-    """Of a half that is as grained as noise and one that is smoother only the first takes over the deviation."""
+def test_the_deviation_of_what_is_flat() -> None:
+    """Of a half with grain and one that is smooth only the first takes over the deviation."""
     noise = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
-    noise[..., 32:] *= 0.5
-    share = share_by_place(noise, 0.8, 0.1)
+    clean = noise.clone()
+    clean[..., 32:] = clean[..., 32:] * 0.05 + 3  # a clear sky of another tone
+    share = share_by_place(clean, 0.8, 0.1)
     assert share.shape == (1, 1, 32, 64)
-    torch.testing.assert_close(share[..., 34:], torch.full((1, 1, 32, 30), 0.1), rtol=0, atol=0.02)
-    assert 0.7 < float(share[..., :30].mean()) <= 0.8
+    torch.testing.assert_close(share[..., 34:], torch.full((1, 1, 32, 30), 0.1))
+    torch.testing.assert_close(share[..., :30], torch.full((1, 1, 32, 30), 0.8))
+    assert 0.1 < float(share[..., 32].mean()) < float(share[..., 31].mean()) < 0.81  # softly from the one to the other
     style = 3 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     moved, plain = adain(noise, style, share), adain(noise, style, 0.1)
     assert float(moved[..., :30].std() / plain[..., :30].std()) > 1.5
     assert 0.9 < float(moved[..., 36:].std() / plain[..., 36:].std()) < 1.1
 
 
-def test_a_latents_deviation_is_seen_in_units_of_its_levels_noise(quick: Quick) -> None:
-    """Levels of sigma have latents far larger than noise."""
+def test_what_is_flat_is_seen_in_what_was_inverted(quick: Quick) -> None:
     recipe = Recipe(ddim_inv_steps=5, save_feat_steps=5, inversion="fixed_point", adain_flat=0.0)
-    content, style = quick.invert(quick.latents[:1]), quick.invert(quick.latents[3:])
+    content, style = quick.invert(0.3 * quick.latents[:1]), quick.invert(quick.latents[3:])
     level = walk(quick.model.schedule, recipe)[0]
-    own, its = content.seen(level), style.seen(level)
-    expected = adain(own, its, share_by_place(own / level.noise, 1.0, 0.0))
+    share = share_by_place(content.clean, 1.0, 0.0)
+    assert 0 < float(share.mean()) < 1
+    expected = adain(content.seen(level), style.seen(level), share)
     assert torch.equal(beginning(quick.model.schedule, content, [style], recipe), expected)
+
+
+def test_a_result_settles_at_the_lower_level_after_its_walk(quick: Quick) -> None:
+    drawn = torch.Generator().manual_seed(3)
+    recipe = Recipe(detail=0.0, ddim_inv_steps=5, save_feat_steps=5)
+    content, style = (quick.invert(latents, "qkv") for latents in (quick.latents[:1], quick.latents[3:]))
+    start = beginning(quick.model.schedule, content, [style], recipe)
+
+    def made(settle: int, masks: torch.Tensor | None = None) -> torch.Tensor:
+        return stylise(
+            quick.model, start, content, [style], quick.context, replace(recipe, settle=settle, pi=0.0),
+            masks=masks, sites=quick.sites, noise=lambda: torch.randn(start.shape, generator=drawn),
+        )  # fmt: skip
+
+    walked, result = made(0), made(2)
+    drawn.manual_seed(3)
+    level = walk(quick.model.schedule, recipe)[-2]  # one of four steps is left there
+    expected = torch.zeros_like(walked)
+    for _ in range(2):
+        x = level.noised(walked, torch.randn(start.shape, generator=drawn))
+        told = torch.full((1,), level.told)
+        output = quick.model.predict(x, told, quick.context)
+        expected += quick.model.schedule.to_x0(output, x, told.long()) / 2
+    torch.testing.assert_close(result, (walked + expected) / 2)
+    outside = torch.zeros(1, *start.shape[2:])
+    outside[..., : start.shape[3] // 4] = 1
+    kept = made(2, outside)
+    torch.testing.assert_close(kept[..., -1], content.clean[..., -1])  # outside of all masks the content stays
 
 
 @pytest.mark.parametrize("name", ["adaptive", "share", "distill"])

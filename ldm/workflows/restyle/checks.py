@@ -12,6 +12,7 @@ from ldm.seeds import settled_seed
 from ldm.util import UserError, writable_folder
 from ldm.workflows.film_files import check_formats
 from ldm.workflows.inversion.cache import STRATEGIES
+from ldm.workflows.plan import checked_settle
 from ldm.workflows.restyle import steady
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import DDIM, EXACT, FIXED_POINT, FREE, GAMMA, INVERSIONS, KEEP, T_ONE
@@ -59,7 +60,8 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
     if options.prompted:
         options = checked_prompts(options)
     check_film_numbers(options)
-    return replace(options, seed=settled_seed(options.seed or 0)) if options.ddim_eta else options
+    draws = options.ddim_eta or options.settle != 0  # None: the model's YAML, which is read later, may say to
+    return replace(options, seed=settled_seed(options.seed or 0)) if draws else options
 
 
 def check_film_numbers(options: StyleIDOptions) -> None:
@@ -91,6 +93,8 @@ def check_variations(options: StyleIDOptions) -> None:
                 raise UserError(f"--without_init_adain leaves out what {flag} is about: give one of them")
     if not 0 <= options.low_frequencies < float("inf"):
         raise UserError(f"--low_frequencies must be a factor from 0, got {options.low_frequencies}")
+    if options.settle is not None:
+        checked_settle(options.settle)
     if options.distill < 0:
         raise UserError(f"--distill must be a number of times, got {options.distill}")
     if not 0 < options.negative_scale < float("inf"):

@@ -28,6 +28,7 @@ INVERSIONS = (DDIM, FIXED_POINT, *EXACT)  # see ldm.workflows.inversion.ways
 PLAIN = {
     "inversion": DDIM, "fast": False, "adaptive": 0.0, "share": 0.0, "low_frequencies": 1.0, "distill": 0,
     "negative": None, "adain_deviation": DEVIATION, "adain_flat": None, "inversion_rounds": ROUNDS,
+    "settle": 0,
 }  # fmt: skip
 FAST = 3  # of so many levels of a walk --fast asks the network at one
 
@@ -99,8 +100,12 @@ class Recipe:
     start_step: int | None = option(
         None, "run only the last N sampling steps (all but the first: 49)", type=int, metavar="N"
     )
+    settle: int | None = option(
+        None, "noises over whose mean a result is settled at the end, so that smooth places keep less of a grid (as "
+        "the model's YAML says, else 0: not at all)", type=int, metavar="N",
+    )  # fmt: skip
     ddim_eta: float = option(0.0, "fresh noise in sampling: 0 none (default), 1 as DDPM", type=float, metavar="ETA")
-    seed: int | None = option(22, "of the fresh noise of --ddim_eta; -1 draws one (22)", type=int)
+    seed: int | None = option(22, "of the fresh noise of --settle and --ddim_eta; -1 draws one (22)", type=int)
     without_init_adain: bool = option(False, "start from the content's noise as it is")
     without_attn_injection: bool = option(False, "leave attention alone")
     keep_color: bool = option(False, "the result's brightness with the content's colours")
@@ -139,11 +144,12 @@ class Recipe:
             "inversion": DDIM,
             "inversion_rounds": ROUNDS,
             "adain_deviation": DEVIATION,
+            "settle": 0,
             "detail": DETAIL_MASKED if mixed else 0.0,
         }
         left = {name: value for name, value in usual.items() if getattr(self, name) is None}
         said = {one.name: getattr(self, one.name) for one in fields(self)}
-        drawn = {"gamma_schedule": self.gammas, "seed": self.seed if self.ddim_eta else None}
+        drawn = {"gamma_schedule": self.gammas, "seed": self.seed if self.ddim_eta or self.settle else None}
         return Settled(**said | drawn | left)
 
     def parameters(self) -> dict[str, Any]:
@@ -174,4 +180,5 @@ class Settled(Recipe):
     inversion: str = DDIM
     inversion_rounds: int = ROUNDS
     adain_deviation: float = DEVIATION
+    settle: int = 0
     detail: float = 0.0

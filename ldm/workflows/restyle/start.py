@@ -16,8 +16,8 @@ from ldm.workflows.inversion.inverted import Inversion
 from ldm.workflows.restyle.recipe import DEVIATION, Recipe
 from ldm.workflows.restyle.steps import walk, way_of
 
-FLAT, GRAINED = 0.65, 0.9  # local deviation of noise, of which 1 is that of noise: up to the one, from the other on
-AROUND = 5  # cells in each direction, over which it is taken
+FLAT, GRAINED = 0.08, 0.25  # local deviation of clean latents, whose own is about 1: up to the one, from the other on
+AROUND = 3  # cells in each direction, over which it is taken
 LOW = 0.3  # the radius below which frequencies are low, where 1 is the highest of an axis
 
 
@@ -63,21 +63,24 @@ def start_noise(
     return (w[:, :, None] * moved).sum(dim=1) * coverage[:, None] + content * (1 - coverage[:, None])
 
 
-def share_by_place(noise: Tensor, elsewhere: float, flat: float) -> Tensor:
-    """How far AdaIN's deviation goes at each place of a content's noise [B, C, h, w]: [B, 1, h, w].
+def share_by_place(clean: Tensor, elsewhere: float, flat: float) -> Tensor:
+    """How far AdaIN's deviation goes at each place of a content, whose latents are ``clean``: [B, 1, h, w].
 
     Where a content is smooth, what it is inverted to is smoother than noise. A deviation that is raised there comes
     back as cracks in a clear sky. So the share is ``flat`` there, ``elsewhere`` where there is grain, and between them
-    in between.
+    in between; it changes softly. The noise itself tells less well: beside a tower it has grain that the sky has not.
 
     Args:
-        noise: in units of its level's noise, so that a deviation of 1 is that of noise.
+        clean: [B, C, h, w], scaled as a model's latents are, to a deviation of about 1.
     """
-    around = F.pad(noise, (AROUND // 2,) * 4, mode="replicate")
-    mean = F.avg_pool2d(around, AROUND, 1)
-    variance = (F.avg_pool2d(around.square(), AROUND, 1) - mean.square()).clamp(min=0)
+    mean = _around(clean)
+    variance = (_around(clean.square()) - mean.square()).clamp(min=0)
     local = variance.mean(dim=1, keepdim=True).sqrt()
-    return flat + (elsewhere - flat) * ((local - FLAT) / (GRAINED - FLAT)).clamp(0, 1)
+    return _around(flat + (elsewhere - flat) * ((local - FLAT) / (GRAINED - FLAT)).clamp(0, 1))
+
+
+def _around(values: Tensor) -> Tensor:
+    return F.avg_pool2d(F.pad(values, (AROUND // 2,) * 4, mode="replicate"), AROUND, 1)
 
 
 def damped(noise: Tensor, factor: float) -> Tensor:
@@ -110,4 +113,4 @@ def beginning(
     share = DEVIATION if recipe.adain_deviation is None else recipe.adain_deviation
     if recipe.adain_flat is None:
         return start_noise(own, others, masks, share)
-    return start_noise(own, others, masks, share_by_place(own / levels[0].noise, share, recipe.adain_flat))
+    return start_noise(own, others, masks, share_by_place(content.clean.to(own), share, recipe.adain_flat))

@@ -25,8 +25,9 @@ from ldm.control import (
 from ldm.control.distil import StyleLoss
 from ldm.control.seam import Mode
 from ldm.models.diffusion.guidance import expand_condition
-from ldm.models.diffusion.loop import Before, Draw, Schedule, Snapshot, estimator, run
+from ldm.models.diffusion.loop import Before, Draw, Level, Schedule, Snapshot, estimator, run
 from ldm.models.diffusion.sampling import drawing
+from ldm.models.diffusion.settling import settled, settling_levels
 from ldm.modules.diffusionmodules.levels import current_level
 from ldm.util import UserError
 from ldm.workflows.inversion.empty_prompt import context_for
@@ -127,7 +128,7 @@ def stylise(
         recipe: how; None: as is usual, which is StyleID's for one style, and adds detail where styles are mixed.
         masks: [styles, H, W], or [B, styles, H, W] in [0, 1], of any size.
         sites, residuals: the attention that changes, and where detail is added, in place of the recipe's layers.
-        noise, before, report: DDIM's fresh noise [B, C, h, w], with an eta; as of ``run``; see ``ldm.control.Mix``.
+        noise, before, report: fresh noise [B, C, h, w], to settle and for eta; as of ``run``; see ``ldm.control.Mix``.
 
     Raises:
         UserError: values, sites or masks that do not fit, or features that were not kept.
@@ -155,8 +156,16 @@ def stylise(
     rule = way.down(levels[0], model.schedule.upwards(how.save_feat_steps), how.ddim_eta)
     denoise, draw = estimator(denoiser, context_for(context, start)), drawing(start, noise)
     state = run(rule, levels, start, denoise, draw, before=changes, callback=callback, progress=progress)
-    made = state[:, : content.noise.shape[1]]
+    made = _at_rest(model, state[:, : content.noise.shape[1]], context, levels, noise, how.settle)
     return made if cells is None else held(made, content.clean, cells)
+
+
+def _at_rest(model: Any, made: Tensor, context: Any, levels: Sequence[Level], noise: Draw | None, times: int) -> Tensor:
+    """Latents that a walk has made, settled at the lower level alone: the upper one would take what the styles gave."""
+    if not times:
+        return made
+    draw = drawing(made, noise)
+    return settled(model, made, context_for(context, made), settling_levels(levels)[1:], draw, times)
 
 
 def _sources(
