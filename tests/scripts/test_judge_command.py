@@ -33,7 +33,7 @@ def test_sentences_and_what_they_ask_for() -> None:
     _, even = prompts(400, "even", seed=3)
     assert 0.4 < np.mean([len(s.things) == 2 for s in even]) < 0.6
     assert 0.4 < np.mean([thing.is_shape for s in even for thing in s.things]) < 0.6
-    with pytest.raises(UserError, match="things are one, shapes, two, all, even, outlined, not 'three'"):
+    with pytest.raises(UserError, match="things are one, shapes, two, all, single, even, outlined, not 'three'"):
         prompts(3, "three")
     with pytest.raises(UserError, match="at least 1"):
         prompts(0)
