@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ldm.control.adaptive import AdaptiveInject, spread
 from ldm.control.features import FeatureStore
 from ldm.control.shared import SharedInject, aligned
 from ldm.models.diffusion.loop import Snapshot
+from ldm.models.diffusion.noise import ImageNoise
 from ldm.util import UserError
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
 from ldm.workflows.restyle.checks import checked
@@ -318,6 +320,19 @@ def test_a_result_settles_at_the_lower_level_after_its_walk(quick: Quick) -> Non
     outside[..., : start.shape[3] // 4] = 1
     kept = made(2, outside)
     torch.testing.assert_close(kept[..., -1], content.clean[..., -1])  # outside of all masks the content stays
+
+
+def test_a_settled_result_is_the_same_in_a_batch(quick: Quick) -> None:
+    recipe = Recipe(detail=0.0, ddim_inv_steps=5, save_feat_steps=5, settle=2)
+    style = quick.invert(quick.latents[3:], "qkv")
+
+    def made(contents: int) -> torch.Tensor:
+        content, fresh = quick.invert(quick.latents[:contents], "qkv"), ImageNoise([22] * contents)
+        start = beginning(quick.model.schedule, content, [style], recipe)
+        draw = partial(fresh.draw, start.shape[1:])
+        return stylise(quick.model, start, content, [style], quick.context, recipe, sites=quick.sites, noise=draw)
+
+    torch.testing.assert_close(made(2)[:1], made(1), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["adaptive", "share", "distill"])
