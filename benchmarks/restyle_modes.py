@@ -30,6 +30,7 @@ from ldm.metrics.appearance import measures
 from ldm.metrics.histogram import HISTOGRAM
 from ldm.metrics.intervals import bootstrap
 from ldm.models.diffusion.noise import ImageNoise
+from ldm.pictures.flat import keep_flat
 from ldm.pictures.images import centre_crop, image_to_tensor, load_image, make_grid, save_image, tensor_to_image
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
@@ -85,7 +86,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "deviation 0.35": {"adain_deviation": 0.35},
     "flat": {"adain_flat": 0.0},
     "settled": {"settle": 4},
-    "small model": {"inversion": "fixed_point", "inversion_rounds": 1, "adain_flat": 0.0, "settle": 4},
+    "flat kept": {"keep_flat": 1.0},
+    "small model": {
+        "inversion": "fixed_point", "inversion_rounds": 1, "adain_flat": 0.0, "settle": 4, "keep_flat": 1.0
+    },
     "one round": {"inversion": "fixed_point", "inversion_rounds": 1},
     "fixed_point": {"inversion": "fixed_point"},
     "bdia": {"inversion": "bdia"},
@@ -155,7 +159,10 @@ class Maker:
         latent = stylise(
             self.model, start, content, [its], self.context, recipe, noise=lambda: fresh.draw(start.shape[1:])
         )
-        made = [image_to_tensor(tensor_to_image(x)) for x in self.model.decode_first_stage(latent)]
+        made = [
+            image_to_tensor(keep_flat(tensor_to_image(x), tensor_to_image(of), recipe.keep_flat or 0.0))
+            for x, of in zip(self.model.decode_first_stage(latent), self.contents.values(), strict=True)
+        ]
         return made, of_content + of_style + (self.calls - before) / len(made)
 
     def _naive(self, way: str, style: str) -> list[Tensor]:

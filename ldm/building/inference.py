@@ -29,6 +29,7 @@ TYPES: dict[str, Any] = {
     "inversion_rounds": int,
     "adain_deviation": float,
     "adain_flat": float,
+    "keep_flat": float,
 }
 
 

@@ -40,6 +40,9 @@ def test_outside_is_the_content_to_the_last_level(masked: StyleIDOptions, model:
     content = pixels(Path(str(masked.cnt)))
     assert np.array_equal(kept[:, 16 + FEATHER :], content[:, 16 + FEATHER :])
     assert abs(kept[:, :16] - content[:, :16]).mean() > 8
+    smooth = only(replace(masked, keep_flat=1.0, output_path=f"{masked.output_path}/smooth"), model)
+    assert np.array_equal(smooth[:, 16 + FEATHER :], content[:, 16 + FEATHER :])
+    assert abs(smooth[:, :16] - kept[:, :16]).max() > 2
     free = only(replace(masked, outside="free", output_path=f"{masked.output_path}/free"), model)
     assert abs(free[:, 16 + FEATHER :] - content[:, 16 + FEATHER :]).mean() > 8
     assert abs(kept[:, :8] - free[:, :8]).mean() < abs(free[:, :8] - content[:, :8]).mean() / 2  # inside as before

@@ -25,7 +25,7 @@ OTHER: dict[str, Any] = {  # a value of each that is not the usual one, and how 
     "adain_deviation": (0.5, "0.5"), "adain_flat": (0.5, "0.5"), "inversion_rounds": (1, "1"),
     "settle": (4, "4"), "distill": (1, "1"), "negative": ("a dog", "a dog"), "negative_scale": (2.0, "2"),
     "ddim_eta": (0.5, "0.5"), "seed": (3, "3"), "without_init_adain": (True, None),
-    "without_attn_injection": (True, None), "keep_color": (True, None),
+    "without_attn_injection": (True, None), "keep_flat": (0.5, "0.5"), "keep_color": (True, None),
 }  # fmt: skip
 
 

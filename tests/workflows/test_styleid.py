@@ -99,6 +99,26 @@ def test_switches(options: StyleIDOptions, model: Any) -> None:
     assert abs(noisy[0] - noisy[1]).max() > 2
 
 
+def test_what_is_flat_in_a_content_is_smooth_in_its_result(options: StyleIDOptions, model: Any) -> None:
+    """In its own colours, or in the content's, which are given afterwards; grain stays as it is made."""
+
+    def with_(share: float, **values: Any) -> np.ndarray:
+        name = f"{options.output_path}/{len(list(Path(options.output_path).parent.iterdir()))}"
+        return only(one(options, keep_flat=share, output_path=name, **values), model)
+
+    place = Path(str(options.cnt)) / "a.png"
+    Image.new("RGB", (32, 32), (90, 120, 200)).save(place)
+    rough, half, smooth, blue = with_(0.0), with_(0.5), with_(1.0), with_(1.0, keep_color=True)
+    assert smooth.std((0, 1)).max() < 0.4 * rough.std((0, 1)).max()
+    assert abs(smooth.mean((0, 1)) - rough.mean((0, 1))).max() < 6
+    assert abs(half - (rough + smooth) / 2).max() <= 1
+    assert blue.std((0, 1)).max() < 0.4 * rough.std((0, 1)).max()
+    assert blue.mean((0, 1))[2] > smooth.mean((0, 1))[2] + 10
+
+    Image.effect_noise((32, 32), 60).convert("RGB").save(place)
+    assert abs(with_(1.0) - with_(0.0)).max() <= 1
+
+
 def test_one_full_mask_with_pi_1_is_styleid(options: StyleIDOptions, model: Any) -> None:
     plain = only(one(options), model)
     np.save(Path(str(options.cnt)) / "a_mask.npy", np.ones((32, 32), bool))

@@ -117,6 +117,19 @@ def test_results_settle_as_asked_then_as_the_yaml_says_unless_their_contents_are
         as_usual(StyleIDOptions(), {"settle": 65})
 
 
+@pytest.mark.parametrize(
+    ("inference", "asked", "found"),
+    [({}, {}, 0.0), ({"keep_flat": 1}, {}, 1.0), ({"keep_flat": 1}, {"keep_flat": 0.0}, 0.0),
+     ({}, {"keep_flat": 0.5}, 0.5), ({"keep_flat": 1}, {"cnt_prompt": ["a cat"]}, 1.0)],
+)  # fmt: skip
+def test_flat_places_are_kept_as_asked_then_as_the_yaml_says(
+    inference: dict[str, Any], asked: dict[str, Any], found: float
+) -> None:
+    assert as_usual(StyleIDOptions(**asked), inference).keep_flat == found
+    with pytest.raises(ConfigError, match=r"'inference\.keep_flat' .* must lie between 0 and 1, got 2"):
+        as_usual(StyleIDOptions(), {"keep_flat": 2})
+
+
 def test_rounds_that_cannot_be() -> None:
     with pytest.raises(UserError, match="--inversion_rounds is for --inversion fixed_point; this is --inversion ddim"):
         as_usual(StyleIDOptions(inversion_rounds=1), {})

@@ -251,6 +251,7 @@ REFUSED = [
     ({"adain_deviation": 1.5}, "--adain_deviation must lie between 0 and 1"),
     ({"adain_deviation": 1.0, "without_init_adain": True}, "--without_init_adain leaves out what"),
     ({"settle": -1}, "to 64 noises, got -1"), ({"settle": 65}, "noises, got 65"),
+    ({"keep_flat": 1.5}, "--keep_flat must lie between 0 and 1, got 1.5"),
     ({"adain_flat": -0.5}, "--adain_flat must lie between 0 and 1"),
     ({"adain_flat": 1.0, "without_init_adain": True}, "--without_init_adain leaves out what --adain_flat is about"),
     ({"inversion_rounds": -1}, "--inversion_rounds must not be negative, got -1"),

@@ -93,6 +93,8 @@ def check_variations(options: StyleIDOptions) -> None:
                 raise UserError(f"--without_init_adain leaves out what {flag} is about: give one of them")
     if not 0 <= options.low_frequencies < float("inf"):
         raise UserError(f"--low_frequencies must be a factor from 0, got {options.low_frequencies}")
+    if options.keep_flat is not None:
+        check_share("--keep_flat", options.keep_flat)
     if options.settle is not None:
         checked_settle(options.settle)
     if options.distill < 0:

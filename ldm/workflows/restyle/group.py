@@ -12,6 +12,7 @@ from torch import Tensor
 from ldm.control import MixReport
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.pictures.colour import keep_colour
+from ldm.pictures.flat import keep_flat
 from ldm.util import UserError
 from ldm.workflows.inversion.cache import InversionCache
 from ldm.workflows.inversion.invert import Inversion
@@ -67,7 +68,9 @@ def restyle(
 
 
 def finished(image: Image.Image, job: Job) -> Image.Image:
-    """What is left to do with a picture of the decoder: the content's colours, and the content around its masks."""
+    """What is left to do with a picture of the decoder: smooth places, the content's colours, what lies outside."""
+    if job.recipe.keep_flat:
+        image = keep_flat(image, job.content.image(), job.recipe.keep_flat)
     if job.recipe.keep_color:
         image = keep_colour(image, job.content.image())
     if job.masks is not None and job.recipe.outside == KEEP:

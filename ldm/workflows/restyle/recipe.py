@@ -28,7 +28,7 @@ INVERSIONS = (DDIM, FIXED_POINT, *EXACT)  # see ldm.workflows.inversion.ways
 PLAIN = {
     "inversion": DDIM, "fast": False, "adaptive": 0.0, "share": 0.0, "low_frequencies": 1.0, "distill": 0,
     "negative": None, "adain_deviation": DEVIATION, "adain_flat": None, "inversion_rounds": ROUNDS,
-    "settle": 0,
+    "settle": 0, "keep_flat": 0.0,
 }  # fmt: skip
 FAST = 3  # of so many levels of a walk --fast asks the network at one
 
@@ -108,6 +108,10 @@ class Recipe:
     seed: int | None = option(22, "of the fresh noise of --settle and --ddim_eta; -1 draws one (22)", type=int)
     without_init_adain: bool = option(False, "start from the content's noise as it is")
     without_attn_injection: bool = option(False, "leave attention alone")
+    keep_flat: float | None = option(
+        None, "how far a result is smooth where the content is flat, such as a clear sky, 0 to 1 (as the model's YAML "
+        "says, else 0)", type=float, metavar="SHARE",
+    )  # fmt: skip
     keep_color: bool = option(False, "the result's brightness with the content's colours")
 
     @classmethod
@@ -145,6 +149,7 @@ class Recipe:
             "inversion_rounds": ROUNDS,
             "adain_deviation": DEVIATION,
             "settle": 0,
+            "keep_flat": 0.0,
             "detail": DETAIL_MASKED if mixed else 0.0,
         }
         left = {name: value for name, value in usual.items() if getattr(self, name) is None}
@@ -181,4 +186,5 @@ class Settled(Recipe):
     inversion_rounds: int = ROUNDS
     adain_deviation: float = DEVIATION
     settle: int = 0
+    keep_flat: float = 0.0
     detail: float = 0.0

@@ -19,11 +19,11 @@ def as_usual(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOp
     """The options with what the section ``inference:`` of a model's YAML may say settled.
 
     Raises:
-        ConfigError: see ``usual_inversion``, ``with_rounds`` and ``with_adain``.
+        ConfigError: see ``usual_inversion``, ``with_rounds``, ``with_adain`` and ``with_flat``.
         UserError: see ``with_rounds`` and ``with_settle``.
     """
     inverted = with_rounds(with_inversion(options, inference), inference)
-    return with_settle(with_adain(inverted, inference), inference)
+    return with_flat(with_settle(with_adain(inverted, inference), inference), inference)
 
 
 def usual_inversion(inference: Mapping[str, Any]) -> str:
@@ -99,6 +99,17 @@ def with_settle(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleI
     if options.settle is not None:
         return options
     return replace(options, settle=0 if options.prompted else checked_settle(inference.get("settle", 0)))
+
+
+def with_flat(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOptions:
+    """The options with ``keep_flat`` settled.
+
+    Raises:
+        ConfigError: the YAML's is no share.
+    """
+    if options.keep_flat is not None:
+        return options
+    return replace(options, keep_flat=_share(inference, "keep_flat") or 0.0)
 
 
 def _share(inference: Mapping[str, Any], name: str) -> float | None:
