@@ -87,9 +87,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "flat": {"adain_flat": 0.0},
     "settled": {"settle": 4},
     "flat kept": {"keep_flat": 1.0},
-    "small model": {
-        "inversion": "fixed_point", "inversion_rounds": 1, "adain_flat": 0.0, "settle": 4, "keep_flat": 1.0
-    },
+    "small model": {"inversion": "fixed_point", "inversion_rounds": 1, "adain_flat": 0.0, "keep_flat": 1.0},
     "one round": {"inversion": "fixed_point", "inversion_rounds": 1},
     "fixed_point": {"inversion": "fixed_point"},
     "bdia": {"inversion": "bdia"},

@@ -26,7 +26,7 @@ def keep_flat(result: Image.Image, content: Image.Image, share: float = 1.0) -> 
     """
     if share == 0:
         return result
-    from kornia.filters import guided_blur  # a second of importing that restyling otherwise does without
+    from kornia.filters import guided_blur  # half a second that other restyling need not wait for
 
     guide = content.convert("RGB").resize(result.size, Image.Resampling.LANCZOS)
     made, seen = (image_to_tensor(image.convert("RGB"))[None] / 2 + 0.5 for image in (result, guide))

@@ -104,21 +104,6 @@ def test_rounds_are_those_asked_for_then_the_yamls_then_three(
 
 @pytest.mark.parametrize(
     ("inference", "asked", "found"),
-    [
-        ({}, {}, 0), ({"settle": 4}, {}, 4), ({"settle": 4}, {"settle": 0}, 0), ({}, {"settle": 2}, 2),
-        ({"settle": 4}, {"cnt_prompt": ["a cat"]}, 0), ({}, {"cnt_prompt": ["a cat"], "settle": 2}, 2),
-    ],
-)  # fmt: skip
-def test_results_settle_as_asked_then_as_the_yaml_says_unless_their_contents_are_prompts(
-    inference: dict[str, Any], asked: dict[str, Any], found: int
-) -> None:
-    assert as_usual(StyleIDOptions(**asked), inference).settle == found
-    with pytest.raises(UserError, match="to 64 noises, got 65"):
-        as_usual(StyleIDOptions(), {"settle": 65})
-
-
-@pytest.mark.parametrize(
-    ("inference", "asked", "found"),
     [({}, {}, 0.0), ({"keep_flat": 1}, {}, 1.0), ({"keep_flat": 1}, {"keep_flat": 0.0}, 0.0),
      ({}, {"keep_flat": 0.5}, 0.5), ({"keep_flat": 1}, {"cnt_prompt": ["a cat"]}, 1.0)],
 )  # fmt: skip

@@ -60,7 +60,7 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
     if options.prompted:
         options = checked_prompts(options)
     check_film_numbers(options)
-    draws = options.ddim_eta or options.settle != 0  # None: the model's YAML, which is read later, may say to
+    draws = options.ddim_eta or options.settle
     return replace(options, seed=settled_seed(options.seed or 0)) if draws else options
 
 
@@ -95,8 +95,7 @@ def check_variations(options: StyleIDOptions) -> None:
         raise UserError(f"--low_frequencies must be a factor from 0, got {options.low_frequencies}")
     if options.keep_flat is not None:
         check_share("--keep_flat", options.keep_flat)
-    if options.settle is not None:
-        checked_settle(options.settle)
+    checked_settle(options.settle)
     if options.distill < 0:
         raise UserError(f"--distill must be a number of times, got {options.distill}")
     if not 0 < options.negative_scale < float("inf"):

@@ -100,9 +100,9 @@ class Recipe:
     start_step: int | None = option(
         None, "run only the last N sampling steps (all but the first: 49)", type=int, metavar="N"
     )
-    settle: int | None = option(
-        None, "noises over whose mean a result is settled at the end, so that smooth places keep less of a grid (as "
-        "the model's YAML says, else 0: not at all)", type=int, metavar="N",
+    settle: int = option(
+        0, "noises over whose mean a result is settled at the end, which makes it softer (0: not at all)", type=int,
+        metavar="N",
     )  # fmt: skip
     ddim_eta: float = option(0.0, "fresh noise in sampling: 0 none (default), 1 as DDPM", type=float, metavar="ETA")
     seed: int | None = option(22, "of the fresh noise of --settle and --ddim_eta; -1 draws one (22)", type=int)
@@ -148,7 +148,6 @@ class Recipe:
             "inversion": DDIM,
             "inversion_rounds": ROUNDS,
             "adain_deviation": DEVIATION,
-            "settle": 0,
             "keep_flat": 0.0,
             "detail": DETAIL_MASKED if mixed else 0.0,
         }
@@ -185,6 +184,5 @@ class Settled(Recipe):
     inversion: str = DDIM
     inversion_rounds: int = ROUNDS
     adain_deviation: float = DEVIATION
-    settle: int = 0
     keep_flat: float = 0.0
     detail: float = 0.0

@@ -9,7 +9,6 @@ from typing import Any
 from ldm.building.errors import ConfigError
 from ldm.util import UserError
 from ldm.workflows.inversion.ways import ROUNDS
-from ldm.workflows.plan import checked_settle
 from ldm.workflows.restyle.checks import check_inversion
 from ldm.workflows.restyle.plan import StyleIDOptions
 from ldm.workflows.restyle.recipe import DDIM, DEVIATION, EXACT, FIXED_POINT, INVERSIONS
@@ -20,10 +19,10 @@ def as_usual(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOp
 
     Raises:
         ConfigError: see ``usual_inversion``, ``with_rounds``, ``with_adain`` and ``with_flat``.
-        UserError: see ``with_rounds`` and ``with_settle``.
+        UserError: see ``with_rounds``.
     """
     inverted = with_rounds(with_inversion(options, inference), inference)
-    return with_flat(with_settle(with_adain(inverted, inference), inference), inference)
+    return with_flat(with_adain(inverted, inference), inference)
 
 
 def usual_inversion(inference: Mapping[str, Any]) -> str:
@@ -88,17 +87,6 @@ def with_adain(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleID
     if options.adain_deviation is None:
         options = replace(options, adain_deviation=DEVIATION if everywhere is None else everywhere)
     return options if options.adain_flat is not None else replace(options, adain_flat=flat)
-
-
-def with_settle(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOptions:
-    """The options with ``settle`` settled; a content of a prompt is the model's own already, and stays what it is.
-
-    Raises:
-        UserError: the YAML's number of noises is beyond its range.
-    """
-    if options.settle is not None:
-        return options
-    return replace(options, settle=0 if options.prompted else checked_settle(inference.get("settle", 0)))
 
 
 def with_flat(options: StyleIDOptions, inference: Mapping[str, Any]) -> StyleIDOptions:
