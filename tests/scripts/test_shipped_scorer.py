@@ -31,7 +31,7 @@ def test_the_shipped_scorer_is_right_on_true_renders_that_it_never_saw() -> None
     model = score.load_scorer()
     pictures, scenes = renders(400, 128, seed=99)
     for row in rows_of(scenes, score.see(model, pictures)):
-        assert row.share > (0.97 if row.attribute == "all" else 0.985), row
+        assert row.share > (0.985 if row.attribute == "all" else 0.99), row
     pictures, scenes = renders(400, 64, seed=98)
     disturbed = degrade(pictures, torch.Generator().manual_seed(5))
     for row in rows_of(scenes, score.see(model, disturbed)):
