@@ -21,7 +21,7 @@ from ldm.pictures.masks import find_masks, short_name
 from ldm.pictures.numbered import free_path
 from ldm.pictures.sizing import Picture, open_mask
 from ldm.shipped import SAMPLES
-from ldm.util import UserError, run_command
+from ldm.util import UserError, run_command, writable_folder
 from ldm.workflows.look.attention_numbers import histograms, numbers, restyle_and_look, write_csv
 from ldm.workflows.look.inspection import (
     Spot,
@@ -134,6 +134,7 @@ def main() -> None:
     given = parse()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = checked(styleid_options(given))
+    writable_folder(given.outdir, "--outdir")
     pair = the_pair(given)
     studio = open_studio(options.ckpt, options.model_config, device=options.device, precision=options.precision)
     options = as_usual(options, studio.inference)

@@ -25,7 +25,7 @@ from ldm.pictures.masks import short_name
 from ldm.pictures.numbered import free_path
 from ldm.pictures.sizing import look_at, sizing_for
 from ldm.shipped import SAMPLES
-from ldm.util import UserError, run_command
+from ldm.util import UserError, run_command, writable_folder
 from ldm.workflows.inversion.invert import unet_of
 from ldm.workflows.look.attention_maps import (
     Course,
@@ -99,6 +99,9 @@ def check(given: argparse.Namespace) -> None:
         raise UserError(f"--steps must be at least 1, got {given.steps}")
     if given.save is not None and given.save.suffix != ".safetensors":
         raise UserError(f"--save writes a .safetensors file, not '{given.save}'")
+    writable_folder(given.outdir, "--outdir")
+    if given.save is not None:
+        writable_folder(given.save.parent, "--save")
     if given.image is None and given.prompt is None:
         given.image = str(SAMPLE)
         given.xy = given.xy or ([] if given.pca else [SAMPLE_SPOT])

@@ -187,10 +187,11 @@ def check_size(width: int, height: int, factor: int) -> None:
         UserError: names the nearest sizes that would do.
     """
     for name, value in (("width (W)", width), ("height (H)", height)):
-        if value < factor or value % factor:
-            lower, upper = max(value // factor, 1) * factor, (value // factor + 1) * factor
-            near = f"{lower} or {upper}" if lower < upper and value >= factor else f"{lower}"
-            raise UserError(f"{name} {value} is not a multiple of {factor}; {near} would be right")
+        if value < factor:
+            raise UserError(f"{name} must be at least {factor}, and a multiple of it; got {value}")
+        if value % factor:
+            lower = value // factor * factor
+            raise UserError(f"{name} {value} is not a multiple of {factor}; {lower} or {lower + factor} would be right")
 
 
 def fit_size(width: int, height: int, factor: int, longest: int | None = None) -> tuple[int, int]:

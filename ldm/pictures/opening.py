@@ -96,7 +96,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _reason(error: Exception) -> str:
-    """What a decoder said, on one line of usual length."""
+    """What a decoder or the system said, on one line of usual length."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     said = "".join(letter if letter.isprintable() else " " for letter in str(error))
     return " ".join(said.split())[:120] or f"it is damaged ({type(error).__name__})"
 

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 MUCH_LARGER, MUCH_SMALLER = 1.5, 0.6  # of a side, beside that of the training
 _WORD = re.compile(r"[^\W\d_]+")
+_SIGN = re.compile(r"[^\w\s\u200d\ufe0f]")  # emoji too, without what joins or varies them
 _LEARNED = re.compile(r"(?<!\S)\*(?![\w*])|<[\w-]+>")  # as learned words are usually written
 
 
@@ -44,9 +45,10 @@ def report_prompts(model: Any, prompts: Sequence[str], learned: Iterable[str] = 
 
 
 def unknown_words(encoder: Any, text: str) -> list[str]:
-    """The words of an English text that the encoder's vocabulary lacks, in order.
+    """The words of an English text that the encoder's vocabulary lacks, in order, and then its emoji and other signs.
 
-    Such a word is the unknown one, or it is taken apart into pieces most of which are single letters.
+    Such a word is the unknown one, or it is taken apart into pieces most of which are single letters; a sign, of which
+    some encoders know the bytes, is the unknown one only.
     """
     if not isinstance(encoder, TextEncoder) or encoder.tokenizer is None or detect_language(text) != "en":
         return []
@@ -56,7 +58,8 @@ def unknown_words(encoder: Any, text: str) -> list[str]:
         pieces = tokenizer.pieces(word)
         if tokenizer.unknown in pieces or (len(pieces) > 2 and 2 * len(pieces) > len(word)):
             found.append(word)
-    return found
+    signs = dict.fromkeys(sign for sign in _SIGN.findall(text) if not sign.isascii())
+    return found + [sign for sign in signs if tokenizer.unknown in tokenizer.pieces(sign)]
 
 
 def report_size(size: tuple[int, int], trained: tuple[int, int]) -> None:

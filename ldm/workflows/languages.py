@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ldm.util import UserError
 log = logging.getLogger(__name__)
 
 SHOWN = 8  # prompts whose reading is said
+_SPARE = re.compile(r"\[unused\d+\]")  # a piece of the vocabulary that stands for no word yet
 
 
 @contextlib.contextmanager
@@ -33,7 +35,7 @@ def speaking(model: Any, language: str, prompts: Sequence[str] = ()) -> Iterator
             learned = model.embedding_manager
             words = placeholders_of(learned)
             for prompt, english in zip(foreign, encoder.translate(foreign, words) if foreign else (), strict=True):
-                log.info("'%s' is read as '%s'", prompt, english)
+                log.info("'%s' is read as '%s'", prompt, _SPARE.sub("?", english))
             yield
         return
     if language not in (AUTO, "en"):

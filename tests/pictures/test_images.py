@@ -141,7 +141,7 @@ def test_sizes() -> None:
     images.check_size(64, 128, 8)
     with pytest.raises(UserError, match=r"width \(W\) 100 is not a multiple of 8; 96 or 104"):
         images.check_size(100, 64, 8)
-    with pytest.raises(UserError, match=r"height \(H\) 3 is not a multiple of 8; 8 would"):
+    with pytest.raises(UserError, match=r"height \(H\) must be at least 8, and a multiple of it; got 3"):
         images.check_size(64, 3, 8)
     assert images.fit_size(640, 427, 8) == (640, 424)
     assert images.fit_size(1000, 500, 64, longest=512) == (512, 256)

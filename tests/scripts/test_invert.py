@@ -63,7 +63,7 @@ def test_restyling_finds_the_inversions(
     assert len(list(kept.glob("*_features.safetensors"))) == (2 if features == "disk" else 0)
     with caplog.at_level("INFO"):
         found = restyle(folder, tmp_path / "a", precomputed=str(kept), features=features)
-    assert "0 pictures inverted, 2 inversions read" in caplog.text and "again" not in caplog.text
+    assert "inverted: 0, read from inversions that were kept: 2" in caplog.text and "again" not in caplog.text
     again = {"features": "replay"} if features == "replay" else {}
     assert np.array_equal(found, restyle(folder, tmp_path / "b", precomputed="", **again))
 
@@ -98,7 +98,7 @@ def test_an_old_file(
     assert all(torch.equal(before.get(*key), after.get(*key)) for key in before)
     with caplog.at_level("INFO"):
         found = restyle(folder, tmp_path / "a", precomputed=str(taken), features="disk")
-    assert "1 pictures inverted, 1 inversions read" in caplog.text and "again" not in caplog.text
+    assert "inverted: 1, read from inversions that were kept: 1" in caplog.text and "again" not in caplog.text
     assert np.array_equal(found, restyle(folder, tmp_path / "b", precomputed=""))
 
 

@@ -196,6 +196,28 @@ def test_errors(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (attention_map, "--pca q --outdir"), (attention_map, "--pca q --save"),
+        (attention_histogram, "--xy 1,1 --outdir"),
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_written_into_is_told_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, command: Any, arguments: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    place = file / "a.safetensors" if "--save" in arguments else file
+    pictures = {attention_map: ["--image", folder / "photo.png"]}.get(
+        command, ["--cnt", folder / "photo.png", "--sty", folder / "art.png"]
+    )
+    monkeypatch.setattr(command, "open_studio", None)
+    option = arguments.split()[-1]
+    with pytest.raises(UserError, match=f"{option}: '.*file' is a file"):
+        run(monkeypatch, command, folder, tmp_path / "none", *pictures, *arguments.split(), place)
+
+
 def test_a_picture_made_of_a_prompt_has_no_pixels_to_name(
     monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:

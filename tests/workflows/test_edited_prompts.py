@@ -84,7 +84,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"blend": "red"}, "--blend needs --edit"),
     ({"edit_photo": "photo.png"}, "--edit_photo needs --edit"),
     ({"edit": "a blue circle", "boxes": "red: 0 0 1 1"}, "do not go together"),
-    ({"edit": "a blue circle", "edit_cross": 2.0}, "from 0 to 1"),
+    ({"edit": "a blue circle", "edit_cross": 2.0}, "from 0 to 1"), ({"edit_self": -1.0}, "from 0 to 1, got -1.0"),
     ({"reweight": "red"}, "--reweight takes"),
     ({"reweight": "red:nan"}, "--reweight takes"),
     ({"reweight": "dog:2"}, "no word 'dog'"),

@@ -61,6 +61,7 @@ def test_the_small_model_names_what_it_cannot_draw() -> None:
     assert unknown_words(encoder, "a watercolour of a fox between a small red star and Nanshan") == [
         "watercolour", "fox", "Nanshan",
     ]  # fmt: skip
+    assert unknown_words(encoder, "a \U0001f98a and a star, \U0001f525\U0001f525!") == ["\U0001f98a", "\U0001f525"]
 
 
 @pytest.mark.parametrize("text", ["a", "파란 배경 위의 빨간 별", "()", "3 %"])

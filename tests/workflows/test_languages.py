@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from ldm.modules.encoders.multilingual import Multilingual
 from ldm.modules.encoders.post_BERT import AdapterBERTEmbedder
 from ldm.util import UserError
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
@@ -54,6 +55,15 @@ def test_foreign_prompts_reach_the_picture_and_english_ones_are_as_ever(
     assert np.array_equal(korean, draw(folder / "both", prompt=KOREAN, lang="ko"))
     assert not np.array_equal(korean, draw(folder / "both", prompt=KOREAN, lang="en"))
     assert not np.array_equal(korean, draw(folder / "both", prompt="红色圆形"))
+
+
+def test_pieces_that_stand_for_no_word_are_not_named(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Multilingual, "translate", lambda self, texts, words=(): ["a [unused4] above a star"])
+    with caplog.at_level(logging.INFO):
+        draw(folder / "both", prompt=KOREAN)
+    assert f"'{KOREAN}' is read as 'a ? above a star'" in caplog.text
 
 
 def test_a_model_without_an_aligner_says_that_it_reads_english_only(

@@ -238,7 +238,7 @@ def test_a_cache_of_an_earlier_version_is_read(
     caplog.clear()
     with caplog.at_level(logging.INFO):
         second = only(replace(alone, output_path=f"{options.output_path}/2"), model)
-    assert "0 pictures inverted, 2 inversions read" in caplog.text and "again" not in caplog.text
+    assert "inverted: 0, read from inversions that were kept: 2" in caplog.text and "again" not in caplog.text
     assert np.array_equal(first, second)
     fewer = replace(alone, ddim_inv_steps=STEPS, save_feat_steps=1, start_step=1)
     assert only(replace(fewer, output_path=f"{options.output_path}/3"), model).shape == first.shape

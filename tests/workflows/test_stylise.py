@@ -91,6 +91,13 @@ def test_adain(pair: Pair) -> None:
     assert torch.equal(pair.start, adain(pair.content.noise, pair.style.noise))
 
 
+def test_a_picture_of_one_cell_has_no_statistics() -> None:
+    cells = torch.randn(1, 4, 2, 2), torch.randn(1, 4, 1, 1)
+    for content, style in (cells, cells[::-1]):
+        with pytest.raises(UserError, match="AdaIN needs more than one latent cell"):
+            start_noise(content, [style])
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_adain_of_the_mean_and_a_share_of_the_deviation(pair: Pair, share: float) -> None:
     content, style = pair.content.noise, 3 * pair.style.noise

@@ -157,7 +157,7 @@ def refusals(ckpt: str, folder: Path) -> list[tuple[dict[str, Any], str]]:
         ({"sampler": "plms", "eta": 0.5}, "'plms' has no eta"),
         ({"eta": 0.5, "sampler": "euler"}, "'euler' has no eta"),
         ({"height": 30}, "height (H) 30 is not a multiple of 4; 28 or 32"),
-        ({"width": 2}, "width (W) 2 is not a multiple of 4"),
+        ({"width": 2}, "width (W) must be at least 4, and a multiple of it; got 2"),
         ({"steps": 3}, "divides 1000"),
         ({"steps": 0}, "between 1 and 1000"),
         ({"channels": 8}, "--C 8 does not fit"),

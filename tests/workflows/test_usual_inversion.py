@@ -240,7 +240,7 @@ def test_inversions_made_beforehand_are_found(
     assert rounds == (0 if given else 2)
     with caplog.at_level("INFO"):
         only(pair, says)
-    assert "0 pictures inverted, 2 inversions read" in caplog.text
+    assert "inverted: 0, read from inversions that were kept: 2" in caplog.text
 
 
 def test_an_old_file_is_of_the_reference(monkeypatch: pytest.MonkeyPatch, ckpt: Path, tmp_path: Path) -> None:

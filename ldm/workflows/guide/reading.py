@@ -121,6 +121,9 @@ def read_edit(options: GuideOptions) -> Edit | None:
         UserError: shares or weights that mean nothing, a photograph that cannot be read or without an edit, or an edit
             together with boxes or neglected words.
     """
+    for name in ("edit_cross", "edit_self"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise UserError(f"--{name} is a share of the steps from 0 to 1, got {getattr(options, name)}")
     if not options.is_edited:
         given = [name for name in ("edit_photo", "blend") if getattr(options, name) is not None]
         if given:
@@ -128,9 +131,6 @@ def read_edit(options: GuideOptions) -> Edit | None:
         return None
     if options.is_guided:
         raise UserError("--edit or --reweight and --boxes or --excite do not go together; leave one of them out")
-    for name in ("edit_cross", "edit_self"):
-        if not 0 <= getattr(options, name) <= 1:
-            raise UserError(f"--{name} is a share of the steps from 0 to 1, got {getattr(options, name)}")
     blend = None if options.blend is None else _words(options.blend)
     photo = None if options.edit_photo is None else load_image(options.edit_photo)
     return Edit(options.edit, _weights(options.reweight), blend, options.edit_cross, options.edit_self, photo)

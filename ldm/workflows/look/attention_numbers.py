@@ -19,7 +19,7 @@ from ldm.workflows.inversion.cache import InversionCache, Needs
 from ldm.workflows.inversion.invert import unet_of
 from ldm.workflows.look.inspection import Spot, cells, grid_of, nats
 from ldm.workflows.pictures import pictures_of
-from ldm.workflows.restyle.group import restyled_latents
+from ldm.workflows.restyle.group import finished, restyled_latents
 from ldm.workflows.restyle.jobs import Job
 from ldm.workflows.restyle.setting import Setting
 
@@ -92,6 +92,7 @@ def restyle_and_look(
         with attention_mode(unet_of(setting.model), {} if job.mixed else watch):
             latents = restyled_latents(setting, cache, [job], progress=progress, report=note)
         (image,) = pictures_of(setting.studio, latents)
+        image = finished(image, job)
 
     found = []
     for site in layers:

@@ -25,6 +25,8 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
         UserError: a value beyond its range.
     """
     writable_folder(options.output_path, "--outdir")
+    if options.precomputed:
+        writable_folder(options.precomputed, "--precomputed")
     check_gamma(GAMMA if options.gamma is None else options.gamma)
     check_temperature(T_ONE if options.T is None else options.T)
     for gamma in options.gammas or ():

@@ -50,10 +50,12 @@ def start_noise(
     ``deviation_share`` is that of ``adain``.
 
     Raises:
-        UserError: no style, or masks that do not fit.
+        UserError: no style, masks that do not fit, or a picture of one cell, which has no deviation.
     """
     if not styles:
         raise UserError("AdaIN needs the noise of at least one style")
+    if any(noise[0, 0].numel() < 2 for noise in (content, *styles)):
+        raise UserError("AdaIN needs more than one latent cell: larger pictures, or --without_init_adain")
     moved = torch.stack([adain(content, style, deviation_share) for style in styles], dim=1)
     if masks is None:
         return moved.mean(dim=1)
@@ -102,7 +104,7 @@ def beginning(
     """Where the sampling of a recipe starts, [B, C, h, w]; [B, 2C, h, w] where its steps need two latents.
 
     Raises:
-        UserError: AdaIN without a style, or masks that do not fit.
+        UserError: see ``start_noise``.
     """
     way, levels = way_of(schedule, recipe), walk(schedule, recipe)
     end = schedule.upwards(recipe.ddim_inv_steps)[-1]

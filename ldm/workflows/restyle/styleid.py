@@ -85,7 +85,7 @@ def styleid(options: StyleIDOptions, model: Any = None, watch: Watch[Result] | N
         save_sheet(options, setting, everything, jobs, results)
     skipped = sum(result.skipped for result in results.values())
     log.info(
-        "%d made, %d skipped in %.1f s; %d pictures inverted, %d inversions read; peak memory %s",
+        "%d made, %d skipped in %.1f s; inverted: %d, read from inversions that were kept: %d; peak memory %s",
         len(results) - skipped, skipped, time.perf_counter() - started, cache.inverted, cache.read, peak_memory(),
     )  # fmt: skip
     if problems:
