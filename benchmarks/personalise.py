@@ -156,9 +156,11 @@ def files_of(name: str, folder: Path) -> dict[str, Path]:
     return {kind: run / "checkpoints" / f"{kind}.safetensors" for kind in METHODS[name].files}
 
 
-def draw(studio: Studio, texts: Sequence[str], seed: int, noise_scale: float) -> list[Image.Image]:
+def draw(
+    studio: Studio, texts: Sequence[str], seed: int, noise_scale: float = NOISE_SCALE, settle: int = 0
+) -> list[Image.Image]:
     """One picture for each prompt, with the settings that the commands have, but for the start noise and settling."""
-    plan = make_plan(Txt2ImgOptions(noise_scale=noise_scale, settle=0), studio)
+    plan = make_plan(Txt2ImgOptions(noise_scale=noise_scale, settle=settle), studio)
     return [image for batch in batches(texts, BATCH, 1, seed) for image in generate(studio, plan, batch)]
 
 
@@ -168,7 +170,7 @@ def make_class_pictures(studio: Studio, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     texts, _ = prompts(CLASS_PICTURES, split="train", seed=CLASS_SEED, free=True)
-    for number, image in enumerate(draw(studio, texts, CLASS_SEED, NOISE_SCALE)):
+    for number, image in enumerate(draw(studio, texts, CLASS_SEED)):
         save_image(image, folder / f"{number:02}.png")
     lines = [json.dumps({"file": f"{number:02}.png", "caption": text}) for number, text in enumerate(texts)]
     with atomic_write(folder / "captions.jsonl") as path:
@@ -177,7 +179,8 @@ def make_class_pictures(studio: Studio, folder: Path) -> None:
 
 def judged_before(studio: Studio, options: argparse.Namespace) -> Count:
     """What the others are with nothing learned; a folder of results has them judged once."""
-    note = options.outdir / f"others-{options.others}-{options.noise_scale:g}.json"
+    how = f"{options.noise_scale:g}" + (f"-{options.settle}" if options.settle else "")
+    note = options.outdir / f"others-{options.others}-{how}.json"
     if not note.is_file():
         others.write(judged_others(studio, options), note)
     return Count.of(others.read(note))
@@ -185,7 +188,9 @@ def judged_before(studio: Studio, options: argparse.Namespace) -> Count:
 
 def judged_others(studio: Studio, options: argparse.Namespace) -> list[others.Other]:
     """The verdicts on other prompts, with what is applied to the model."""
-    return others.judged(lambda texts, seed: draw(studio, texts, seed, options.noise_scale), options.others)
+    return others.judged(
+        lambda texts, seed: draw(studio, texts, seed, options.noise_scale, options.settle), options.others
+    )
 
 
 def measure(studio: Studio, options: argparse.Namespace, name: str, seed: int, before: Count) -> Outcome:
@@ -201,7 +206,7 @@ def measure(studio: Studio, options: argparse.Namespace, name: str, seed: int, b
     asked = kind.wishes(options.concept, options.count)
     with applied(studio.model, read_additions(studio.model, files.get("embeddings"), lora=loras)):
         texts = [kind.sentence(one, METHODS[name].word) for one in asked]
-        pictures = draw(studio, texts, 1000 * (seed + 1), options.noise_scale)
+        pictures = draw(studio, texts, 1000 * (seed + 1), options.noise_scale, options.settle)
         rest = judged_others(studio, options)
     others.write(rest, folder / "others.json")
     save_image(make_grid(pictures, 10), folder / DRAWN)
@@ -264,6 +269,7 @@ def main() -> None:
     add("--count", type=int, default=20, help="pictures of the concept for each method and seed")
     add("--others", type=int, default=64, help="prompts without it; 0 for none")
     add("--noise_scale", type=float, default=NOISE_SCALE, help="of the pictures that are judged (%(default)s)")
+    add("--settle", type=int, default=0, help="noises over which they settle (%(default)s)")
     add("--outdir", type=Path, default=Path("outputs/personalise"))
     add("--debug", action="store_true", help="show the traceback of an error")
     options, changes = parser.parse_known_args()

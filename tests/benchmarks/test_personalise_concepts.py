@@ -160,10 +160,10 @@ def test_what_the_judges_saw_is_counted(
     drawn = [picture_of(one) for one in (asked[0], asked[1], nearly, asked[0])]
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in drawn]
     rest = [other(right=number < 5, colours=number < 5) for number in range(6)]
-    monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed, noise_scale: pictures)
+    monkeypatch.setattr(personalise, "draw", lambda studio, texts, seed, noise_scale, settle: pictures)
     monkeypatch.setattr(personalise, "read_additions", lambda *_, **__: [])
     monkeypatch.setattr(personalise, "judged_others", lambda studio, options: rest)
-    options = Namespace(concept="disc", count=4, others=6, outdir=tmp_path, changes=[], noise_scale=1.0)
+    options = Namespace(concept="disc", count=4, others=6, outdir=tmp_path, changes=[], noise_scale=1.0, settle=0)
     outcome = measure(Namespace(model=None), options, "lora", 0, Count())  # type: ignore[arg-type]
     assert (outcome.pictures, outcome.counts) == (4, {"recognised": 3, "background": 3})
     assert 0.7 < outcome.means["silhouette"] < 1 and outcome.after == Count(6, right=5, drawn=6, named=6, plain=6)
@@ -171,18 +171,20 @@ def test_what_the_judges_saw_is_counted(
     assert [one["right"] for one in kept] == [True] * 5 + [False]
 
 
-def test_others_are_judged_once_for_a_folder_and_a_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float] = []
+def test_others_are_judged_once_for_a_folder_and_how_they_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, int]] = []
 
     def judged(studio: object, options: Namespace) -> list[Other]:
-        asked.append(options.noise_scale)
+        asked.append((options.noise_scale, options.settle))
         return [other(right=options.noise_scale < 1)] * options.others
 
     monkeypatch.setattr(personalise, "judged_others", judged)
-    for noise_scale, right in ((0.6, 3), (1.0, 0), (0.6, 3)):
-        options = Namespace(others=3, outdir=tmp_path, noise_scale=noise_scale)
+    for noise_scale, settle, right in ((0.6, 0, 3), (1.0, 0, 0), (1.0, 4, 0), (0.6, 0, 3), (1.0, 4, 0)):
+        options = Namespace(others=3, outdir=tmp_path, noise_scale=noise_scale, settle=settle)
         assert judged_before(None, options).right == right  # type: ignore[arg-type]
-    assert asked == [0.6, 1.0]
+    assert asked == [(0.6, 0), (1.0, 0), (1.0, 4)]
 
 
 def other(**verdict: bool) -> Other:

@@ -129,7 +129,7 @@ def test_what_the_judges_saw_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     pictures = [Image.fromarray(((one + 1) * 127.5).round().astype(np.uint8)) for one in drawn]
     told: list[str] = []
 
-    def draw(studio: object, texts: list[str], seed: int, noise_scale: float) -> list[Image.Image]:
+    def draw(studio: object, texts: list[str], seed: int, noise_scale: float, settle: int) -> list[Image.Image]:
         told.extend(texts)
         return pictures
 
@@ -139,7 +139,7 @@ def test_what_the_judges_saw_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(personalise, "train", lambda *_: Cost(1.0, 1.0, 1))
     monkeypatch.setattr(personalise, "judged_others", lambda studio, options: [])
     (tmp_path / "sepia" / "lora" / "seed0").mkdir(parents=True)
-    options = Namespace(concept="sepia", count=2, others=0, outdir=tmp_path, changes=[], noise_scale=1.0)
+    options = Namespace(concept="sepia", count=2, others=0, outdir=tmp_path, changes=[], noise_scale=1.0, settle=0)
     outcome = measure(Namespace(model=None), options, "lora", 0, Count())  # type: ignore[arg-type]
     assert outcome.counts["in the manner"] == 1 and outcome.means["distance"] == pytest.approx(0.5, abs=0.02)
     assert told == [sentence(one, "sks") for one in asked]
