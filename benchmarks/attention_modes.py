@@ -6,7 +6,6 @@ It is the processor's time, summed over threads, which other programs disturb le
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 
+from ldm.arguments import Parser
 from ldm.control import FeatureStore, Inject, Save, attention_mode, sites
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
@@ -61,7 +61,7 @@ def measure(width: int, size: int, repeats: int, dtype: torch.dtype) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--width", type=int, default=64, help="channels of the first level; 320 is Stable Diffusion v1")
     parser.add_argument("--size", type=int, default=32, help="height and width of the latent")
     parser.add_argument("--repeats", type=int, default=30)

@@ -12,7 +12,6 @@ if less flicker were less style or less content: colours from the style, edges f
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from scipy.ndimage import maximum_filter
 from torch import Tensor
 
 from benchmarks.bundled import painting
+from ldm.arguments import Parser
 from ldm.control import Sites, attention_mode, sites
 from ldm.control.seam import Call
 from ldm.metrics.appearance import measures
@@ -154,7 +154,7 @@ def beside(films: dict[str, Tensor], fps: float) -> Frames:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--films", type=int, default=4)
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--size", type=int, default=96, help="of the frames in pixels, a multiple of 16")

@@ -8,7 +8,6 @@ damages the same files in the same ways.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import io
@@ -30,6 +29,7 @@ from typing import Any
 import yaml
 
 from benchmarks.fuzz_kinds import KINDS, KindOfFile
+from ldm.arguments import Parser
 from ldm.util import run_command, temporary_folder
 
 SECONDS = 30  # of computing, for one file: a busy machine changes nothing
@@ -219,7 +219,7 @@ def _quiet(folder: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=2000, help="damaged files of all kinds together (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of what is done to them (0)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="only these")

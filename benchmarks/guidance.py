@@ -9,7 +9,6 @@ is kept is measured for four methods. A judge knows the true colours. Rows are a
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import math
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.guidance_judge import Task, judge, tasks
 from benchmarks.ledger import Ledger, table
+from ldm.arguments import Parser
 from ldm.models.diffusion import guidance
 from ldm.models.diffusion.loop import ask
 from ldm.models.diffusion.samplers.ddim import DDIM, transfer
@@ -155,7 +155,7 @@ def single(task: Task) -> Task:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("-n", type=int, default=200, help="prompts with two shapes")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--shapes", type=int, default=2, help="in a prompt; 3 is beyond what training showed")

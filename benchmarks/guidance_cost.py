@@ -7,7 +7,6 @@ memory is the largest that the process held meanwhile, weights included (Linux).
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import statistics
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.attention_modes import build
+from ldm.arguments import Parser
 from ldm.control.energy import Excite, Goal, Layout, excite_sites, layout_sites
 from ldm.control.regions import Box
 from ldm.models.diffusion.guidance import guided
@@ -94,7 +94,7 @@ def measure(width: int, size: int, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--width", type=int, default=320, help="channels of the first level (320, as SD v1)")
     parser.add_argument("--size", type=int, default=64, help="height and width of the latent (64, as SD v1)")
     parser.add_argument("--repeats", type=int, default=3)

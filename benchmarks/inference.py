@@ -12,7 +12,6 @@ Diffusion XL's UNet in bf16 is 5.1 GB, and packed once more as much. JSON goes t
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -30,6 +29,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from ldm.arguments import Parser
 from ldm.checkpoint.diffusers_keys import autoencoder_weights, unet_weights
 from ldm.models.diffusion.sampling import sample
 from ldm.modules.cpu.packed import pack_for_inference
@@ -342,7 +342,7 @@ PARTS: dict[str, Callable[[Run], list[dict[str, Any]]]] = {
 
 @torch.no_grad()
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--model", choices=SHAPES, default="sd")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["unet", "vae", "step"])
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")

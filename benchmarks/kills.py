@@ -15,7 +15,6 @@ every sixth run is a process of its own. Linux only.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import itertools
 import os
@@ -36,6 +35,7 @@ import torch
 
 from benchmarks.kills_commands import COMMANDS, Command, prepare
 from ldm import stopping
+from ldm.arguments import Parser
 from ldm.shipped import ROOT
 from ldm.util import UserError, run_command, temporary_folder
 
@@ -253,7 +253,7 @@ def table(tallies: dict[str, Tally]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60, help="how many in all")
     parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS), help="these commands")
     parser.add_argument("--seed", type=int, default=0)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from ldm.arguments import Parser
 from ldm.checkpoint import load_model, model_node, save_state_dict
 from ldm.util import instantiate_from_config, temporary_folder
 
@@ -61,7 +62,7 @@ def measure(config: Path, path: Path, precision: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/stable-diffusion/v1-inference.yaml"))
     parser.add_argument("--format", choices=["safetensors", "ckpt"], default="safetensors")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32")

@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.bundled import painting, photograph
+from ldm.arguments import Parser
 from ldm.metrics.intervals import bootstrap
 from ldm.pictures.images import image_to_tensor, load_image, make_grid, save_image
 from ldm.pictures.mask_proposals import Marks, Point, propose
@@ -178,7 +179,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--cnt", help="a picture or a folder (ten photographs of scikit-image)")
     parser.add_argument("--sty", help="a picture or a folder (ten bundled paintings)")
     parser.add_argument("--limit", type=int, default=10, help="of contents")

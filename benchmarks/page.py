@@ -9,12 +9,12 @@ another picture stands in the page.
 
 from __future__ import annotations
 
-import argparse
 import time
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
+from ldm.arguments import Parser
 from ldm.util import UserError, run_command
 from scripts.screenshots import Visitor, browser, served
 
@@ -54,7 +54,7 @@ def seconds_until_preview(page: Any, gamma: float) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(
+    Parser(description=__doc__).parse_args(
         arguments
     )
     began = time.perf_counter()

@@ -38,6 +38,7 @@ from benchmarks.others import Count
 from benchmarks.subjects import SUBJECTS, kind_of
 from ldm.additions.base import applied
 from ldm.additions.reading import read_additions
+from ldm.arguments import Parser
 from ldm.pictures.images import image_to_array, make_grid, save_image
 from ldm.util import UserError, atomic_write, run_command
 from ldm.workflows.batches import batches
@@ -261,7 +262,7 @@ def write_sheet(folder: Path, concept: str, methods: Sequence[str], seed: int, c
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--concept", choices=list(SUBJECTS), default="flower")
     add("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))

@@ -13,7 +13,6 @@ to ``pairs.csv`` in ``--out`` as they are made, with their pictures beside; what
 
 from __future__ import annotations
 
-import argparse
 import csv
 import functools
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.bundled import painting, photograph
+from ldm.arguments import Parser
 from ldm.metrics.appearance import measures
 from ldm.metrics.histogram import HISTOGRAM
 from ldm.metrics.intervals import bootstrap
@@ -291,7 +291,7 @@ def show(maker: Maker, ways: Sequence[str], count: int, out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--cnt", help="a picture or a folder, in place of --photographs")
     parser.add_argument("--sty", help="a picture or a folder, in place of --paintings")
     parser.add_argument("--photographs", nargs="+", default=PHOTOGRAPHS, metavar="NAME", help="of scikit-image")

@@ -19,6 +19,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ldm.arguments import Parser
 from ldm.pictures.images import load_image, make_grid, save_image
 from ldm.shipped import here_or_shipped
 from ldm.util import run_command
@@ -146,7 +147,7 @@ def sheet(made: Sequence[tuple[Image.Image, str]], factor: int) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--out", type=Path, default=Path("outputs/sampling_pictures"), metavar="FOLDER", help="where pictures go")
     add("--ckpt", metavar="FILE", help="weights (the small model)")

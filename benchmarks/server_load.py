@@ -9,7 +9,6 @@ pictures are the same to the last bit as those of ``ldm.workflows.txt2img``. Lin
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
@@ -27,6 +26,7 @@ from typing import Any
 
 from PIL import Image
 
+from ldm.arguments import Parser
 from ldm.util import UserError, run_command
 from ldm.workflows.studio import open_studio
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
@@ -127,7 +127,7 @@ def run(requests: int, clients: int, steps: int) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--requests", type=int, default=50, metavar="N", help="(50)")
     parser.add_argument("--clients", type=int, default=8, metavar="N", help="at the same time (8)")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="of a picture (10)")

@@ -34,6 +34,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.loading import measure, peak_memory
+from ldm.arguments import Parser
 from ldm.checkpoint import model_node, read_state_dict, save_state_dict
 from ldm.checkpoint.diffusers_keys import unet_weights
 from ldm.modules.cpu.packed import pack_for_inference
@@ -196,7 +197,7 @@ def compared(rows: list[dict[str, Any]], folder: Path) -> dict[str, float]:
 
 @torch.no_grad()
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=("open", "film", "network"), default=["open", "film", "network"])
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2)

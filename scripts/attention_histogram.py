@@ -16,6 +16,7 @@ import logging
 from itertools import chain
 from pathlib import Path
 
+from ldm.arguments import Parser
 from ldm.pictures.images import save_image
 from ldm.pictures.masks import find_masks, short_name
 from ldm.pictures.numbered import free_path
@@ -51,7 +52,7 @@ OWN = ("ddim_inv_steps", "save_feat_steps", "seed")  # flags that are others her
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--cnt", metavar="FILE", default=str(SAMPLE_CONTENT), help="content (a bundled sample)")
     add("--sty", metavar="FILE", nargs="+", default=[str(SAMPLE_STYLE)], help="style, or several (a bundled sample)")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ldm.arguments import Parser
 from ldm.control import Sites, late_decoder
 from ldm.pictures.images import save_image
 from ldm.pictures.masks import short_name
@@ -56,7 +57,7 @@ Cells = dict[tuple[str, float], Image.Image]
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--image", metavar="FILE", help="the picture (a bundled sample, unless there is a prompt)")
     add("--prompt", help="what the network is told; without --image a picture is made of it")

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ldm.arguments import Parser
 from ldm.pictures.images import centre_crop, image_to_tensor
 from ldm.util import run_command
 from ldm.workflows.models import open_model
@@ -39,7 +39,7 @@ def quality(model: Any, pictures: Tensor) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--count", type=int, default=256, help="how many rendered pictures")
     parser.add_argument("--seed", type=int, default=2, help="of the rendered pictures")
     parser.add_argument("--size", type=int, default=256, help="side of the photographs")

@@ -14,12 +14,13 @@ import argparse
 import logging
 from pathlib import Path
 
+from ldm.arguments import Parser
 from ldm.util import run_command
 from ldm.workflows.captioner import write_captions
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("folder", type=Path, help="the pictures")
     add("--captioner", required=True, metavar="FOLDER", help="BLIP, GIT, ViT with GPT-2, ...: a folder of transformers")

@@ -10,13 +10,13 @@ hub's local cache, or from where --bert and --clip say; nothing is downloaded wi
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scripts/check_word.py
 
+from ldm.arguments import Parser
 from ldm.modules.encoders.base import TextTokenizer
 from ldm.modules.encoders.bpe import CLIP_MARKERS, load_bpe
 from ldm.modules.encoders.subword import SubwordTokenizer
@@ -71,7 +71,7 @@ def report(word: str, tokenizer: TextTokenizer, texts: dict[int, str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("words", nargs="+")
     parser.add_argument("--bert", metavar="SOURCE", help="vocab.txt, tokenizer.json, their folder, or a hub id")
     parser.add_argument("--clip", metavar="SOURCE", help="tokenizer.json, a folder, or a hub id")

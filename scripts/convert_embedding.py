@@ -9,19 +9,19 @@ The suffix chooses the format: .safetensors, .pt (CompVis), .bin (diffusers), .p
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scripts/convert_embedding.py
 
+from ldm.arguments import Parser
 from ldm.checkpoint import read_embeddings, write_embedding
 from ldm.checkpoint.embeddings import FORMATS
 from ldm.util import UserError, run_command
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("source", metavar="SOURCE[=NAME]", help="any embedding file; =NAME or =OLD:NEW renames its placeholder")
     add("target", type=Path)

@@ -10,12 +10,12 @@ file's. No weights are read. Learned words in the file go into a file of their o
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scripts/convert_lora.py
 
+from ldm.arguments import Parser
 from ldm.checkpoint import EmbeddingFile, write_embedding
 from ldm.checkpoint.lora import read_lora
 from ldm.checkpoint.lora.writing import SPELLINGS
@@ -31,7 +31,7 @@ def main() -> None:
     Raises:
         UserError: the file is no LoRA, or of a kind that the spelling has no names for; nothing is written.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("file", help="a LoRA file of any family, or a folder of PEFT or diffusers")
     old_spellings(

@@ -9,18 +9,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scripts/copy_inputs.py
 
+from ldm.arguments import Parser
 from ldm.util import run_command
 from ldm.workflows.measure.trios import copy_inputs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--cnt", default="data/cnt", metavar="DIR", help="contents (data/cnt)")
     parser.add_argument("--sty", default="data/sty", metavar="DIR", help="styles (data/sty)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

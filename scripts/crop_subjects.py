@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ldm.arguments import Parser
 from ldm.pictures.subjects import MARGIN
 from ldm.util import run_command
 from ldm.workflows.subject_crops import FILLS, NONE, Cuts, crop_subjects
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("folder", type=Path, help="the photographs")
     add("--outdir", type=Path, required=True, metavar="FOLDER", help="where the squares go, under the same names")

@@ -9,7 +9,6 @@ Everything is written under outputs/demo; the pictures come from the small model
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ldm.arguments import Parser
 from ldm.pictures.images import centre_crop, image_to_tensor, make_grid, save_image, tensor_to_image
 from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
@@ -48,7 +48,7 @@ TRANSLATED = ("a penguin on a yellow background", "노란 배경 위의 펭귄",
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     old_spellings(parser.add_argument("--outdir", "--out", type=Path, default=ROOT / "outputs" / "demo",
                                       help="folder for the results (outputs/demo)"))  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from pathlib import Path
 
+from ldm.arguments import Parser
 from ldm.released import RELEASED, markdown_table, released
 from ldm.util import run_command
 from ldm.workflows.download import download
@@ -24,7 +24,7 @@ def listing() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of the list; without one the list is printed")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="another place than the one in docs/models.md")
     parser.add_argument("--markdown", action="store_true", help="the list as the table of docs/models.md")

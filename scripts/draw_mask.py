@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ldm.arguments import Parser
 from ldm.pictures.images import load_image
 from ldm.pictures.masks import find_masks, mask_path, read_mask, write_mask
 from ldm.pictures.painted import OPACITY, layers_to_masks, masks_to_layers, preview
@@ -188,7 +189,7 @@ def server(app: Any, rules: Rules, outdir: Path) -> Any:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("content", type=Path, help="the picture to draw over")
     parser.add_argument("--sty", type=Path, nargs="+", default=[], metavar="FILE", help="styles to offer (the samples)")
     parser.add_argument("--ckpt", metavar="FILE", help="weights in any format (the small model)")

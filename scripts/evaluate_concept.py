@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ldm.arguments import Parser
 from ldm.checkpoint import read_embeddings
 from ldm.metrics.likeness import ClipJudge, Judge, ScorerJudge, among_themselves
 from ldm.pictures.images import image_to_tensor, load_folder, make_grid, read_parameters, save_image
@@ -180,7 +181,7 @@ def _prompt_inside(path: Path) -> str:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--references", type=Path, required=True, help="the pictures that the word was learned from")
     add("--embedding_path", nargs="+", metavar="FILE[=NAME]", help="files of learned words")

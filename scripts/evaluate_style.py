@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scripts/evaluate_style.py
 
+from ldm.arguments import Parser
 from ldm.util import run_command
 from ldm.workflows.measure.baselines import BASELINES
 from ldm.workflows.measure.evaluate import MODES, EvaluateOptions, evaluate_style
@@ -27,9 +28,7 @@ from ldm.workflows.options import old_spellings
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS
-    )
+    parser = Parser(description=__doc__, argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add("--sty", required=True, metavar="DIR", help="styles")
     add("--cnt", required=True, metavar="DIR", help="contents")

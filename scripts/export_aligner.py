@@ -9,7 +9,6 @@ writes aligner.safetensors and, after ``train_encoder: true``, the folder multil
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from ldm.arguments import Parser
 from ldm.checkpoint import load_weights, read_state_dict
 from ldm.modules.encoders.aligner import save_aligner
 from ldm.modules.encoders.multilingual import MultilingualEncoder
@@ -66,7 +66,7 @@ def save_encoder(reader: MultilingualEncoder, folder: Path, precision: str) -> N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", type=Path, help="run folder of main.py with configs/aligner/*.yaml")
     parser.add_argument("folder", type=Path, help="where to put the files, for example beside the model's config.yaml")
     parser.add_argument("--ckpt", type=Path, help="another checkpoint of the run than last.ckpt")

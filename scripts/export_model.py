@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ldm.arguments import Parser
 from ldm.checkpoint import read_state_dict, save_state_dict
 from ldm.runs import given_or_latest
 from ldm.util import UserError, run_command
@@ -75,7 +75,7 @@ def export(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("source", type=Path, help="a checkpoint of any format, or latest:NAME of a run")
     parser.add_argument("target", type=Path, help="a .safetensors or .ckpt file")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")

@@ -12,9 +12,9 @@ Below them, how right things are frame by frame, and how far films are from one 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from ldm.arguments import Parser
 from ldm.util import run_command
 from ldm.workflows.film_options import VideoOptions
 from ldm.workflows.measure.films import as_markdown, film_table
@@ -23,7 +23,7 @@ from ldm.workflows.video import film_studio
 
 def main() -> None:
     """Raises UserError: as ``ldm.workflows.measure.films.film_table``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--ckpt", help="weights, or latest:NAME of a run; the small film model without it")
     parser.add_argument("--config", help="its YAML; usually found beside the weights")
     parser.add_argument("-n", "--count", type=int, default=128, help="films of each row (%(default)s)")

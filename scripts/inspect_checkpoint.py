@@ -10,7 +10,6 @@ those whose network may be the file's by its widths, and the rest only where non
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from ldm.arguments import Parser
 from ldm.checkpoint import is_lightning_checkpoint, read_embedding, read_file, read_metadata, read_state_dict
 from ldm.checkpoint.diagnosis import describe_weights
 from ldm.checkpoint.fit import OPTIONAL, make_report, match_text_model
@@ -204,7 +204,7 @@ def yamls(place: Path) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("path", type=Path, help="a weight file of any format, or a diffusers folder")
     parser.add_argument("--configs", type=Path, help="a YAML or a folder of them (configs/ and models/)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

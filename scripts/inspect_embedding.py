@@ -9,7 +9,6 @@ Nearest words need the text encoder of the model that the words were made for; o
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ldm.additions.placeholders import spread
+from ldm.arguments import Parser
 from ldm.checkpoint import EmbeddingFile, read_embedding
 from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.bert import BERTTokenizer
@@ -104,7 +104,7 @@ def encoder_for(file: EmbeddingFile, ckpt: str | None, config: str | None) -> Te
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("files", nargs="+", type=Path)
     add("--ckpt", help="the model that the words belong to (the small model)")

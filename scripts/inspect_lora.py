@@ -9,7 +9,6 @@ With a model it is said how much of the file that model has a place for, and how
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scri
 
 from ldm.additions.lora.kinds import alpha_of, difference, kind_of, rank_of
 from ldm.additions.lora.lora import Lora, called_by_width
+from ldm.arguments import Parser
 from ldm.checkpoint.lora import LoraFile, Parts, read_lora
 from ldm.runs import LORAS, given_or_latest
 from ldm.util import UserError, printable, run_command
@@ -80,7 +80,7 @@ def beside(model: Any, file: LoraFile) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("file", help="a LoRA file of any family, or a folder of PEFT or diffusers")
     add("--ckpt", metavar="FILE", help="a model to hold it against")

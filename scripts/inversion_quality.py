@@ -9,7 +9,6 @@ No prompt, no guidance; PSNR in decibels. Style injection needs the first of the
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from ldm.arguments import Parser
 from ldm.pictures.images import centre_crop, image_to_tensor, load_folder
 from ldm.util import run_command
 from ldm.workflows.inversion.invert import invert_with_features
@@ -66,7 +66,7 @@ def there_and_back(model: Any, picture: Tensor, recipe: Recipe) -> tuple[float, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="pictures; none: bundled photographs held out of training")
     parser.add_argument("--size", type=int, default=256, help="side of the square that is cut out of the middle")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps in either direction")

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ldm.arguments import Parser
 from ldm.pictures.sizing import Picture, look_at
 from ldm.shipped import SAMPLES
 from ldm.util import UserError, run_command
@@ -40,7 +41,7 @@ log = logging.getLogger("invert")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--cnt", metavar="PATH", help="contents: a picture or a folder (with --sty missing, too: bundled samples)")
     add("--sty", metavar="PATH", help="styles: a picture or a folder")

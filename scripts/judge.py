@@ -10,7 +10,6 @@ The scenes, one a line in the order of the file names, are what `scripts.scene_p
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ldm.arguments import Parser
 from ldm.pictures.images import image_to_array, list_images, load_image
 from ldm.util import UserError, atomic_write, run_command
 from ldm.world.judge import Seams, Verdict, judge
@@ -73,7 +73,7 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="pictures, taken in natural order (2.png before 10.png)")
     parser.add_argument("--scenes", type=Path, required=True, help="what was asked for, one scene a line")
     parser.add_argument("--json", type=Path, help="write the summary and every verdict here")

@@ -19,6 +19,7 @@ from typing import Any
 
 from ldm.additions.base import applied
 from ldm.additions.reading import read_additions
+from ldm.arguments import Parser
 from ldm.modules.encoders.multilingual import Multilingual
 from ldm.pictures.images import image_to_array
 from ldm.util import UserError, atomic_write, run_command
@@ -87,7 +88,7 @@ def table(summaries: dict[str, Summary]) -> str:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("-n", type=int, default=256, help="pictures in each language")
     parser.add_argument("--seed", type=int, default=42, help="of the first picture")
     parser.add_argument("--languages", nargs="+", default=["en", "ko", "zh"], help="the first is the measure")

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ldm.arguments import Parser
 from ldm.pictures.images import load_image, save_image
 from ldm.pictures.mask_proposals import Marks, Point, propose, propose_with_sam
 from ldm.pictures.mask_values import read_strokes
@@ -31,7 +32,7 @@ SAME_ASPECT = 0.02
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("image", type=Path, help="a mask (a picture or .npy); with marks: the content")
     add("--content", type=Path, help="the content that a mask is for: gives its name and size")

@@ -12,7 +12,6 @@ pieces of words that are in both vocabularies keep their vectors.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from ldm.arguments import Parser
 from ldm.data.sentence_pairs import read_pairs
 from ldm.modules.encoders.wordpiece import CLS, MASK, PAD, SEP, UNK
 from ldm.util import UserError, run_command
@@ -100,7 +100,7 @@ def encoder_from(folder: Path, tokenizer: PreTrainedTokenizerFast) -> BertModel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("pairs", type=Path, help="CSV of sentence pairs, see scripts/world_pairs.py")
     parser.add_argument("folder", type=Path, help="where to put the encoder and its tokenizer")
     parser.add_argument("--vocab_size", type=int, default=400)

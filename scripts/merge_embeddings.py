@@ -10,13 +10,13 @@ several), or by answering when asked. A new name should be one token for the mod
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scripts/merge_embeddings.py
 
+from ldm.arguments import Parser
 from ldm.checkpoint import EmbeddingFile, merge_embeddings, read_embeddings, write_embedding
 from ldm.checkpoint.embeddings import FORMATS
 from ldm.modules.encoders.base import TextTokenizer
@@ -55,7 +55,7 @@ def merged(sources: list[str], tokenizer: TextTokenizer | None, interactive: boo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--manager_ckpts", nargs="+", required=True, metavar="FILE[=NAME]", help="the files to put together")
     old_spellings(add("--out", "--output_path", dest="output_path", type=Path, required=True, metavar="FILE",

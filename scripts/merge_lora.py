@@ -21,6 +21,7 @@ from ldm.additions.lora.lora import DORA_RULES, Lora, merged_state
 from ldm.additions.lora.low_rank import as_lora, joined
 from ldm.additions.lora.scales import parse_lora
 from ldm.additions.reading import read_loras
+from ldm.arguments import Parser
 from ldm.checkpoint import read_state_dict, save_state_dict
 from ldm.checkpoint.lora.writing import SPELLINGS, Written, write_lora
 from ldm.util import UserError, run_command
@@ -29,7 +30,7 @@ from ldm.workflows.options import old_spellings
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--ckpt", metavar="FILE", help="the model (the small model)")
     add("--config", metavar="FILE", help="its YAML (config.yaml beside the weights)")

@@ -15,7 +15,6 @@ much. Started again, it goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ldm.arguments import Parser
 from ldm.models.diffusion.guidance import guided
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import sample
@@ -137,7 +137,7 @@ def sample_scenes(
 
 def main() -> None:
     """Raises UserError: as ``sample_scenes``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where latents and scenes go")
     parser.add_argument("-n", type=int, default=3200, help="how many sentences (%(default)s)")
     parser.add_argument("--things", default="all", help=f"what is asked for: {', '.join(KINDS)} (%(default)s)")

@@ -9,10 +9,10 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 from pathlib import Path
 
+from ldm.arguments import Parser
 from ldm.util import UserError, atomic_write, run_command
 from ldm.world.scene import Scene
 from ldm.world.scene_files import write_scenes
@@ -55,7 +55,7 @@ def prompts(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where prompts.txt and scenes.jsonl go")
     parser.add_argument("-n", type=int, default=512, help="how many")
     parser.add_argument("--things", default="all", help=f"what is asked for: {', '.join(KINDS)}")

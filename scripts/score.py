@@ -10,13 +10,13 @@ the same pictures by classical measures, which have learned nothing.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from ldm.arguments import Parser
 from ldm.checkpoint import read_metadata
 from ldm.modules.scorer import AttributeScorer
 from ldm.pictures.images import image_to_tensor, list_images, load_image
@@ -61,7 +61,7 @@ def see_each(model: AttributeScorer, pictures: Sequence[Tensor]) -> list[Judgeme
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="pictures, taken in natural order (2.png before 10.png)")
     parser.add_argument("--scenes", type=Path, required=True, help="what was asked for, one scene a line")
     parser.add_argument("--ckpt", type=Path, default=WEIGHTS, help="the scorer's weights")

@@ -25,6 +25,7 @@ from typing import Any
 
 from PIL import Image
 
+from ldm.arguments import Parser
 from ldm.shipped import ROOT
 from ldm.util import MissingPartError, UserError, run_command
 from ldm.web.page.texts import say
@@ -228,7 +229,7 @@ def views_of(name: str, given: argparse.Namespace) -> list[tuple[int, bool, Path
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--out", type=Path, default=DOCS, metavar="FOLDER", help="(docs/pictures)")
     add("--width", type=int, default=WIDE, help=f"of the window ({WIDE})")

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from ldm.arguments import Parser
 from ldm.util import run_command
 from ldm.web.jobs import Desk
 from ldm.web.rules import rules_for
@@ -22,7 +23,7 @@ from ldm.web.server import address, check_installed, free_port, listen, make_app
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--model", metavar="NAME", help="of requests that name none, as /sdapi/v1/sd-models has it (the small model)")
     add("--host", default="127.0.0.1", help="address to listen at (this machine only)")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for: python scripts/simple_video_sample.py
 
+from ldm.arguments import Parser
 from ldm.pictures.film import FORMATS
 from ldm.util import run_command
 from ldm.workflows.film_course import MANNERS
@@ -25,7 +26,7 @@ from ldm.workflows.video import video
 
 def parser() -> argparse.ArgumentParser:
     """The command line; the names of the public program, and more."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = Parser(description=__doc__)
     usual = VideoOptions()
     flags.add_argument("--input_path", default="", help="the picture that the film begins with, or a folder")
     flags.add_argument("--last_path", help="the picture that it ends with (or a folder), for a model that takes one")

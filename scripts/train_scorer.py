@@ -12,7 +12,6 @@ Photographs and empty pictures are shown with no answer being right, so that it 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ldm.arguments import Parser
 from ldm.checkpoint import save_state_dict
 from ldm.modules.scorer import AttributeScorer
 from ldm.util import atomic_write, run_command
@@ -138,7 +138,7 @@ def trial(model: AttributeScorer, world: SceneWorld, strength: float, seed: int)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("models/ldm/tiny/scorer.safetensors"))
     parser.add_argument("--start", type=Path, help="weights of a scorer that it begins from")
     parser.add_argument("--drawn_at", type=int, default=128, help="width of what is drawn; patterns stay as fine")

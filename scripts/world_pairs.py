@@ -12,6 +12,7 @@ import argparse
 import csv
 from pathlib import Path
 
+from ldm.arguments import Parser
 from ldm.util import UserError, atomic_write, run_command
 from ldm.world.draw_scenes import Shares
 from ldm.world.scene_pairs import scene_pairs
@@ -29,7 +30,7 @@ def write_pairs(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("path", type=Path, help="the CSV file")
     parser.add_argument("-n", type=int, default=60_000, help="how many")
     parser.add_argument("--split", default="train", help="train, heldout (what training never sees) or all")

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "writing": {"building", "stopping"},
     "running": {"building", "stopping"},
     "util": {"targets", "shipped", "building", "running", "writing"},
+    "arguments": {"util"},
     "flat_options": {"util"},
     "languages": {"util"},
     "texts": {"util"},
@@ -50,6 +51,7 @@ MAY_IMPORT = {
     "metrics": {"util", "shipped", "released", "checkpoint", "modules", "models", "pictures", "world"},
     "training": {
         "util",
+        "arguments",
         "shipped",
         "stopping",
         "seeds",
@@ -85,7 +87,7 @@ MAY_IMPORT = {
         "world",
     },
     "web": {"util", "shipped", "languages", "pictures", "run_metrics", "workflows"},
-    "commands": {"running", "stopping", "util", "additions", "training", "workflows", "web"},
+    "commands": {"arguments", "running", "stopping", "util", "additions", "training", "workflows", "web"},
 }
 # pure re-exports under public names: imports and __all__, nothing else; who may import whom does not hold for them
 RE_EXPORTS = {

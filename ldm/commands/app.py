@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ldm.arguments import Parser
 from ldm.stopping import listen
 
 EXAMPLES = """examples:
@@ -20,10 +21,7 @@ EXAMPLES = """examples:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options; the defaults are here."""
-    parser = argparse.ArgumentParser(
-        description="One page for all of it, in the browser.", epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = Parser(description="One page for all of it, in the browser.", epilog=EXAMPLES)
     add = parser.add_argument
     add("--model", metavar="NAME", help="that is opened first, as the page's menu has it (the small model)")
     add("--host", default="127.0.0.1", help="address to listen at (this machine only)")

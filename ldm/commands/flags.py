@@ -7,15 +7,13 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
+from ldm.arguments import Parser
 from ldm.workflows.options import old_spellings
 
 
 def new_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """A parser that tells only what was given; defaults are those of the options of the workflow."""
-    return argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )  # fmt: skip
+    return Parser(description=description, epilog=epilog, argument_default=argparse.SUPPRESS)
 
 
 def picture_flags(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:

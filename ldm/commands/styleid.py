@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
+from ldm.arguments import Parser
 from ldm.building.errors import UserError
 from ldm.stopping import listen
 from ldm.workflows.options import add_flags, old_spellings
@@ -23,9 +24,9 @@ def parse() -> argparse.Namespace:
     """Only what was given; the defaults are those of ``ldm.workflows.restyle.plan.StyleIDOptions``."""
     from ldm.workflows.restyle.recipe import Recipe
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Restyle pictures: every content with every style.", epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS,
+        argument_default=argparse.SUPPRESS,
     )  # fmt: skip
     what_to_restyle(parser.add_argument_group("what to restyle"))
     add_flags(parser.add_argument_group("how"), Recipe)

@@ -8,6 +8,7 @@ import re
 
 import pytorch_lightning as pl
 
+from ldm.arguments import Parser
 from ldm.training.legacy import TRAINER_KEYS
 from ldm.util import UserError
 
@@ -34,12 +35,7 @@ def _boolean(text: str) -> bool:
 
 def make_parser() -> argparse.ArgumentParser:
     """The flags of main.py."""
-    parser = argparse.ArgumentParser(
-        description="Train what a YAML describes.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(description="Train what a YAML describes.", epilog=EPILOG, allow_abbrev=False)
     add = parser.add_argument
 
     def switch(*names: str, default: bool = False, help: str) -> None:
