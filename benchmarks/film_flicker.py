@@ -1,4 +1,4 @@
-"""How much restyled films flicker: with --steady, frame by frame, and with keys and values of other frames.
+"""How much restyled films flicker: with --steady and --keep_flat, frame by frame, and with keys of other frames.
 
     python -m benchmarks.film_flicker                     # 4 rendered films of 6 frames by 4 paintings, in some minutes
     python -m benchmarks.film_flicker --films 8 --frames 8 --size 128
@@ -31,6 +31,7 @@ from ldm.control.seam import Call
 from ldm.metrics.appearance import measures
 from ldm.pictures.film import Film as Frames
 from ldm.pictures.film import write_film
+from ldm.pictures.flat import keep_flat
 from ldm.pictures.images import centre_crop, image_to_tensor, load_image, make_grid, tensor_to_image
 from ldm.workflows.inversion.cache import clean_latent
 from ldm.workflows.inversion.invert import Inversion, invert_with_features, unet_of
@@ -46,7 +47,8 @@ from ldm.world.film import Film, FilmWorld, paint_film, silhouettes
 ROOT = Path(__file__).resolve().parents[1]
 PAINTINGS = ("van_gogh_auvers", "renoir_girls_at_the_piano", "hokusai_fan", "hiroshige_inokashira")
 BY_FRAME, SHARED, STEADY = "frame by frame", "keys and values of the first frame and the one before", "--steady 1"
-WAYS = ("the film", "its autoencoder", BY_FRAME, SHARED, STEADY)
+FLAT = ", --keep_flat 1"
+WAYS = ("the film", "its autoencoder", BY_FRAME, BY_FRAME + FLAT, SHARED, STEADY, STEADY + FLAT)
 MOTION = (60, 200)  # films that move, and not so far that no background is left
 APART = 4  # pixels
 SEED = 5
@@ -92,7 +94,16 @@ class Maker:
             with attention_mode(unet_of(self.model), {self.others: other_frames} if way == SHARED else {}):
                 latents = stylise(self.model, start, content, [its], self.context, RECIPE,
                                   before=[portion] if portion else [])  # fmt: skip
-            yield way, self.model.decode_first_stage(portion.arrived(latents) if portion else latents)
+            made = self.model.decode_first_stage(portion.arrived(latents) if portion else latents)
+            yield way, made
+            if way != SHARED:
+                yield way + FLAT, kept_flat(made, frames)
+
+
+def kept_flat(made: Tensor, content: Tensor) -> Tensor:
+    """Results [T, 3, S, S], smooth where their contents are flat."""
+    both = zip(map(tensor_to_image, made), map(tensor_to_image, content), strict=True)
+    return torch.stack([image_to_tensor(keep_flat(*one)) for one in both])
 
 
 def chosen(count: int, frames: int, size: int) -> list[Film]:
@@ -147,8 +158,8 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
 
 
 def beside(films: dict[str, Tensor], fps: float) -> Frames:
-    """The film, frame by frame and steady, side by side and twice as large."""
-    ways = [films[way] for way in ("the film", BY_FRAME, STEADY)]
+    """The film, frame by frame, and as it is with the small model, side by side and twice as large."""
+    ways = [films[way] for way in ("the film", BY_FRAME, STEADY + FLAT)]
     rows = [make_grid([tensor_to_image(frame) for frame in frames], 3) for frames in zip(*ways, strict=True)]
     return Frames([row.resize((2 * row.width, 2 * row.height), Image.Resampling.BICUBIC) for row in rows], fps)
 
