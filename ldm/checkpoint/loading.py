@@ -27,6 +27,7 @@ from ldm.checkpoint.materialise import materialise
 from ldm.checkpoint.origin import HasOrigin, HasPreciseParts, StandsOn, origin_of
 from ldm.checkpoint.reading import EMA_PREFIX, read_state_dict, use_ema
 from ldm.checkpoint.source import MappedFile, MappedTensors
+from ldm.checkpoint.unfilled import without_values
 from ldm.shipped import here_or_shipped
 from ldm.util import ConfigError, UserError, instantiate_from_config, printable
 
@@ -167,7 +168,7 @@ def load_model(
             raise ConfigError(f"'{os.fspath(ckpt)}' needs a configuration: only a diffusers folder describes itself")
         config = diffusers_config(ckpt)
     node = without_checkpoints(model_node(config))
-    with torch.device("meta"):
+    with without_values():
         module = instantiate_from_config(node, MODULE)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"target '{node['target']}' makes a {type(module).__name__}, not a model")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ldm.checkpoint.reading import read_state_dict
 from ldm.checkpoint.transformers_trust import check_named
+from ldm.checkpoint.unfilled import without_values
 from ldm.util import MissingPartError, UserError, parse_json_object
 
 WEIGHTS = "model.safetensors"
@@ -94,7 +95,7 @@ def _class_of(config: Any, kinds: tuple[str, ...]) -> Any:
     problem: ValueError | None = None
     for kind in kinds:
         try:
-            with torch.device("meta"):
+            with without_values():
                 return type(getattr(transformers, kind).from_config(config, trust_remote_code=False))
         except ValueError as error:
             problem = problem or error

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ldm.checkpoint import load_model, load_weights
 from ldm.checkpoint.loading import model_node, without_checkpoints
+from ldm.checkpoint.unfilled import without_values
 from ldm.models.diffusion.latent import LatentModel
 from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.multilingual import ForeignReader, MultilingualEncoder, States
@@ -55,7 +56,7 @@ def open_frozen(model_config: str, ckpt: str, whole: bool) -> FrozenModel:
         model: Any = load_model(merged, ckpt)
         english: Any = model.cond_stage_model
     else:
-        with torch.device("meta"):
+        with without_values():
             english = instantiate_from_config(without_checkpoints(OmegaConf.select(node, COND_STAGE)))
         load_weights(english, ckpt, prefix="cond_stage_model.")
     if not isinstance(english, TextEncoder):

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
 from ldm.additions.lora.lora import check_model, matched, report_missing
@@ -14,6 +13,7 @@ from ldm.additions.lora.names import places
 from ldm.checkpoint.lora import LoraFile
 from ldm.checkpoint.lora.diffusers import SETTINGS
 from ldm.checkpoint.lora.writing import KOHYA, Written, write_lora
+from ldm.checkpoint.unfilled import without_values
 from ldm.shipped import here_or_shipped
 from ldm.util import UserError, instantiate_from_config, read_yaml
 from ldm.workflows.models import sampling_node
@@ -55,7 +55,7 @@ def model_for(file: LoraFile, config: str | None) -> Any:
     path = here_or_shipped(CONFIGS[width or 0] if config is None else config)
     node, _ = sampling_node(read_yaml(path, config is not None))
     plain = OmegaConf.to_container(OmegaConf.create(dict(node)), resolve=True)
-    with torch.device("meta"):
+    with without_values():
         return instantiate_from_config(plain)  # type: ignore[arg-type]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from omegaconf import OmegaConf
 
 from ldm.building.kinds import MODULE
 from ldm.checkpoint import load_weights
+from ldm.checkpoint.unfilled import without_values
 from ldm.modules.encoders.base import TextEncoder
 from ldm.util import ConfigError, UserError, instantiate_from_config
 from ldm.workflows.files import find_model
@@ -28,7 +28,7 @@ def open_text_encoder(ckpt: str | Path | None = None, config: str | Path | None 
     node = OmegaConf.select(document, "model.params.cond_stage_config")
     if not OmegaConf.is_dict(node):
         raise ConfigError(f"the model of '{ckpt}' has no text encoder (model.params.cond_stage_config)")
-    with torch.device("meta"):
+    with without_values():
         encoder = instantiate_from_config(node, MODULE)
     if not isinstance(encoder, TextEncoder):
         raise UserError(f"the model of '{ckpt}' is conditioned by a {type(encoder).__name__}, not by text")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ldm.building.kinds import MODULE
 from ldm.checkpoint import load_weights, read_metadata, save_state_dict
+from ldm.checkpoint.unfilled import without_values
 from ldm.modules.x_transformer import FeedForward
 from ldm.util import ConfigError, UserError, instantiate_from_config, parse_sizes
 
@@ -156,7 +157,7 @@ def load_aligner(path: str | os.PathLike[str]) -> tuple[Aligner, dict[str, str]]
     names = [field.name for field in fields(AlignerSizes)]
     sizes = parse_sizes(about.get("sizes", ""), f"what '{path}' says of its sizes", names)
     try:
-        with torch.device("meta"):
+        with without_values():
             aligner: Aligner = instantiate_from_config({"target": f"{__name__}.Aligner", "params": sizes}, MODULE)
     except ConfigError as error:
         raise UserError(f"'{path}' is damaged: {error}") from error

@@ -160,10 +160,10 @@ class TextTower(nn.Module):
         super().__init__()
         width = sizes.width
         self.token_embedding = nn.Embedding(sizes.vocab_size, width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(sizes.context_length, width))
+        self.positional_embedding = nn.Parameter(nn.init.normal_(torch.empty(sizes.context_length, width), std=0.01))
         self.transformer = Blocks(sizes.layers, width, sizes.heads, 4 * width, causal=True, quick_gelu=quick_gelu)
         self.ln_final = nn.LayerNorm(width)
-        self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
+        self.text_projection = nn.Parameter(nn.init.normal_(torch.empty(width, sizes.embed_dim), std=width**-0.5))
         self.logit_scale = nn.Parameter(torch.full((), math.log(1 / 0.07)))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         self.register_load_state_dict_pre_hook(_drop_unused("visual.", "attn_mask"))
