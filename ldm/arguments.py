@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from ldm.util import nearest
 
-_UNKNOWN = re.compile(r"unrecognized arguments: (--?[^\s=]+)")
+_UNKNOWN = re.compile(r"unrecognized arguments: (?:.* )?(--[A-Za-z][^\s=]*)")
 
 
 class Parser(argparse.ArgumentParser):

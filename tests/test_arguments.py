@@ -12,6 +12,10 @@ from ldm.arguments import Parser
     [
         (["--promt", "a star"], "error: unrecognized arguments: --promt a star; the nearest that it has: --prompt"),
         (["--promt=a star"], "error: unrecognized arguments: --promt=a star; the nearest that it has: --prompt"),
+        (
+            ["a star", "--promt", "x"],
+            "error: unrecognized arguments: a star --promt x; the nearest that it has: --prompt",
+        ),
         (["a star"], "error: unrecognized arguments: a star ("),
         (["--steps", "many"], "error: argument --steps: invalid int value: 'many' ("),
         (["--prompt"], "error: argument --prompt: expected one argument ("),

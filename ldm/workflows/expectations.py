@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unicodedata import category
 
 from ldm.languages import detect_language
 from ldm.modules.encoders.base import TextEncoder
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 MUCH_LARGER, MUCH_SMALLER = 1.5, 0.6  # of a side, beside that of the training
 _WORD = re.compile(r"[^\W\d_]+")
-_SIGN = re.compile(r"[^\w\s\u200d\ufe0f]")  # emoji too, without what joins or varies them
+EMOJI = "\u2190"  # the first sign that may be one: below are the degree, copyright and the like
 _LEARNED = re.compile(r"(?<!\S)\*(?![\w*])|<[\w-]+>")  # as learned words are usually written
 
 
@@ -45,10 +46,10 @@ def report_prompts(model: Any, prompts: Sequence[str], learned: Iterable[str] = 
 
 
 def unknown_words(encoder: Any, text: str) -> list[str]:
-    """The words of an English text that the encoder's vocabulary lacks, in order, and then its emoji and other signs.
+    """The words of an English text that the encoder's vocabulary lacks, in order, and then its emoji.
 
-    Such a word is the unknown one, or it is taken apart into pieces most of which are single letters; a sign, of which
-    some encoders know the bytes, is the unknown one only.
+    Such a word is the unknown one, or it is taken apart into pieces most of which are single letters; an emoji, of
+    which some encoders know the bytes, is the unknown one only.
     """
     if not isinstance(encoder, TextEncoder) or encoder.tokenizer is None or detect_language(text) != "en":
         return []
@@ -58,7 +59,7 @@ def unknown_words(encoder: Any, text: str) -> list[str]:
         pieces = tokenizer.pieces(word)
         if tokenizer.unknown in pieces or (len(pieces) > 2 and 2 * len(pieces) > len(word)):
             found.append(word)
-    signs = dict.fromkeys(sign for sign in _SIGN.findall(text) if not sign.isascii())
+    signs = dict.fromkeys(sign for sign in text if category(sign) == "So" and sign >= EMOJI)
     return found + [sign for sign in signs if tokenizer.unknown in tokenizer.pieces(sign)]
 
 

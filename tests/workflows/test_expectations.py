@@ -61,6 +61,7 @@ def test_the_small_model_names_what_it_cannot_draw() -> None:
     assert unknown_words(encoder, "a watercolour of a fox between a small red star and Nanshan") == [
         "watercolour", "fox", "Nanshan",
     ]  # fmt: skip
+    assert not unknown_words(encoder, "it\u2019s a \u201cred star\u201d \u2014 on blue \u2026 at 20\u00b0")
     assert unknown_words(encoder, "a \U0001f98a and a star, \U0001f525\U0001f525!") == ["\U0001f98a", "\U0001f525"]
 
 

@@ -25,8 +25,6 @@ def checked(options: StyleIDOptions) -> StyleIDOptions:
         UserError: a value beyond its range.
     """
     writable_folder(options.output_path, "--outdir")
-    if options.precomputed:
-        writable_folder(options.precomputed, "--precomputed")
     check_gamma(GAMMA if options.gamma is None else options.gamma)
     check_temperature(T_ONE if options.T is None else options.T)
     for gamma in options.gammas or ():
@@ -97,7 +95,7 @@ def check_variations(options: StyleIDOptions) -> None:
         raise UserError(f"--low_frequencies must be a factor from 0, got {options.low_frequencies}")
     if options.keep_flat is not None:
         check_share("--keep_flat", options.keep_flat)
-    checked_settle(options.settle)
+    checked_settle(options.settle or 0)
     if options.distill < 0:
         raise UserError(f"--distill must be a number of times, got {options.distill}")
     if not 0 < options.negative_scale < float("inf"):
