@@ -87,6 +87,18 @@ def test_histogram_of_one_style(monkeypatch: pytest.MonkeyPatch, folder: Path, t
     assert total == 2 * 2 * 64  # heads, queries, keys
 
 
+def test_the_picture_beside_a_histogram_is_finished_as_every_result_is(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    made = []
+    for out, flags in ((tmp_path / "plain", []), (tmp_path / "coloured", ["--keep_color"])):
+        pictures = ["--cnt", folder / "photo.png", "--sty", folder / "art.png"]
+        run(monkeypatch, attention_histogram, folder, out, *pictures, "--xy", "8,8", *flags)
+        made.append(np.asarray(Image.open(out / "photo_stylized_art.png").convert("YCbCr")).astype(int))
+    content = np.asarray(Image.open(folder / "photo.png").convert("YCbCr")).astype(int)
+    assert abs(made[1] - content)[..., 1:].mean() < abs(made[0] - content)[..., 1:].mean() / 2
+
+
 def test_histogram_of_a_mix(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path) -> None:
     run(monkeypatch, attention_histogram, folder, tmp_path, "--cnt", folder / "photo.png",
         "--sty", folder / "art.png", folder / "more.png", "--masks", folder / "left.npy", folder / "right.npy",
