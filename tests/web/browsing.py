@@ -67,4 +67,6 @@ def generate(page: Any, prompt: str, seed: int) -> None:
 
 
 def newest(folder: Path) -> Path:
-    return max(folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
+    """The last picture that is there whole: what is being written lies in a folder that goes away."""
+    whole = (path for path in folder.rglob("*.png") if path.parent.suffix != ".part")
+    return max(whole, key=lambda path: path.stat().st_mtime)
