@@ -158,7 +158,7 @@ def many(contents: int, styles: int, steps: int, features: str) -> dict[str, Any
         options = StyleIDOptions(
             cnt=str(folder / "cnt"), sty=str(folder / "sty"), output_path=str(folder / "out"),
             precomputed=str(folder / "cache"), features=features, precision="bf16", ddim_inv_steps=steps,
-            save_feat_steps=steps, batch=contents, progress=False, no_sheet=True, inversion="ddim", settle=0,
+            save_feat_steps=steps, batch=contents, progress=False, no_sheet=True, inversion="ddim", keep_flat=0.0,
         )  # fmt: skip
         results = styleid(options, model)
         latents = list((folder / "cache").glob("*_latents.safetensors"))

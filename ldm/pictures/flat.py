@@ -36,13 +36,17 @@ def keep_flat(result: Image.Image, content: Image.Image, share: float = 1.0) -> 
     return tensor_to_image(mixed[0].clamp(0, 1) * 2 - 1)
 
 
-def flatness(picture: Tensor) -> Tensor:
-    """Where pictures [B, C, H, W] in [0, 1] are flat: [B, 1, H, W], 1 there, 0 where there is grain or an edge."""
-    mean = _around(picture)
-    variance = (_around(picture.square()) - mean.square()).clamp(min=0)
+def flatness(values: Tensor, flat: float = FLAT, grained: float = GRAINED, around: int = AROUND) -> Tensor:
+    """Where pictures or latents [B, C, H, W] are flat, [B, 1, H, W]: 1 there, 0 where there is grain or an edge.
+
+    Args:
+        flat, grained: the local deviation, over all channels, up to which it is 1, and from which on it is 0.
+        around: pixels or cells in each direction over which that is taken, an odd number.
+    """
+
+    def mean_around(one: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(one, (around // 2,) * 4, mode="replicate"), around, 1)
+
+    variance = (mean_around(values.square()) - mean_around(values).square()).clamp(min=0)
     deviation = variance.mean(dim=1, keepdim=True).sqrt()
-    return _around(1 - ((deviation - FLAT) / (GRAINED - FLAT)).clamp(0, 1))
-
-
-def _around(values: Tensor) -> Tensor:
-    return F.avg_pool2d(F.pad(values, (AROUND // 2,) * 4, mode="replicate"), AROUND, 1)
+    return mean_around(1 - ((deviation - flat) / (grained - flat)).clamp(0, 1))

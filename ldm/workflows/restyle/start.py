@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.control.detail import high_pass
 from ldm.control.shares import check_masks, normalised, resized
 from ldm.models.diffusion.loop import Schedule
+from ldm.pictures.flat import flatness
 from ldm.util import UserError
 from ldm.workflows.inversion.inverted import Inversion
 from ldm.workflows.restyle.recipe import DEVIATION, Recipe
@@ -75,14 +75,7 @@ def share_by_place(clean: Tensor, elsewhere: float, flat: float) -> Tensor:
     Args:
         clean: [B, C, h, w], scaled as a model's latents are, to a deviation of about 1.
     """
-    mean = _around(clean)
-    variance = (_around(clean.square()) - mean.square()).clamp(min=0)
-    local = variance.mean(dim=1, keepdim=True).sqrt()
-    return _around(flat + (elsewhere - flat) * ((local - FLAT) / (GRAINED - FLAT)).clamp(0, 1))
-
-
-def _around(values: Tensor) -> Tensor:
-    return F.avg_pool2d(F.pad(values, (AROUND // 2,) * 4, mode="replicate"), AROUND, 1)
+    return elsewhere + (flat - elsewhere) * flatness(clean, FLAT, GRAINED, AROUND)
 
 
 def damped(noise: Tensor, factor: float) -> Tensor:
