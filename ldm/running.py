@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import select
 import sys
@@ -25,6 +27,7 @@ def run_command(main: Callable[[], object], debug: bool | None = None) -> None:
     ``--debug`` among the arguments (or ``debug=True``) shows the traceback as well; ``--trust_config`` lets
     configurations that were found take foreign classes, in this process and in those that it starts.
     """
+    atexit.register(gc.freeze)  # or Python looks for cycles among all of torch's objects at the end: half a second
     debug = "--debug" in sys.argv if debug is None else debug
     if FLAG in sys.argv:
         sys.argv.remove(FLAG)

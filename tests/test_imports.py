@@ -304,7 +304,7 @@ def test_commands_ask_for_conditions_as_workflows_do() -> None:
 
 VARIANTS = ("stable-diffusion/v2-inpainting-inference", "stable-diffusion/x4-upscaling")
 # to import; no picture needs them
-SLOW = ("pytorch_lightning", "kornia", "torchmetrics", "skimage", "matplotlib", "torch._dynamo")
+SLOW = ("pytorch_lightning", "scipy", "kornia", "torchmetrics", "skimage", "matplotlib", "torch._dynamo")
 BUILT = f"""
 import json, sys
 from ldm.checkpoint.unfilled import without_values

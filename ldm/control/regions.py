@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ldm.util import UserError
@@ -171,6 +170,8 @@ class Mask(Region):
         return float(self._shares(grid).max()) < 0.5
 
     def distances(self, grid: Grid) -> Tensor:
+        from scipy.ndimage import distance_transform_edt  # slow to import, and few pictures have a mask like this
+
         inside = self.cells(FINE).numpy() > 0
         if inside.all():
             return torch.full(grid, -float(max(grid)))

@@ -224,7 +224,8 @@ def save_image(
         TakenError: with `new`, there is a file (which survives).
     """
     path = Path(path)
-    formats = Image.registered_extensions()
+    Image.preinit()  # the common formats; reading in all that Pillow has takes longer than writing the picture
+    formats = Image.EXTENSION if path.suffix.lower() in Image.EXTENSION else Image.registered_extensions()
     if path.suffix.lower() not in formats:
         raise UserError(f"cannot write '{path}': '{path.suffix}' is no picture format; .png would be right")
     options: dict[str, Any] = {}
