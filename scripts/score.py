@@ -5,7 +5,8 @@
     python -m scripts.score FOLDER --scenes FILE --ckpt outputs/scorer.safetensors
 
 The scenes, one a line in the order of the file names, are what `scripts.scene_prompts` writes. `scripts.judge` judges
-the same pictures by classical measures, which have learned nothing.
+the same pictures by classical measures, which have learned nothing. The classifier names colours of shapes, but not an
+object's own: whether a picture has the shades of what is seen on it (*shade*) is measured; *all, shades* asks for both.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.arguments import Parser
@@ -23,9 +25,11 @@ from ldm.pictures.images import image_to_tensor, list_images, load_image
 from ldm.util import UserError, atomic_write, parse_json, run_command
 from ldm.world.labels import classes
 from ldm.world.scene_files import read_scenes
-from ldm.world.scoring import Judgement, as_json, mistakes, rows_of, table
+from ldm.world.scoring import Judgement, as_json, mistakes, rows_of, shade_rows, table, values_of
+from ldm.world.shades import has_its_shades
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "ldm" / "tiny" / "scorer.safetensors"
+SIZE = 128  # pixels, in which shades are looked at
 
 
 def new_scorer(weights: Path | None = None) -> AttributeScorer:
@@ -60,6 +64,15 @@ def see_each(model: AttributeScorer, pictures: Sequence[Tensor]) -> list[Judgeme
     return [judgement for picture in pictures for judgement in see(model, picture[None])]
 
 
+def have_shades(pictures: Sequence[Tensor], seen: Sequence[Judgement]) -> list[bool]:
+    """Whether each of [3, H, W] pictures in [-1, 1], looked at in one size, has the shades of what is seen on it."""
+    scaled = [F.interpolate(one[None], (SIZE, SIZE), mode="bilinear", antialias=True)[0] for one in pictures]
+    return [
+        has_its_shades(one.permute(1, 2, 0).numpy(), values_of(labels))
+        for one, labels in zip(scaled, seen, strict=True)
+    ]
+
+
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="pictures, taken in natural order (2.png before 10.png)")
@@ -71,8 +84,10 @@ def main() -> None:
     files, scenes = list_images(options.folder), read_scenes(options.scenes)
     if len(scenes) != len(files):
         raise UserError(f"'{options.folder}' holds {len(files)} pictures, but there are {len(scenes)} scenes")
-    seen = see_each(load_scorer(options.ckpt), [image_to_tensor(load_image(path)) for path in files])
-    rows = rows_of(scenes, seen)
+    pictures = [image_to_tensor(load_image(path)) for path in files]
+    seen = see_each(load_scorer(options.ckpt), pictures)
+    shades = have_shades(pictures, seen)
+    rows = [*rows_of(scenes, seen), *shade_rows(scenes, seen, shades)]
     print(table(rows))
     if options.json:
         names = [path.name for path in files]
@@ -80,8 +95,8 @@ def main() -> None:
             "scores": as_json(rows),
             "mistakes": mistakes(names, scenes, seen),
             "pictures": [
-                {"picture": n, "seen": {k: [v, round(q, 4)] for k, (v, q) in s.items()}}
-                for n, s in zip(names, seen, strict=True)
+                {"picture": n, "seen": {k: [v, round(q, 4)] for k, (v, q) in s.items()}, "shade": shade}
+                for n, s, shade in zip(names, seen, shades, strict=True)
             ],
         }
         with atomic_write(options.json) as path:

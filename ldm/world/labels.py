@@ -41,6 +41,22 @@ def _layout(thing: Thing) -> str:
     return f"{thing.size} {thing.place}"
 
 
+def scene_seen(seen: Labels) -> Scene | None:
+    """The complete scene that labels name; None where they name none, as of a thing astray."""
+    layout = seen["layout"]
+    slots = ("first", "second") if layout in PAIRS else ("first",)
+    stands = [("small", place) for place in PAIRS[layout]] if layout in PAIRS else [tuple(layout.split(" ", 1))]
+    shapes_named = all(OWN not in (seen[f"{s} colour"], seen[f"{s} texture"]) for s in slots if seen[s] in SHAPES)
+    if layout == ASTRAY or (len(slots) == 2) != (seen["second"] != NOTHING) or not shapes_named:
+        return None
+    looks = [(seen[f"{s} colour"], seen[f"{s} texture"]) if seen[s] in SHAPES else (None, None) for s in slots]
+    things = (
+        Thing(seen[slot], size, place, colour, texture)
+        for slot, (size, place), (colour, texture) in zip(slots, stands, looks, strict=True)
+    )
+    return Scene(seen["background"], tuple(things))
+
+
 def compare(wish: Scene, seen: Labels) -> dict[str, bool]:
     """Of each attribute that a wish asks for, whether it is seen; an unsaid place is the middle, a texture plain.
 

@@ -60,6 +60,20 @@ def rows_of(wishes: Sequence[Scene], seen: Sequence[Judgement]) -> list[Row]:
     return [*rows, _row("all", [all(right.values()) for right in found], surest)]
 
 
+def shade_rows(wishes: Sequence[Scene], seen: Sequence[Judgement], shades: Sequence[bool]) -> list[Row]:
+    """Two rows more: pictures with the shades of what is seen on them, and those that show everything asked so.
+
+    Args:
+        wishes: what was asked for.
+        seen: what a classifier sees on each picture.
+        shades: of each, whether it has its shades (``ldm.world.shades``).
+    """
+    sure = [min(sure_of(one, name) for name in ("background", "thing")) for one in seen]
+    shown = [all(compare(wish, values_of(one)).values()) for wish, one in zip(wishes, seen, strict=True)]
+    both = [right and shade for right, shade in zip(shown, shades, strict=True)]
+    return [_row("shade", shades, sure), _row("all, shades", both, sure)]
+
+
 def values_of(judgement: Judgement) -> dict[str, str]:
     """What was seen, without the probabilities."""
     return {name: value for name, (value, _) in judgement.items()}

@@ -50,8 +50,9 @@ def test_it_is_unsure_about_photographs() -> None:
 def test_planted_faults_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another picture, and one moved by a tenth of its width, among right ones."""
+    """Another picture, one moved by a tenth of its width, and one that is too dark, among right ones."""
     pictures, scenes = renders(10, 128, seed=5)
+    pictures[3] = pictures[3] * 0.75 - 0.25
     pictures[0] = pictures[7]
     pictures[1] = torch.nn.functional.pad(pictures[1:2], (13, 0, 0, 0), mode="replicate")[0, :, :, :128]
     for number, picture in enumerate(pictures):
@@ -64,3 +65,5 @@ def test_planted_faults_are_found(
     report = json.loads((tmp_path / "report.json").read_text())
     assert {m["picture"] for m in report["mistakes"]} == {"0.png", "1.png"}
     assert report["scores"]["all"]["right"] == 8 and len(report["pictures"]) == 10
+    assert report["scores"]["all, shades"]["right"] == 7  # all of which it names rightly, but one is too dark
+    assert not report["pictures"][3]["shade"] and all(one["shade"] for one in report["pictures"][4:])

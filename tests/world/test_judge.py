@@ -9,13 +9,13 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from skimage.color import deltaE_ciede2000, lab2rgb
 
-from ldm.world.judge import SHIFT, Seams, completions, edge_width, judge, to_lab
+from ldm.world.judge import SHIFT, Seams, completions, edge_width, judge
 from ldm.world.paint import box, paint, silhouette
 from ldm.world.scene import COLOURS, Scene, Thing
 from ldm.world.scenes import SceneWorld
 from ldm.world.sentences import asked, wish_for
+from tests.world.recolour import recoloured
 
 MANY = 100
 
@@ -71,25 +71,6 @@ def test_a_slightly_soft_picture_is_right_and_its_edges_are_wider() -> None:
     plane = np.tile(np.clip((np.arange(64) - 31.5) * 100, 0, 100), (64, 1))
     widths = [edge_width(gaussian_filter(plane, sigma), gaussian_filter(plane, 1.0)) for sigma in (1.0, 2.0)]
     assert widths[0] == pytest.approx(1) and 1.6 < widths[1] < 2.1
-
-
-def recoloured(picture: np.ndarray, where: np.ndarray, amount: float) -> np.ndarray:
-    """Shift a part's mean colour by a CIEDE2000 of ``amount``, in a direction in which there is room."""
-    lab = to_lab(picture)
-    best = picture
-    for direction in ([-1, 0, 0], [1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]):
-        low, high = 0.0, 60.0
-        for _ in range(12):
-            middle = (low + high) / 2
-            changed = lab.copy()
-            changed[where] += np.asarray(direction, np.float32) * middle
-            rgb = np.clip(lab2rgb(changed), 0, 1).astype(np.float32) * 2 - 1
-            shift = deltaE_ciede2000(to_lab(rgb)[where].mean(0), lab[where].mean(0))
-            low, high = (middle, high) if shift < amount else (low, middle)
-        if abs(shift - amount) < 0.3:
-            return rgb
-        best = rgb
-    return best
 
 
 @pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")  # colours that no screen shows are tried too

@@ -11,7 +11,7 @@ import torch
 from ldm.world.degrade import blur, coarse_patches, degrade, shift_colours, wobble
 from ldm.world.labels import labels_of
 from ldm.world.scene import Scene, Thing
-from ldm.world.scoring import Judgement, mistakes, rows_of, table, wilson
+from ldm.world.scoring import Judgement, mistakes, rows_of, shade_rows, table, wilson
 
 
 def seen(scene: Scene, probability: float = 0.99) -> Judgement:
@@ -51,6 +51,14 @@ def test_rows_count_what_was_asked() -> None:
         ("c", "background", "black", "white"),
         ("c", "texture", "plain", "dotted"),
     ]
+
+
+def test_shades_are_counted_alone_and_with_what_was_asked() -> None:
+    wrong = Scene("white", (Thing("moon", "large", "middle", "cyan", "plain"),))
+    wishes, judged = [STAR, STAR, MOON], [seen(STAR), seen(STAR), seen(wrong)]
+    alone, both = shade_rows(wishes, judged, [True, False, True])
+    assert (alone.right, alone.asked) == (2, 3)
+    assert (both.right, both.asked) == (1, 3)  # the moon has its shades, but is before another background
 
 
 def test_no_row_is_made_up() -> None:

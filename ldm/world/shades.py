@@ -1,0 +1,65 @@
+"""Whether a picture has the shades of what a classifier sees on it: it names colours, but not an object's own.
+
+Where a thing is, is read from the picture, not from what was asked for: what differs from the background. Its mean
+colour is compared with that of the same thing drawn truly, as the judge does (``ldm.world.judge``).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes
+from skimage.color import deltaE_ciede2000
+
+from ldm.world.judge import SEEN, SHIFT, ground_lab, mean_shift, to_lab
+from ldm.world.labels import Labels, scene_seen
+from ldm.world.paint import paint
+from ldm.world.scene import Scene
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+RIM = 2  # pixels around things that count for nothing: their soft edges and outlines are no background
+
+
+def has_its_shades(picture: Array, seen: Labels) -> bool:
+    """Whether background and things of a picture [size, size, 3] in [-1, 1] have the shades of what is seen there.
+
+    Raises:
+        UserError: a size that scenes do not have.
+    """
+    scene = scene_seen(seen)
+    return scene is not None and max(shifts(picture, scene)) <= SHIFT
+
+
+def shifts(picture: Array, scene: Scene) -> tuple[float, ...]:
+    """CIEDE2000 between the mean colours of a picture and of a scene, of the background and of each thing.
+
+    Both means are over the same pixels: where both show the thing, with what lies inside of that and has the colour of
+    the background, or where neither does; infinite where there are none.
+    """
+    size = len(picture)
+    lab, true = to_lab(picture), to_lab(paint([scene], size)[0])
+    empty = ground_lab(str(scene.ground), size)
+    found, wanted = (deltaE_ciede2000(one, empty) > SEEN for one in (lab, true))
+    both = [found & wanted & _half(scene, number, size) for number in range(len(scene.things))]
+    parts = [~binary_dilation(found | wanted, iterations=RIM), *(_core(binary_fill_holes(one)) for one in both)]
+    return tuple(mean_shift(lab, true, part) if part.any() else math.inf for part in parts)
+
+
+def _core(mask: Mask) -> Mask:
+    """Without its soft rim, but for what has nothing else."""
+    inner = binary_erosion(mask)
+    return np.asarray(inner if inner.any() else mask)
+
+
+def _half(scene: Scene, number: int, size: int) -> Mask:
+    """The half of the picture that belongs to a thing; all of it where there is but one."""
+    halves = np.ones((size, size), bool)
+    if scene.relation is None:
+        return halves
+    halves[size // 2 :] = False
+    halves = halves if number == 0 else ~halves
+    return halves if scene.relation == "above" else halves.T
