@@ -129,6 +129,18 @@ def test_a_reader_that_has_gone_is_no_error(what: str) -> None:
     assert process.stderr.read() == "" and process.wait(timeout=20) == 141
 
 
+def test_the_end_of_a_command_does_not_wait_for_a_search_for_cycles() -> None:
+    """Python would go through all of torch's objects; here an object that only that would find tells of it."""
+    cycle = (
+        "class Ring:\n  def __init__(self): self.it = self\n  def __del__(self): print('found', flush=True)\n"
+        "import gc; gc.disable(); keep = Ring()\n"
+    )
+    for line, said in (("pass", "found\n"), ("from ldm.running import run_command; run_command(lambda: None)", "")):
+        run = [sys.executable, "-c", f"{cycle}{line}\ndel keep"]
+        done = subprocess.run(run, cwd=ROOT, text=True, capture_output=True, check=True)
+        assert done.stdout == said, line
+
+
 def test_another_pipe_that_breaks_is_not_hidden() -> None:
     main = "from ldm.running import *\ndef main():\n  r, w = os.pipe(); os.close(r); os.write(w, b'x')\n"
     process = start("-c", f"{START}{main}run_command(main)")
