@@ -62,7 +62,7 @@ import os, sys
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            print(os.environ["OMP_WAIT_POLICY"], flush=True)
+            print(os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT"), flush=True)
             os._exit(0)
 
 sys.meta_path.insert(0, Watch())
@@ -71,19 +71,24 @@ sys.meta_path.insert(0, Watch())
 
 @pytest.mark.parametrize("imported", ["ldm", "ldm.commands.txt2img", "scripts.score", "benchmarks.inference"])
 def test_waiting_threads_are_to_sleep_before_torch_comes(imported: str) -> None:
-    assert python(f"{AS_TORCH_COMES}import {imported}, torch").stdout.strip() == "PASSIVE"
+    assert python(f"{AS_TORCH_COMES}import {imported}, torch").stdout.split() == ["PASSIVE", "2000"]
 
 
-def test_the_users_own_policy_stays() -> None:
-    done = python(f"{AS_TORCH_COMES}import ldm, torch", OMP_WAIT_POLICY="ACTIVE")
-    assert done.stdout.strip() == "ACTIVE"
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"), ({"GOMP_SPINCOUNT": "7"}, "PASSIVE 7")],
+    ids=["policy", "count"],
+)  # fmt: skip
+def test_the_users_own_policy_stays(own: dict[str, str], wanted: str) -> None:
+    assert python(f"{AS_TORCH_COMES}import ldm, torch", **own).stdout.strip() == wanted
 
 
-def test_waiting_threads_sleep() -> None:
+@pytest.mark.parametrize(("name", "wanted"), [("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "2000")])
+def test_waiting_threads_soon_sleep(name: str, wanted: str) -> None:
     """What OpenMP says of itself when torch is loaded."""
-    done = python("import ldm, torch", OMP_DISPLAY_ENV="true")
-    (line,) = [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line]
-    assert line.rpartition("=")[2].strip(" '") == "PASSIVE"
+    done = python("import ldm, torch", OMP_DISPLAY_ENV="verbose")
+    (line,) = [line for line in done.stderr.splitlines() if name in line]
+    assert line.rpartition("=")[2].strip(" '") == wanted
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
