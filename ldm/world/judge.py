@@ -81,7 +81,7 @@ def judge(picture: Array, wish: Scene) -> Verdict:
     names = tuple(nearest_thing(lab, true, number) for number in range(len(true.things)))
     difference = deltaE_ciede2000(lab, true_lab)
     found, wanted = deltaE_ciede2000(lab, empty) > SEEN, deltaE_ciede2000(true_lab, empty) > SEEN
-    shifts = [mean_shift(lab, true_lab, part) for part in (*_parts(true, core), outside)]
+    shifts = [mean_shift(lab, true_lab, part) for part in (*parts_of(true, core), outside)]
     return Verdict(
         ground=wish.ground in (None, seen_ground),
         things=all(_same(name, thing) for name, thing in zip(names, true.things, strict=True)),
@@ -244,8 +244,8 @@ class Seams:
         return (self.border / self.border_count) / (self.inner / self.inner_count)
 
 
-def _parts(scene: Scene, core: Mask) -> list[Mask]:
-    """The inner pixels of each thing."""
+def parts_of(scene: Scene, core: Mask) -> list[Mask]:
+    """What of a mask [size, size] belongs to each thing of a complete scene."""
     size = len(core)
     parts = []
     for thing in scene.things:

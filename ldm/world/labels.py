@@ -45,16 +45,16 @@ def scene_seen(seen: Labels) -> Scene | None:
     """The complete scene that labels name; None where they name none, as of a thing astray."""
     layout = seen["layout"]
     slots = ("first", "second") if layout in PAIRS else ("first",)
-    stands = [("small", place) for place in PAIRS[layout]] if layout in PAIRS else [tuple(layout.split(" ", 1))]
-    shapes_named = all(OWN not in (seen[f"{s} colour"], seen[f"{s} texture"]) for s in slots if seen[s] in SHAPES)
-    if layout == ASTRAY or (len(slots) == 2) != (seen["second"] != NOTHING) or not shapes_named:
+    unnamed = any(OWN in (seen[f"{s} colour"], seen[f"{s} texture"]) for s in slots if seen[s] in SHAPES)
+    if layout == ASTRAY or (len(slots) == 2) != (seen["second"] != NOTHING) or unnamed:
         return None
+    size, _, place = layout.partition(" ")
+    stands = [("small", where) for where in PAIRS[layout]] if layout in PAIRS else [(size, place)]
     looks = [(seen[f"{s} colour"], seen[f"{s} texture"]) if seen[s] in SHAPES else (None, None) for s in slots]
-    things = (
-        Thing(seen[slot], size, place, colour, texture)
-        for slot, (size, place), (colour, texture) in zip(slots, stands, looks, strict=True)
-    )
-    return Scene(seen["background"], tuple(things))
+    names = (seen[slot] for slot in slots)
+    return Scene(seen["background"], tuple(
+        Thing(name, *stand, *look) for name, stand, look in zip(names, stands, looks, strict=True)
+    ))  # fmt: skip
 
 
 def compare(wish: Scene, seen: Labels) -> dict[str, bool]:

@@ -1,7 +1,7 @@
 """Whether a picture has the shades of what a classifier sees on it: it names colours, but not an object's own.
 
-Where a thing is, is read from the picture, not from what was asked for: what differs from the background. Its mean
-colour is compared with that of the same thing drawn truly, as the judge does (``ldm.world.judge``).
+As the judge (``ldm.world.judge``) it compares mean colours with those of a true render. But that is of what the
+classifier sees, not of what was asked for, and a thing is where the picture shows it, too, not wherever it should be.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes
 from skimage.color import deltaE_ciede2000
 
-from ldm.world.judge import SEEN, SHIFT, ground_lab, mean_shift, to_lab
+from ldm.world.judge import SEEN, SHIFT, ground_lab, mean_shift, parts_of, to_lab
 from ldm.world.labels import Labels, scene_seen
 from ldm.world.paint import paint
 from ldm.world.scene import Scene
@@ -44,8 +44,8 @@ def shifts(picture: Array, scene: Scene) -> tuple[float, ...]:
     lab, true = to_lab(picture), to_lab(paint([scene], size)[0])
     empty = ground_lab(str(scene.ground), size)
     found, wanted = (deltaE_ciede2000(one, empty) > SEEN for one in (lab, true))
-    both = [found & wanted & _half(scene, number, size) for number in range(len(scene.things))]
-    parts = [~binary_dilation(found | wanted, iterations=RIM), *(_core(binary_fill_holes(one)) for one in both)]
+    things = [_core(binary_fill_holes(both)) for both in parts_of(scene, found & wanted)]
+    parts = [~binary_dilation(found | wanted, iterations=RIM), *things]
     return tuple(mean_shift(lab, true, part) if part.any() else math.inf for part in parts)
 
 
@@ -53,13 +53,3 @@ def _core(mask: Mask) -> Mask:
     """Without its soft rim, but for what has nothing else."""
     inner = binary_erosion(mask)
     return np.asarray(inner if inner.any() else mask)
-
-
-def _half(scene: Scene, number: int, size: int) -> Mask:
-    """The half of the picture that belongs to a thing; all of it where there is but one."""
-    halves = np.ones((size, size), bool)
-    if scene.relation is None:
-        return halves
-    halves[size // 2 :] = False
-    halves = halves if number == 0 else ~halves
-    return halves if scene.relation == "above" else halves.T
