@@ -26,6 +26,7 @@ class LayeredEmbeddingManager(EmbeddingManager):
     """
 
     layers: int
+    read_once = False
 
     def __init__(self, embedder: TokenSpace, layers: int = 16, **words: Any) -> None:
         if layers < 1 or words.get("progressive_words"):

@@ -6,7 +6,9 @@ right and what does not fit falls off the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +56,43 @@ def fill(tokens: Tensor, embedded: Tensor, vectors: Mapping[int, Tensor]) -> tup
         filled = value[row, slot.clamp(max=value.shape[1] - 1)]
         embedded = torch.where((tokens == token)[..., None], filled, embedded)
     return tokens, embedded
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A word's own part of a context.
+
+    Attributes:
+        vectors: [n, D].
+        amount: 0 for the prompt's own context in their place, 1 for them.
+    """
+
+    vectors: Tensor
+    amount: float = 1.0
+
+    def part(self, text: Tensor) -> Tensor:
+        """For a prompt's context [N, D]: the vectors over and over again, [N, D]."""
+        repeated = self.vectors[torch.arange(len(text), device=self.vectors.device) % len(self.vectors)]
+        return torch.lerp(text, repeated.to(text), self.amount)
+
+
+def lengthened(context: Tensor, used: Sequence[Sequence[Beside]], words: int) -> Tensor:
+    """Contexts of prompts with their words' own parts behind them.
+
+    Prompts that use fewer words than another have what they have again and again: attention sees it in equal shares, so
+    that nothing but the rounding depends on what a prompt is beside, and all that are encoded are equally long.
+
+    Args:
+        context: [B, N, D].
+        used: the words that each of the B prompts uses.
+        words: how many there are at most.
+
+    Returns:
+        [B, M, D], M being N times the least number that 1 to ``words`` + 1 divide.
+    """
+    length = math.lcm(*range(1, words + 2)) * context.shape[1]
+    rows = [torch.cat([text, *(word.part(text) for word in own)]) for text, own in zip(context, used, strict=True)]
+    return torch.stack([row.repeat(length // len(row), 1) for row in rows])
 
 
 def spread(pieces: Tensor, count: int) -> Tensor:

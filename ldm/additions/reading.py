@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.additions.base import Addition
+from ldm.additions.context_words import ContextEmbeddingManager
 from ldm.additions.layered_words import LayeredEmbeddingManager
 from ldm.additions.lora.lora import INTERPOLATE, Lora
 from ldm.additions.lora.scales import Scales, parse_lora
@@ -22,13 +23,17 @@ from ldm.additions.vocabulary import Words
 from ldm.additions.words import EmbeddingManager
 from ldm.checkpoint import EmbeddingFile
 from ldm.checkpoint.embedding_sources import Source, parse_source, read_embeddings
-from ldm.checkpoint.embeddings import PER_LAYER, PER_TIMESTEP, read_about
+from ldm.checkpoint.embeddings import IN_CONTEXT, PER_LAYER, PER_TIMESTEP, read_about
 from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.conditioner import GeneralConditioner
 from ldm.runs import ADAPTERS, LORAS, given_or_latest
 from ldm.util import UserError
 
 log = logging.getLogger(__name__)
+
+FOR_LAYERS: dict[str, type[LayeredEmbeddingManager | ContextEmbeddingManager]] = {
+    PER_LAYER: LayeredEmbeddingManager, IN_CONTEXT: ContextEmbeddingManager,
+}  # fmt: skip
 
 
 def read_additions(
@@ -145,12 +150,12 @@ def read_words(sources: Sequence[str], encoder: Any) -> list[Words]:
     files = read_embeddings([text for text in sources if text not in timed])
     for path, file in files.items():
         file.check_width(encoder.width, origin=path)
-    layered = {path: file for path, file in files.items() if file.metadata.get("kind") == PER_LAYER}
-    plain = {path: file for path, file in files.items() if path not in layered}
+    kinds = {path: FOR_LAYERS.get(file.metadata.get("kind", "")) for path, file in files.items()}
+    plain = {path: file for path, file in files.items() if kinds[path] is None}
     found: list[Words] = [_made(EmbeddingManager(encoder), plain)] if plain else []
-    for path, file in layered.items():
-        manager = LayeredEmbeddingManager(encoder, _layers(path, file))
-        found.append(_made(manager, {path: file}))
+    for path, kind in kinds.items():
+        if kind is not None:
+            found.append(_made(kind(encoder, _layers(path, files[path])), {path: files[path]}))
     found += [_timed(parsed[text], encoder) for text in timed]
     _check_names(found)
     return [words.to(encoder.device).eval() for words in found]

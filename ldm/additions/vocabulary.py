@@ -2,8 +2,8 @@
 
 Words may be the same in all layers of the UNet, have vectors for each layer, or depend on the timestep as well. For
 layers the prompt is encoded once for each, and the contexts travel side by side, [B, L N, D], so that guidance and
-samplers need not know; each layer takes its own part. For timesteps what travels are token ids, which are encoded when
-the UNet is called, when the timestep is known.
+samplers need not know; each layer takes its own part. What stands beside the encoder's context makes each part longer.
+For timesteps what travels are token ids, which are encoded when the UNet is called, when the timestep is known.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import functools
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ldm.additions.base import Addition, Undo, replace_module
-from ldm.additions.placeholders import expansion, fill
+from ldm.additions.placeholders import Beside, expansion, fill, lengthened
 from ldm.modules.attention import BasicTransformerBlock
 from ldm.modules.encoders.base import TextEncoder, TokenSpace
 from ldm.modules.encoders.multilingual import Multilingual
@@ -34,6 +34,7 @@ class Words(Addition, nn.Module):
 
     Attributes:
         layers: L, the layers of the UNet that have vectors of their own; None: all get the same.
+        read_once: whether the encoder gets the same for all layers, so that it need not read a prompt for each.
         timed: whether vectors depend on the timestep; only with ``layers``.
         progressive_counter: looks at words that get more vectors from time to time.
         files: placeholder -> the file that it came from, where it came from one.
@@ -46,6 +47,7 @@ class Words(Addition, nn.Module):
 
     layers: int | None = None
     timed = False
+    read_once = False
     progressive_counter = 0
 
     def __init__(self) -> None:
@@ -95,6 +97,10 @@ class Words(Addition, nn.Module):
         if not embedded.requires_grad:  # an encoder that learns too needs its tokens as they were for the gradient
             tokens.copy_(new_tokens)
         return embedded.copy_(new_embedded)
+
+    def beside(self, layer: int) -> dict[str, Beside]:
+        """What a prompt gets beside the encoder's context in a layer, by placeholder; nothing with most kinds."""
+        return {}
 
     # ---- what models call -----------------------------------------------------------------------------------------
 
@@ -198,8 +204,12 @@ class Words(Addition, nn.Module):
     def _encoded(self, encode: Callable[..., Any], text: Any, t: Tensor | None = None) -> Tensor:
         """The contexts of all layers, [B, L N, D]."""
         assert self.layers is not None
-        parts = [WordsAt(self, layer, t) for layer in range(self.layers)]
-        return torch.cat([encode(text, embedding_manager=part) for part in parts], dim=1)
+        parts = [WordsAt(self, layer, t) for layer in range(1 if self.read_once else self.layers)]
+        contexts = [encode(text, embedding_manager=part) for part in parts]
+        if self.read_once:
+            parts, contexts = parts * self.layers, contexts * self.layers
+        pairs = zip(parts, contexts, strict=True)
+        return torch.cat([part.with_beside(context, layer) for layer, (part, context) in enumerate(pairs)], dim=1)
 
     def _token_ids(self, text: Any) -> Tensor:
         device = self.embedder.vector_of(0).device
@@ -219,6 +229,7 @@ class WordsAt:
     words: Words
     layer: int
     t: Tensor | None = None
+    seen: list[Tensor] = field(default_factory=list)  # rows [B, N] of what an encoder reads
 
     @property
     def placeholders(self) -> tuple[str, ...]:
@@ -226,7 +237,16 @@ class WordsAt:
         return self.words.placeholders
 
     def __call__(self, tokens: Tensor, embedded: Tensor) -> Tensor:
+        self.seen.append(tokens.clone())
         return self.words.put(tokens, embedded, self.words.at(self.layer, self.t))
+
+    def with_beside(self, context: Tensor, layer: int) -> Tensor:
+        """The context [B, N, D] of what an encoder has read -> [B, M, D], with what a layer gets beside it."""
+        added = {self.words.token(name): one for name, one in self.words.beside(layer).items()}
+        if not added:
+            return context
+        used = [[one for token, one in added.items() if token in row] for row in torch.cat(self.seen).tolist()]
+        return lengthened(context, used, len(added))
 
 
 class SeveralWords(Words):
@@ -247,6 +267,7 @@ class SeveralWords(Words):
             raise UserError(f"words for {' and for '.join(map(str, sorted(layers)))} layers do not go together")
         self.layers = next(iter(layers), None)
         self.timed = any(words.timed for words in sets)
+        self.read_once = all(words.read_once for words in sets)
         self.sets = nn.ModuleList(sets)
         self.scales = tuple(scales)
         self.files = {name: path for words in sets for name, path in words.files.items()}
@@ -270,6 +291,13 @@ class SeveralWords(Words):
                 starts = words.starts(layer)
                 vectors = {name: _between(starts[name], value, scale) for name, value in vectors.items()}
             found |= vectors
+        return found
+
+    def beside(self, layer: int) -> dict[str, Beside]:
+        found: dict[str, Beside] = {}
+        for words, scale in zip(self._each, self.scales, strict=True):
+            found = {name: one for name, one in found.items() if name not in words.placeholders}
+            found |= {name: replace(one, amount=scale * one.amount) for name, one in words.beside(layer).items()}
         return found
 
     def starts(self, layer: int = 0) -> dict[str, Tensor]:

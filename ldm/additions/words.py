@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ldm.additions.placeholders import spread
 from ldm.additions.vector_dict import VectorDict
 from ldm.additions.vocabulary import Words
-from ldm.checkpoint.embeddings import PER_LAYER, EmbeddingFile, read_embedding, write_embedding
+from ldm.checkpoint.embeddings import IN_CONTEXT, PER_LAYER, EmbeddingFile, read_embedding, write_embedding
 from ldm.modules.encoders.base import TokenSpace
 from ldm.util import ConfigError, UserError
 
@@ -48,6 +48,8 @@ class EmbeddingManager(Words):
             file that does not fit. Only words are checked later, at the first use, where the encoder is still on the
             meta device.
     """
+
+    read_once = True
 
     def __init__(
         self,
@@ -91,9 +93,12 @@ class EmbeddingManager(Words):
 
     def embedding_to_coarse_loss(self) -> Tensor:
         """How far the vectors P are from their start P0: the mean of (P - P0)(P - P0)^T over placeholders, [n, n]."""
-        moved = [self.vectors(name) - start for name, start in self.initial_embeddings.items()]
-        products = [change @ change.T for change in moved]
+        products = [change @ change.T for change in self.changes()]
         return torch.stack(products).mean(dim=0) if products else torch.zeros(1, 1, device=self._device)
+
+    def changes(self) -> list[Tensor]:
+        """How far the vectors of each placeholder are from their start, where that is known."""
+        return [self.vectors(name) - start for name, start in self.initial_embeddings.items()]
 
     def get_embedding_norms_squared(self) -> Tensor:
         """|v|^2 of every vector, placeholder by placeholder: [number of vectors]."""
@@ -176,7 +181,7 @@ class EmbeddingManager(Words):
                 self.token(name)
             self.string_to_param_dict[name] = nn.Parameter(self._own(value))
             start = self.initial(name)
-            if start is not None and start.shape != value.shape:
+            if start is not None and not self._belong(start, value):
                 del self.initial_embeddings[name]
 
     def set_vectors(self, vectors: Mapping[str, Tensor]) -> None:
@@ -221,7 +226,7 @@ class EmbeddingManager(Words):
         self.set_vectors({name: value for file in files for name, value in file.vectors.items()})
         for file in files:
             for name, start in file.initial.items():
-                if start.shape == self.vectors(name).shape:
+                if self._belong(start, self.vectors(name)):
                     self.initial_embeddings[name] = nn.Parameter(self._own(start), requires_grad=False)
                     self.init_words.pop(name, None)  # the file knows better where it began
 
@@ -234,9 +239,10 @@ class EmbeddingManager(Words):
 
     def _check_kind(self, file: EmbeddingFile, origin: object) -> None:
         """Refuse what other kinds of words have in their files."""
-        if file.metadata.get("kind") == PER_LAYER:
+        manager = {PER_LAYER: "Layered", IN_CONTEXT: "Context"}.get(file.metadata.get("kind", ""))
+        if manager is not None:
             layers = file.metadata.get("layers")
-            raise UserError(f"'{origin}' holds words for {layers} layers; LayeredEmbeddingManager goes on with them")
+            raise UserError(f"'{origin}' holds words for {layers} layers; {manager}EmbeddingManager goes on with them")
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write all placeholders; the suffix chooses the format, ``.pt`` is the original's.
@@ -292,6 +298,10 @@ class EmbeddingManager(Words):
         start = torch.zeros(shape, device="cpu")
         self.string_to_param_dict[name] = nn.Parameter(start.clone())
         self.initial_embeddings[name] = nn.Parameter(start, requires_grad=False)
+
+    def _belong(self, start: Tensor, vectors: Tensor) -> bool:
+        """Whether vectors can have begun there, by their shapes."""
+        return start.shape == vectors.shape
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Placeholders and numbers of vectors are those of the weights, where they have any."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ldm.checkpoint.embeddings import PER_LAYER, EmbeddingFile, read_embedding
+from ldm.checkpoint.embeddings import IN_CONTEXT, PER_LAYER, EmbeddingFile, read_embedding
 from ldm.runs import WORDS, given_or_latest
 from ldm.util import UserError
 
@@ -102,6 +102,12 @@ def _answers(file: EmbeddingFile, path: Path, owner: dict[str, Path], ask: Ask |
     return names
 
 
+def _kind_of(file: EmbeddingFile) -> tuple[str, str] | None:
+    """The kind of words for layers and how many these are; None of other words."""
+    kind = file.metadata.get("kind", "")
+    return (kind, file.metadata.get("layers", "")) if kind in (PER_LAYER, IN_CONTEXT) else None
+
+
 def merge_embeddings(files: Sequence[EmbeddingFile]) -> EmbeddingFile:
     """One file with all placeholders; of the metadata what all of them say.
 
@@ -110,8 +116,7 @@ def merge_embeddings(files: Sequence[EmbeddingFile]) -> EmbeddingFile:
     """
     if not files:
         raise UserError("there is nothing to merge")
-    kinds = {(file.metadata.get("kind") == PER_LAYER, file.metadata.get("layers")) for file in files}
-    if len(kinds) > 1:
+    if len(set(map(_kind_of, files))) > 1:
         raise UserError("words for the layers of a network cannot be in one file with others; give both files instead")
     merged = EmbeddingFile({}, {})
     shared = set.intersection(*(set(file.metadata.items()) for file in files))

@@ -227,6 +227,8 @@ def _report(model: Any, request: Request, additions: Sequence[Addition], taught:
         "edits of a prompt": request.edit is not None,
     }
     check_long(model, [one.text for one in read], others)
+    if others["edits of a prompt"] and model.embedding_manager is not None and model.embedding_manager.beside(0):
+        raise UserError("edits of a prompt do not go together with words beside the context; leave one of them out")
     texts = [without_breaks(model, text) for text in request.texts]
     report_prompts(model, texts, files_of(additions), taught=taught)
 

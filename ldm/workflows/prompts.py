@@ -87,6 +87,8 @@ def _weighted(context: Tensor, model: Any, read: Sequence[Weighted], kept: bool)
     if not context.is_floating_point():
         raise UserError("weights in a prompt do not go together with words for timesteps; leave one of them out")
     length = encoder_of(model).max_length
+    if model.embedding_manager is not None and model.embedding_manager.beside(0):
+        raise UserError("weights in a prompt do not go together with words beside the context; leave one of them out")
     if context.shape[1] % length:
         raise UserError("weights in a prompt mean nothing to this model, which does not see its words one by one")
     rows = [token_weights(model, one, length) for one in read]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.additions.base import Addition, Undo, applied, edit_weights
+from ldm.additions.context_words import ContextEmbeddingManager
 from ldm.additions.layered_words import LayeredEmbeddingManager
 from ldm.additions.reading import read_additions
 from ldm.additions.text_adapters import TextAdapters
@@ -69,6 +70,9 @@ def files(folder: Path, model: Any) -> dict[str, dict[str, Any]]:
             "embedding_path": words_file(folder / "layered.safetensors", encoder, "*", LayeredEmbeddingManager)
         },
         "timed": {"embedding_path": words_file(folder / "timed.safetensors", encoder, "*", TimedEmbeddingManager)},
+        "context": {
+            "embedding_path": words_file(folder / "context.safetensors", encoder, "*", ContextEmbeddingManager)
+        },
         "adapters": {"adapter_path": adapters_file(folder / "adapters.safetensors", encoder)},
         "lora": {"lora": write_lora(folder / "lora.safetensors", model)},
     }
@@ -106,7 +110,7 @@ def picture(model: Any, prompts: Sequence[str] = tuple(PROMPTS)) -> Tensor:
     return model.decode_first_stage(latents)
 
 
-@pytest.mark.parametrize("kind", ["words", "layered", "timed", "adapters", "lora"])
+@pytest.mark.parametrize("kind", ["words", "layered", "timed", "context", "adapters", "lora"])
 def test_a_model_is_afterwards_what_it_was(model: Any, tmp_path: Path, kind: str) -> None:
     given = files(tmp_path, model)[kind]
     plain = picture(model)
@@ -148,7 +152,7 @@ def test_an_error_inside_takes_everything_off(model: Any, tmp_path: Path) -> Non
     additions = [one for given in files(tmp_path, model).values() for one in read_additions(model, **given)]
     with pytest.raises(ZeroDivisionError), applied(model, additions):
         raise ZeroDivisionError
-    with pytest.raises(UserError, match="5 additions, but 1 scales"), applied(model, additions, [1.0]):
+    with pytest.raises(UserError, match="6 additions, but 1 scales"), applied(model, additions, [1.0]):
         pass
     wrong = LayeredEmbeddingManager(model.cond_stage_model, LAYERS + 1, placeholder_strings=["*"])
     with pytest.raises(UserError, match="'layers' must be 4"), applied(model, [*additions[:1], wrong]):
@@ -157,7 +161,7 @@ def test_an_error_inside_takes_everything_off(model: Any, tmp_path: Path) -> Non
     assert torch.equal(picture(model), plain)
 
 
-@pytest.mark.parametrize("kind", ["layered", "timed"])
+@pytest.mark.parametrize("kind", ["layered", "timed", "context"])
 def test_a_file_for_layers_beside_an_ordinary_one(model: Any, tmp_path: Path, kind: str) -> None:
     """Renamed or not, and in either order, each word means what it means alone."""
     special = files(tmp_path, model)[kind]["embedding_path"]
@@ -174,9 +178,9 @@ def test_a_file_for_layers_beside_an_ordinary_one(model: Any, tmp_path: Path, ki
         assert torch.equal(picture(model, ["a @ circle"]), expected_plain), "after one for layers"
 
 
-def test_both_kinds_of_files_for_layers_are_known_in_any_format(model: Any, tmp_path: Path) -> None:
+def test_all_kinds_of_files_for_layers_are_known_in_any_format(model: Any, tmp_path: Path) -> None:
     for suffix in (".pt", ".safetensors"):
-        for kind in (LayeredEmbeddingManager, TimedEmbeddingManager):
+        for kind in (LayeredEmbeddingManager, TimedEmbeddingManager, ContextEmbeddingManager):
             path = words_file(tmp_path / f"a{suffix}", model.cond_stage_model, "*", kind)
             (found,) = read_additions(model, path)
             assert isinstance(found, EmbeddingManager) and type(found) is kind and found.placeholders == ("*",)
@@ -191,8 +195,9 @@ def test_both_kinds_of_files_for_layers_are_known_in_any_format(model: Any, tmp_
 
 def test_a_scale_of_words_leads_from_their_start_to_what_was_learned(model: Any, tmp_path: Path) -> None:
     given = files(tmp_path, model)
-    start = picture(model, ["a red red circle"])
-    for kind in ("words", "layered", "timed"):
+    starts = {1: picture(model, ["a red circle"]), 2: picture(model, ["a red red circle"])}
+    for kind, places in {"words": 2, "layered": 2, "timed": 2, "context": 1}.items():
+        start = starts[places]
         additions = read_additions(model, **given[kind])
         with applied(model, additions, [0.0]):
             torch.testing.assert_close(picture(model, ["a * circle"]), start, rtol=0, atol=1e-4)
