@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ldm.additions.base import applied
+from ldm.additions.context_words import ContextEmbeddingManager
 from ldm.additions.layered_words import LayeredEmbeddingManager
 from ldm.additions.reading import read_additions
 from ldm.checkpoint import EmbeddingFile, write_embedding
@@ -120,6 +121,25 @@ def requests(folder: Path, encoder: Any) -> list[dict[str, Any]]:
         {"embedding_path": layers}, {}, {"embedding_path": [first, layers]},
         {"embedding_path": [f"{second}=red"], "adapter_path": adapters}, {"embedding_path": f"{layers}=circle"}, {},
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["gradient", "regions"])
+def test_what_goes_together_with_a_word_beside_the_context(ckpt: str, model: Any, tmp_path: Path, mode: str) -> None:
+    words = ContextEmbeddingManager(model.cond_stage_model, 4, placeholder_strings=["circle"],
+                                    initializer_words=["blue"], num_vectors_per_token=3)  # fmt: skip
+    torch.nn.init.normal_(words.vectors("circle"))
+    words.save(tmp_path / "words.pt")
+    options = Txt2ImgOptions(
+        prompt="a red circle", ckpt=ckpt, steps=2, n_samples=1, device="cpu", progress=False, skip_save=True,
+        skip_grid=True, height=32, width=32, embedding_path=str(tmp_path / "words.pt"),
+    )  # fmt: skip
+    plain = txt2img(options)[0]
+    boxed = txt2img(replace(options, boxes="circle: 0 0 .5 .5", layout=mode, excite="red"))[0]
+    assert not np.array_equal(np.asarray(plain), np.asarray(boxed))
+    with pytest.raises(UserError, match="weights in a prompt do not go together with words beside the context"):
+        txt2img(replace(options, prompt="a (red:1.3) circle"))
+    with pytest.raises(UserError, match="edits of a prompt do not go together with words beside the context"):
+        txt2img(replace(options, edit="a blue circle"))
 
 
 def test_what_a_request_puts_on_a_studio_is_gone_after_it(ckpt: str, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_a_real_run_learns_a_word_by_its_command(
     assert run is not None and progress_of(run) is not None
     assert prompt_of(run) == "a *" and previews_of(run) and formats_of(run)[0] == "safetensors"
     (words,) = read_embeddings([str(run / "checkpoints/embeddings.safetensors")]).values()
-    assert words.vectors["*"].shape == (3, 192) and words.metadata["steps"] == "2"
+    assert words.vectors["*"].shape == (7 * 40, 192) and words.metadata["steps"] == "2"
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
