@@ -84,6 +84,7 @@ KEEPING = (  # the LoRA is to change nothing of other pictures of the world, wit
 )  # fmt: skip
 METHODS = {
     "word": Method("configs/tiny/textual-inversion.yaml", "*", ("embeddings",)),
+    "word-ordinary": Method("configs/tiny/textual-inversion-ordinary.yaml", "*", ("embeddings",)),
     "lora": Method("configs/tiny/lora.yaml", "sks", ("lora",)),
     "lora-kept": Method("configs/tiny/lora.yaml", "sks", ("lora",), KEEPING),
     "pivotal": Method("configs/tiny/pivotal.yaml", "*", ("embeddings", "lora")),
@@ -133,7 +134,7 @@ def train(concept: str, name: str, folder: Path, seed: int, class_folder: Path, 
     command = [sys.executable, "main.py", "-b", method.config, "-t", "-l", str(folder / "logs"), "--name", "run",
                "--data_root", str(pictures), "-s", str(seed)]  # fmt: skip
     command += ["--init_word", kind_of(concept).like(concept)] if "embeddings" in method.files else []
-    command += ["--scale_lr", "false"] if name != "word" else []
+    command += ["--scale_lr", "false"] if not name.startswith("word") else []
     command += ["--reg_data_root", str(class_folder)] if method.has_class else []
     before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (folder / "train.log").open("w") as log:
