@@ -23,6 +23,7 @@ from torch import Tensor
 from ldm.additions.placeholders import spread
 from ldm.arguments import Parser
 from ldm.checkpoint import EmbeddingFile, read_embedding
+from ldm.checkpoint.embeddings import IN_CONTEXT
 from ldm.modules.encoders.base import TextEncoder
 from ldm.modules.encoders.bert import BERTTokenizer
 from ldm.modules.encoders.subword import SubwordTokenizer
@@ -81,6 +82,10 @@ def describe(path: Path, file: EmbeddingFile, encoder: TextEncoder | None, count
     for key in ("name", "steps", "family", "init_words"):
         if key in file.metadata:
             print(printable(f"  {key}: {file.metadata[key]}"))
+    if file.metadata.get("kind") == IN_CONTEXT:  # nothing to compare with: these are no vectors of tokens
+        described = f"x {file.width}, beside the context of {file.metadata.get('layers')} layers"
+        print(printable("\n".join(f"  '{name}': {len(v)} {described}" for name, v in file.vectors.items())))
+        return
     for name, vectors in file.vectors.items():
         start = file.initial.get(name)
         if init_word is not None and encoder is not None:

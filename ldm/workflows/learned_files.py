@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ldm.checkpoint import read_embeddings, write_embedding
+from ldm.checkpoint.embeddings import IN_CONTEXT, PER_LAYER, PER_TIMESTEP, read_about
 from ldm.checkpoint.lora import read_lora
 from ldm.runs import LOGS, runs
 from ldm.util import UserError, atomic_write, read_yaml
@@ -30,6 +31,7 @@ class Format:
     readers: str
 
 
+OWN = "safetensors"  # the format for words that other programs do not know
 FORMATS = {
     "safetensors": Format(EMBEDDINGS, ".safetensors", "diffusers, ComfyUI, web UI"),
     "a1111": Format(EMBEDDINGS, ".pt", "web UI"),
@@ -83,8 +85,19 @@ def prompt_of(run: Path) -> str:
 
 
 def formats_of(run: Path) -> list[str]:
-    """The names of the formats that a run's files can be had in."""
-    return [name for name, format in FORMATS.items() if format.file in additions_of(run)]
+    """The names of the formats that a run's files can be had in; of words that other programs do not know, ``OWN``."""
+    found = [name for name, format in FORMATS.items() if format.file in additions_of(run)]
+    return [name for name in found if name == OWN or FORMATS[name].file != EMBEDDINGS or not only_here(run)]
+
+
+def readers_of(run: Path, name: str) -> str:
+    """Who reads a run's files in a format."""
+    return "txt2img.py" if name == OWN and only_here(run) else FORMATS[name].readers
+
+
+def only_here(run: Path) -> bool:
+    """Whether a run's words are of a kind that other programs do not know."""
+    return read_about(additions_of(run)[EMBEDDINGS]).get("kind") in (PER_LAYER, IN_CONTEXT, PER_TIMESTEP)
 
 
 def write_for_others(run: Path, name: str, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Words with vectors beside the text encoder's context: what each layer gets, scales, several words, files, refusals."""
+"""Words with vectors beside the text encoder's context: what layers get, scales, several words, files, refusals."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ldm.checkpoint.embedding_sources import merge_embeddings
 from ldm.modules.attention import BasicTransformerBlock
 from ldm.modules.encoders.modules import BERTEmbedder
 from ldm.util import ConfigError, UserError
+from scripts.inspect_embedding import describe
 from tests.models.small_words import small_model
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "*", "cat", "dog", "a", "of", "photo"]
@@ -109,7 +110,7 @@ def test_several_words_take_equal_shares(bert: BERTEmbedder) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_files(tmp_path: Path, suffix: str) -> None:
+def test_files(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = small_model(tmp_path)
     encoder, path = model.cond_stage_model, tmp_path / f"words{suffix}"
     manager = ContextEmbeddingManager(encoder, 4, placeholder_strings=["*"], initializer_words=["red"],
@@ -124,6 +125,8 @@ def test_files(tmp_path: Path, suffix: str) -> None:
     for other in (again.condition(encoder.encode, ["a *"]), renamed):
         torch.testing.assert_close(other, manager.condition(encoder.encode, ["a *"]))
     file = read_embedding(path)
+    describe(path, file, encoder, 2, None)
+    assert "'*': 12 x 16, beside the context of 4 layers\n" in capsys.readouterr().out
     assert file.metadata["kind"] == "context" and file.metadata["init_words"] == "*: red"
     assert merge_embeddings([file, file.renamed({"*": "@"})]).metadata["kind"] == "context"
     with pytest.raises(UserError, match="cannot be in one file with others"):

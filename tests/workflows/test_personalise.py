@@ -23,7 +23,15 @@ from ldm.training.options import parse
 from ldm.util import UserError, instantiate_from_config
 from ldm.workflows import training_process
 from ldm.workflows.catalogue import Listed, models_at_hand
-from ldm.workflows.learned_files import FORMATS, formats_of, learned_runs, options_of, prompt_of, write_for_others
+from ldm.workflows.learned_files import (
+    FORMATS,
+    formats_of,
+    learned_runs,
+    options_of,
+    prompt_of,
+    readers_of,
+    write_for_others,
+)
 from ldm.workflows.personalise import (
     DREAMBOOTH,
     LORA,
@@ -251,7 +259,8 @@ def test_a_real_run_learns_a_word_by_its_command(
                   "lightning.callbacks.image_logger.params.log_images_kwargs.ddim_steps=2"]  # fmt: skip
     run = train(arguments, "real", None, tmp_path / "logs")
     assert run is not None and progress_of(run) is not None
-    assert prompt_of(run) == "a *" and previews_of(run) and formats_of(run)[0] == "safetensors"
+    assert prompt_of(run) == "a *" and previews_of(run)
+    assert formats_of(run) == ["safetensors"] and readers_of(run, "safetensors") == "txt2img.py"
     (words,) = read_embeddings([str(run / "checkpoints/embeddings.safetensors")]).values()
     assert words.vectors["*"].shape == (7 * 40, 192) and words.metadata["steps"] == "2"
 
@@ -278,3 +287,9 @@ def test_every_format_is_written_of_what_there_is(tmp_path: Path) -> None:
     assert "kohya" in families["kohya"] and "peft" in families["peft"] and families["lycoris"] == families["kohya"]
     with pytest.raises(UserError, match="there is no format 'zip'"):
         write_for_others(run, "zip", tmp_path)
+    beside = EmbeddingFile({"*": torch.rand(14, 192)}, {"kind": "context", "layers": "7"}, {"*": torch.rand(1, 192)})
+    write_embedding(run / "checkpoints/embeddings.safetensors", beside)
+    assert formats_of(run) == ["safetensors", "kohya", "peft", "lycoris"]
+    assert [readers_of(run, name)[:3] for name in formats_of(run)[:2]] == ["txt", "koh"]
+    (again,) = read_embeddings([str(write_for_others(run, "safetensors", tmp_path / "files"))]).values()
+    assert again.metadata["kind"] == "context" and torch.equal(again.initial["*"], beside.initial["*"])

@@ -64,10 +64,10 @@ class Use:
     @staticmethod
     def formats_of(run: str | None) -> Any:
         """The menu of formats for what a run has left by now."""
-        from ldm.workflows.learned_files import FORMATS, formats_of
+        from ldm.workflows.learned_files import FORMATS, formats_of, readers_of
 
         found = formats_of(Path(run)) if run else []
-        named = [(f"{FORMATS[name].suffix} · {FORMATS[name].readers}", name) for name in found]
+        named = [(f"{FORMATS[name].suffix} · {readers_of(Path(run), name)}", name) for name in found if run]
         return gr.Dropdown(named, value=found[0] if found else None)
 
 
