@@ -61,7 +61,7 @@ class Recipe:
 
 
 SMALL = {
-    WORD: Recipe("tiny/textual-inversion.yaml", True, 1.0),
+    WORD: Recipe("tiny/textual-inversion.yaml", True, 0.5),
     LORA: Recipe("tiny/lora.yaml", False, 1.0),
     PIVOTAL: Recipe("tiny/pivotal.yaml", False, 1.0),
     DREAMBOOTH: Recipe("tiny/dreambooth.yaml", class_pictures=20),

@@ -22,7 +22,7 @@ from ldm.web.page.pictures import INPUTS
 from ldm.web.page.texts import PageError, escaped, say
 
 KIND = "personalise"
-SAMPLES = ROOT / "examples" / "word"
+SAMPLES, SAMPLES_ARE_LIKE = ROOT / "examples" / "word", "house"  # windmills
 MOST_STEPS = 6000
 CROPS = ("middle", "subject", "whole")
 METHODS = ("word", "lora", "pivotal", "dreambooth")
@@ -93,17 +93,17 @@ def _fields(page: Page) -> Fields:
     steps = gr.Slider(
         0, MOST_STEPS, value=0, step=10, label=text("steps"), info=text("learn_steps_hint"), elem_id="learn-steps"
     )
-    sample.click(_samples, None, [pictures, captions], api_visibility="private")
+    sample.click(_samples, None, [pictures, captions, start], api_visibility="private")
     for event in (page.model.change, method.input, steps.release):
         event(_expected(page), [page.model, method, steps], told, api_visibility="private", show_progress="hidden")
     return Fields(pictures, crop, masks, captions, method, name, word, start, steps)
 
 
-def _samples() -> tuple[list[str], str]:
-    """The shipped pictures to learn from, and the sentences beside them."""
+def _samples() -> tuple[list[str], str, str]:
+    """The shipped pictures to learn from, the sentences beside them, and what is nearest to what they show."""
     files = sorted(SAMPLES.glob("*.png"))
     lines = [path.with_suffix(".txt").read_text(encoding="utf-8").splitlines() for path in files]
-    return [str(path) for path in files], "\n".join(PARTED.join(one) for one in lines)
+    return [str(path) for path in files], "\n".join(PARTED.join(one) for one in lines), SAMPLES_ARE_LIKE
 
 
 def _expected(page: Page) -> Callable[..., str]:

@@ -186,9 +186,9 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "learn_pivotal": ("word, then LoRA", "단어 다음 LoRA", "先词后 LoRA"),
     "learn_dreambooth": ("DreamBooth", "DreamBooth", "DreamBooth"),
     "learn_word_about": (
-        "A new word for it, a few kB; the model stays as it is.",
-        "새 단어 하나, 몇 kB. 모델은 그대로입니다.",
-        "一个新词，几 kB；模型不变。",
+        "A new word for it, in a small file; the model stays as it is.",
+        "새 단어 하나, 작은 파일. 모델은 그대로입니다.",
+        "一个新词，一个小文件；模型不变。",
     ),
     "learn_lora_about": (
         "Small changes of the layers in a file of their own.",
