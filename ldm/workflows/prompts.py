@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ldm.modules.encoders.long_prompts import equally_long as repeated
 from ldm.modules.encoders.multilingual import Multilingual
 from ldm.modules.encoders.prompt_weights import Span, Weighted, read_weights
 from ldm.util import UserError
-from ldm.workflows.guide.places import encoder_of, pieces_of, places
+from ldm.workflows.guide.places import encoder_of, pieces_of, places, row_of
 from ldm.workflows.long_prompts import in_chunks
 
 MEAN_KEPT = ("clip", "openclip")  # families whose context has a mean that weights would shift; BERT's has none
@@ -87,8 +87,6 @@ def _weighted(context: Tensor, model: Any, read: Sequence[Weighted], kept: bool)
     if not context.is_floating_point():
         raise UserError("weights in a prompt do not go together with words for timesteps; leave one of them out")
     length = encoder_of(model).max_length
-    if model.embedding_manager is not None and model.embedding_manager.beside(0):
-        raise UserError("weights in a prompt do not go together with words beside the context; leave one of them out")
     if context.shape[1] % length:
         raise UserError("weights in a prompt mean nothing to this model, which does not see its words one by one")
     rows = [token_weights(model, one, length) for one in read]
@@ -111,7 +109,8 @@ def _with_mean_of(wanted: Tensor, changed: Tensor) -> Tensor:
 
 
 def token_weights(model: Any, read: Weighted, length: int) -> Tensor:
-    """The weight of each of a context's places, float32: of ``length``, or of so many for each chunk of a long prompt.
+    """The weight of each of a context's places, float32: of ``length``, or of so many for each chunk of a long prompt
+    and for each word that has a part beside the context.
 
     Raises:
         UserError: a word of a prompt in another language is not found in what that is read as.
@@ -123,7 +122,17 @@ def token_weights(model: Any, read: Weighted, length: int) -> Tensor:
         for place in _places_of(model, read.text, span):
             if place < length - 1:
                 weights[place] = span.weight
-    return weights
+    return torch.cat([weights, *_weights_beside(model, read.text, weights)])
+
+
+def _weights_beside(model: Any, text: str, weights: Tensor) -> Iterator[Tensor]:
+    """Those of the parts [N] that a prompt's words have beside its context, each as its word in ``weights`` [N]."""
+    words = model.embedding_manager
+    beside = {} if words is None else words.beside(0)
+    row = row_of(model, text) if beside else []
+    for name in beside:
+        if words.token(name) in row:
+            yield weights[row.index(words.token(name))].expand(len(weights))
 
 
 def _in_chunks(model: Any, read: Weighted) -> Tensor:

@@ -22,6 +22,7 @@ from ldm.modules.encoders.post_BERT import AdapterBERTEmbedder
 from ldm.util import UserError
 from ldm.workflows.learned_words import files_of, report_words
 from ldm.workflows.models import open_model
+from ldm.workflows.prompts import conditions
 from ldm.workflows.studio import open_studio
 from ldm.workflows.txt2img import Txt2ImgOptions, txt2img
 from tests import forked
@@ -136,10 +137,28 @@ def test_what_goes_together_with_a_word_beside_the_context(ckpt: str, model: Any
     plain = txt2img(options)[0]
     boxed = txt2img(replace(options, boxes="circle: 0 0 .5 .5", layout=mode, excite="red"))[0]
     assert not np.array_equal(np.asarray(plain), np.asarray(boxed))
-    with pytest.raises(UserError, match="weights in a prompt do not go together with words beside the context"):
-        txt2img(replace(options, prompt="a (red:1.3) circle"))
     with pytest.raises(UserError, match="edits of a prompt do not go together with words beside the context"):
         txt2img(replace(options, edit="a blue circle"))
+
+
+def test_weights_reach_a_words_part_beside_the_context(model: Any, tmp_path: Path) -> None:
+    words = ContextEmbeddingManager(model.cond_stage_model, 4, placeholder_strings=["circle"],
+                                    initializer_words=["blue"], num_vectors_per_token=3)  # fmt: skip
+    torch.nn.init.normal_(words.vectors("circle"))
+    words.save(tmp_path / "words.pt")
+    length = model.cond_stage_model.max_length
+    with applied(model, read_additions(model, str(tmp_path / "words.pt"))):
+        parts = {}
+        for prompt in ("a red circle", "a red (circle:1.5)", "a (red:1.5) circle", "a (red:1.5) square"):
+            (context,) = conditions(model, [prompt], "", (4, 4), False)[0]["c_crossattn"]
+            parts[prompt] = context[0].unflatten(0, (4, 2, length))  # layers, the text and the word's part
+    plain, word, other, without = parts.values()
+    torch.testing.assert_close(word[:, 1], 1.5 * plain[:, 1])
+    assert torch.equal(other[:, 1], plain[:, 1]) and torch.equal(without[:, 0], without[:, 1])
+    for changed, place in ((word, 3), (other, 2)):  # behind the marker and 'a'
+        expected = plain[:, 0].clone()
+        expected[:, place] *= 1.5
+        torch.testing.assert_close(changed[:, 0], expected)
 
 
 def test_what_a_request_puts_on_a_studio_is_gone_after_it(ckpt: str, tmp_path: Path) -> None:
