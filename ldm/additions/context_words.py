@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.additions.placeholders import Beside
-from ldm.additions.words import EmbeddingManager
+from ldm.additions.words import EmbeddingManager, check_layers
 from ldm.checkpoint.embeddings import IN_CONTEXT, EmbeddingFile
 from ldm.modules.encoders.base import TokenSpace
 from ldm.util import ConfigError, UserError
@@ -41,8 +41,7 @@ class ContextEmbeddingManager(EmbeddingManager):
     layers: int
 
     def __init__(self, embedder: TokenSpace, layers: int = 16, **words: Any) -> None:
-        if layers < 1 or words.get("progressive_words"):
-            raise ConfigError(f"words for layers need layers >= 1 and no progressive_words, got {layers} layers")
+        check_layers(layers, words)
         self.layers = layers
         n, most = words.get("num_vectors_per_token", 1), embedder.max_length
         if n > most:

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ldm.additions.words import EmbeddingManager
+from ldm.additions.words import EmbeddingManager, check_layers
 from ldm.checkpoint.embeddings import PER_LAYER, EmbeddingFile
 from ldm.modules.encoders.base import TokenSpace
-from ldm.util import ConfigError, UserError
+from ldm.util import UserError
 
 
 class LayeredEmbeddingManager(EmbeddingManager):
@@ -29,8 +29,7 @@ class LayeredEmbeddingManager(EmbeddingManager):
     read_once = False
 
     def __init__(self, embedder: TokenSpace, layers: int = 16, **words: Any) -> None:
-        if layers < 1 or words.get("progressive_words"):
-            raise ConfigError(f"words for layers need layers >= 1 and no progressive_words, got {layers} layers")
+        check_layers(layers, words)
         self.layers = layers
         super().__init__(embedder, **words)
 

@@ -28,6 +28,8 @@ from ldm.modules.encoders.base import TextEncoder, TokenSpace
 from ldm.modules.encoders.multilingual import Multilingual
 from ldm.util import ConfigError, UserError
 
+MOST_BESIDE = 5  # words; a context is then 60 times as long as a prompt's own, with six it would be 420 times
+
 
 class Words(Addition, nn.Module):
     """Learned words of any kind; an encoder calls them between its token vectors and its positions.
@@ -245,6 +247,8 @@ class WordsAt:
         added = {self.words.token(name): one for name, one in self.words.beside(layer).items()}
         if not added:
             return context
+        if len(added) > MOST_BESIDE:
+            raise UserError(f"at most {MOST_BESIDE} words beside the context go together, got {len(added)}")
         used = [[one for token, one in added.items() if token in row] for row in torch.cat(self.seen).tolist()]
         return lengthened(context, used, len(added))
 

@@ -328,6 +328,16 @@ class EmbeddingManager(Words):
         return self.embedder.vector_of(0).is_meta
 
 
+def check_layers(layers: int, words: Mapping[str, Any]) -> None:
+    """Refuse parameters that words for layers do not have.
+
+    Raises:
+        ConfigError: no layers, or words that get more vectors from time to time.
+    """
+    if layers < 1 or words.get("progressive_words"):
+        raise ConfigError(f"words for layers need layers >= 1 and no progressive_words, got {layers} layers")
+
+
 def _take_initial_vectors_anew(manager: nn.Module, incompatible: Any) -> None:
     """After weights without learned words were loaded: the encoder's own words may have other vectors now."""
     assert isinstance(manager, EmbeddingManager)

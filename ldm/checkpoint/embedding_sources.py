@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ldm.checkpoint.embeddings import IN_CONTEXT, PER_LAYER, EmbeddingFile, read_embedding
+from ldm.checkpoint.embeddings import OF_LAYERS, EmbeddingFile, read_embedding
 from ldm.runs import WORDS, given_or_latest
 from ldm.util import UserError
 
@@ -105,7 +105,7 @@ def _answers(file: EmbeddingFile, path: Path, owner: dict[str, Path], ask: Ask |
 def _kind_of(file: EmbeddingFile) -> tuple[str, str] | None:
     """The kind of words for layers and how many these are; None of other words."""
     kind = file.metadata.get("kind", "")
-    return (kind, file.metadata.get("layers", "")) if kind in (PER_LAYER, IN_CONTEXT) else None
+    return (kind, file.metadata.get("layers", "")) if kind in OF_LAYERS else None
 
 
 def merge_embeddings(files: Sequence[EmbeddingFile]) -> EmbeddingFile:

@@ -24,6 +24,7 @@ MODELS_OF_WIDTH = {
     1280: "LDM text-to-image (width 1280)",
 }
 PER_LAYER, IN_CONTEXT, PER_TIMESTEP = "layers", "context", "mapper"  # the field ``kind`` of words that are not ordinary
+OF_LAYERS = (PER_LAYER, IN_CONTEXT)
 _STARTS = "initial_vectors."  # metadata of safetensors files: float32 bytes, little-endian, base64
 _SAID_AS = {  # what others call the fields of our metadata
     "name": "name",
@@ -276,7 +277,7 @@ def write_embedding(path: str | os.PathLike[str], file: EmbeddingFile, format: s
     format = format or _BY_SUFFIX.get(path.suffix.lower())
     if file.second and format != "safetensors":
         raise UserError(f"cannot write '{path}': words for two text encoders (SDXL) go into .safetensors")
-    if file.metadata.get("kind") in (PER_LAYER, IN_CONTEXT) and format not in ("safetensors", "compvis"):
+    if file.metadata.get("kind") in OF_LAYERS and format not in ("safetensors", "compvis"):
         raise UserError(f"cannot write '{path}': its format cannot say that these are words for layers of the network")
     if format not in FORMATS:
         raise UserError(

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ldm.checkpoint import read_embeddings, write_embedding
-from ldm.checkpoint.embeddings import IN_CONTEXT, PER_LAYER, PER_TIMESTEP, read_about
+from ldm.checkpoint.embeddings import OF_LAYERS, PER_TIMESTEP, read_about
 from ldm.checkpoint.lora import read_lora
 from ldm.runs import LOGS, runs
 from ldm.util import UserError, atomic_write, read_yaml
@@ -97,7 +97,7 @@ def readers_of(run: Path, name: str) -> str:
 
 def only_here(run: Path) -> bool:
     """Whether a run's words are of a kind that other programs do not know."""
-    return read_about(additions_of(run)[EMBEDDINGS]).get("kind") in (PER_LAYER, IN_CONTEXT, PER_TIMESTEP)
+    return read_about(additions_of(run)[EMBEDDINGS]).get("kind") in (*OF_LAYERS, PER_TIMESTEP)
 
 
 def write_for_others(run: Path, name: str, folder: Path) -> Path:
@@ -113,7 +113,7 @@ def write_for_others(run: Path, name: str, folder: Path) -> Path:
         raise UserError(f"'{run.name}' has left no {format.file}.safetensors")
     source, target = found[format.file], folder / f"{run.name}-{name}{format.suffix}"
     folder.mkdir(parents=True, exist_ok=True)
-    if format.file == EMBEDDINGS:
+    if format.file == EMBEDDINGS and not (name == OWN and only_here(run)):
         (words,) = read_embeddings([str(source)]).values()
         write_embedding(target, words, name)
     elif format.file == LORA:

@@ -159,6 +159,9 @@ def test_bad_input(bert: BERTEmbedder, tmp_path: Path) -> None:
         learned(bert, 11)
     with pytest.raises(UserError, match="'\\*' has 11 vectors for a layer; at most 10 stand beside this context"):
         learned(bert).add_vectors({"*": torch.zeros(11 * LAYERS, WIDTH)})
+    many = ContextEmbeddingManager(bert, LAYERS, placeholder_strings=["*", "a", "cat", "dog", "of", "photo"])
+    with pytest.raises(UserError, match="at most 5 words beside the context go together, got 6"):
+        many.condition(bert.encode, ["a *"])
     path = tmp_path / "words.safetensors"
     LayeredEmbeddingManager(bert, LAYERS, placeholder_strings=["*"]).save(path)
     with pytest.raises(UserError, match="holds no words beside the contexts of 3 layers"):

@@ -291,5 +291,7 @@ def test_every_format_is_written_of_what_there_is(tmp_path: Path) -> None:
     write_embedding(run / "checkpoints/embeddings.safetensors", beside)
     assert formats_of(run) == ["safetensors", "kohya", "peft", "lycoris"]
     assert [readers_of(run, name)[:3] for name in formats_of(run)[:2]] == ["txt", "koh"]
-    (again,) = read_embeddings([str(write_for_others(run, "safetensors", tmp_path / "files"))]).values()
+    own = write_for_others(run, "safetensors", tmp_path / "files")
+    assert own.read_bytes() == (run / "checkpoints/embeddings.safetensors").read_bytes()
+    (again,) = read_embeddings([str(own)]).values()
     assert again.metadata["kind"] == "context" and torch.equal(again.initial["*"], beside.initial["*"])

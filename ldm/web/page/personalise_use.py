@@ -66,8 +66,10 @@ class Use:
         """The menu of formats for what a run has left by now."""
         from ldm.workflows.learned_files import FORMATS, formats_of, readers_of
 
-        found = formats_of(Path(run)) if run else []
-        named = [(f"{FORMATS[name].suffix} · {readers_of(Path(run), name)}", name) for name in found if run]
+        if not run:
+            return gr.Dropdown([], value=None)
+        found = formats_of(Path(run))
+        named = [(f"{FORMATS[name].suffix} · {readers_of(Path(run), name)}", name) for name in found]
         return gr.Dropdown(named, value=found[0] if found else None)
 
 
