@@ -34,7 +34,7 @@ from ldm.util import ConfigError, UserError, instantiate_from_config, printable
 logger = logging.getLogger(__name__)
 
 # of a model that is to learn; the base has none
-LEARNED = ("personalization_config", "lora_config", "reg_weight", "reg_target")
+LEARNED = ("personalization_config", "lora_config", "reg_weight", "reg_target", "prior_loss_weight", "prior_every")
 
 
 def load_weights(

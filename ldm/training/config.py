@@ -23,6 +23,7 @@ CLASS_PICTURES = "data.params.reg"  # DreamBooth's second data set
 SECTIONS = ("model", "data", "lightning", "stages", "inference")
 START = "start_of_run"  # in a saved YAML: at which start of its run it was written, from 1
 PERSONAL_PICTURES = "ldm.data.personalized"  # data sets whose sentences have a placeholder
+AROUND = "ldm.world.around"  # what is around it, beside them
 
 
 def read_config(paths: Sequence[str], changes: Sequence[str], found: Sequence[str] = ()) -> DictConfig:
@@ -141,6 +142,16 @@ def apply_personalization(config: DictConfig, options: argparse.Namespace) -> No
     if options.placeholder_string:
         for place in personal_pictures(config):
             OmegaConf.update(config, f"{place}.params.placeholder_token", options.placeholder_string, force_add=True)
+    apply_around(config)
+
+
+def apply_around(config: DictConfig) -> None:
+    """Have scenes in which a word stands for a thing say the words that learn, unless they are told another."""
+    words = OmegaConf.select(config, f"{PERSONALIZATION}.placeholder_strings")
+    around = str(OmegaConf.select(config, f"{CLASS_PICTURES}.target")).startswith(AROUND)
+    token = f"{CLASS_PICTURES}.params.placeholder_token"
+    if words and around and OmegaConf.select(config, token) is None:
+        OmegaConf.update(config, token, words, force_add=True)
 
 
 def apply_class(config: DictConfig, options: argparse.Namespace) -> None:

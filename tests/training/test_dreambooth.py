@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,34 @@ def test_a_weight_counts_on_the_class_alone() -> None:
     model.get_input = lambda batch: (batch, None)
     model.forward = lambda *_: (next(losses), {})
     assert float(model.shared_step({"train": {}, "reg": {}})[0]) == 31.0
+
+
+def test_beside_words_class_pictures_have_a_weight_of_their_own_and_not_every_step(tmp_path: Path) -> None:
+    words = {"target": "ldm.additions.words.EmbeddingManager", "params": {"placeholder_strings": ["*"]}}
+    model = small_model(tmp_path, personalization_config=words, prior_loss_weight=0.25, prior_every=2)
+    assert model.embedding_manager is not None, "reg_weight would have the model learn, and not the word"
+    picture = {"image": torch.rand(1, 32, 32, 3), "caption": ["a *"]}
+    batch = {"train": picture, "reg": picture | {"caption": ["a red *"], "loss_mask": torch.ones(1, 32, 32)}}
+    for step, looks in ((0, True), (1, False), (2, True), (3, False)):
+        loss, logged = trained_on(model, batch, step)
+        assert ("train/loss_reg" in logged) == looks
+        beside = 0.25 * float(logged["train/loss_reg"]) if looks else 0.0
+        assert float(loss) == pytest.approx(float(logged["train/loss"]) + beside)
+    opened = instantiate_from_config(without_learning(small_node(tmp_path, prior_loss_weight=0.25, prior_every=2)))
+    assert (opened.prior.weight, opened.prior.prior_every) == (1.0, 1)
+    for wrong in ({"prior_loss_weight": -0.1}, {"prior_every": 0}):
+        with pytest.raises(ConfigError, match=r"must not be negative and prior_every at least 1, got"):
+            small_model(tmp_path, **wrong)
+
+
+def trained_on(model: Any, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Any]]:
+    """The loss of a training step and what it logs of its parts."""
+    logged: dict[str, Any] = {}
+    model.train()
+    model._trainer = SimpleNamespace(global_step=step)
+    model.log_dict = lambda parts, **_: logged.update(parts)
+    model.log = lambda *_, **__: None
+    return model.training_step(batch, 0), logged
 
 
 def test_class_pictures_with_sentences_of_their_own_need_no_class_word() -> None:
@@ -250,7 +279,7 @@ def test_that_drift_takes_the_place_of_the_pictures_loss(tmp_path: Path, monkeyp
     loss, parts = model.shared_step({"train": {}, "reg": {"x": 10.0}})
     assert float(loss) == 31.0 and float(parts["train/loss_reg"]) == 10.0
     base = without_learning(small_node(tmp_path, lora_config=lora, reg_weight=3.0, reg_target="base"))
-    assert instantiate_from_config(base).reg_target == "pictures", "the run's YAML opens its base model"
+    assert instantiate_from_config(base).prior.reg_target == "pictures", "the run's YAML opens its base model"
     for params, words in (
         ({"reg_target": "past", "lora_config": lora}, "known: pictures, base"),
         ({"reg_target": "base", "unfreeze_model": True}, "needs a lora_config"),

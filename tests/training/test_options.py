@@ -13,6 +13,7 @@ from ldm.training.config import apply_personalization, read_config
 from ldm.training.options import parse
 from ldm.training.run_folder import choose_run_folder, saved_configurations
 from ldm.util import ConfigError, UserError
+from tests.helpers import ROOT
 
 
 def test_a_command_line_from_somebody_s_history() -> None:
@@ -101,6 +102,22 @@ def test_personalization_goes_where_textual_inversion_reads_it() -> None:
     assert OmegaConf.to_container(config.model.params.personalization_config.params) == {
         "placeholder_strings": ["@"], "initializer_words": ["toy"], "embedding_manager_ckpt": "e.pt",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], ["*"]),
+        (["--placeholder_string", "<mill>"], ["<mill>"]),
+        (["model.params.personalization_config.params.placeholder_strings=[a1,b2]"], ["a1", "b2"]),
+        (["data.params.reg.params.placeholder_token=b2"], "b2"),
+    ],
+)
+def test_what_is_around_a_word_says_the_words_that_learn(flags: list[str], said: list[str] | str) -> None:
+    options, changes = parse(flags)
+    config = read_config([str(ROOT / "configs/tiny/textual-inversion.yaml")], changes)
+    apply_personalization(config, options)
+    assert config.data.params.reg.params == {"size": 128, "placeholder_token": said}
 
 
 def test_personalization_without_a_place_for_it_is_an_error() -> None:

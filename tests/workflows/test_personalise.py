@@ -181,7 +181,7 @@ def test_dreambooth_of_the_small_model_learns_all_of_it_beside_its_class(small: 
     config.model.params.pop("ckpt_path")
     with torch.device("meta"):
         model = instantiate_from_config(config.model)
-    assert model.reg_weight == 1 and not model.learning.additions_only
+    assert model.prior.reg_weight == 1 and not model.learning.additions_only
     of_class = instantiate_from_config({
         "target": config.data.params.reg.target,
         "params": {**config.data.params.reg.params, "data_root": str(ROOT / "examples/word")},

@@ -49,6 +49,8 @@ class TrainingOptions:
     unfreeze_model: bool = False
     model_lr: float = 0.0
     reg_weight: float | None = None
+    prior_loss_weight: float = 1.0
+    prior_every: int = 1
     reg_target: str = PICTURES
     ucg_training: dict[str, Any] | None = None
 

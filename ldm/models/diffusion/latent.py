@@ -88,7 +88,7 @@ class LatentModel(ConditionedModel):
         self.embedding_reg_weight = embedding_reg_weight
         self.embedding_manager: Any = None
         self.further_additions: list[Addition] = []  # what learns besides words and adapters of the encoder
-        self.reg_weight, self.reg_target = prior.reg_weight, prior.reg_target
+        self.prior = prior
         self.unfreeze_model = unfreeze_model
         self.model_lr = model_lr
         films = self.model.conditioning_key == "video"
@@ -202,15 +202,16 @@ class LatentModel(ConditionedModel):
 
         In training, batches of empty prompts or of drawn latents may have the loss of ``loss_of_errors``. Learned words
         add how far they have come from their start (``embedding_reg_weight``), as ``loss_emb_reg``. A batch with class
-        pictures (``ldm.data.prior``) adds their loss ``reg_weight`` times, with timesteps and noise of its own (Ruiz et
-        al. 2023, equation 2), as ``loss_reg``; with ``reg_target: base`` it is ``drift_from_base``.
+        pictures (``ldm.data.prior``) adds their loss, with timesteps and noise of its own (Ruiz et al. 2023, equation
+        2), as ``loss_reg``; with ``reg_target: base`` it is ``drift_from_base``. How much of it, and how often:
+        :class:`Prior`.
         """
         if REG in batch:
             loss, parts = self.shared_step(batch[SUBJECT])
-            towards_base = self.reg_target == BASE
+            towards_base = self.prior.reg_target == BASE
             prior = drift_from_base(self, batch[REG]) if towards_base else self.shared_step(batch[REG])[0]
             parts[f"{'train' if self.training else 'val'}/loss_reg"] = prior.detach()
-            return loss + (1.0 if self.reg_weight is None else self.reg_weight) * prior, parts
+            return loss + self.prior.weight * prior, parts
         found = loss_of_errors(self, batch, self.sampler_errors) if self.training else None
         loss, parts = super().shared_step(batch) if found is None else found
         if self.embedding_manager is not None and self.embedding_reg_weight > 0:

@@ -83,6 +83,11 @@ class LatentHooks(LatentModel, DiffusionHooks):
             self.set_scale(self.get_latent(batch.get(SUBJECT, batch)))
             log.info("scale_factor set to %.5f", float(self.scale_factor))
 
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """As in the base; of class pictures only in the steps that look at them."""
+        looks = self.global_step % self.prior.prior_every == 0
+        return super().training_step(batch if looks else batch.get(SUBJECT, batch), batch_idx)
+
     @torch.no_grad()
     def log_images(
         self, batch: Mapping[str, Any], N: int = 8, sample: bool = True, split: str = "train", **options: Any

@@ -21,20 +21,33 @@ class Prior:
     """What is done with class pictures in training.
 
     Attributes:
-        reg_weight: of their loss, DreamBooth's; no words are learned then. None: of class pictures 1.
+        reg_weight: of their loss, DreamBooth's; no words are learned then.
+        prior_loss_weight: the same where there is no ``reg_weight``, so that words may learn beside such pictures.
+        prior_every: only one step of so many looks at them.
         reg_target: what that loss is: ``pictures``, that of learning them; ``base``, ``drift_from_base`` of a LoRA.
     """
 
     reg_weight: float | None = None
+    prior_loss_weight: float = 1.0
+    prior_every: int = 1
     reg_target: str = PICTURES
+
+    @property
+    def weight(self) -> float:
+        return self.prior_loss_weight if self.reg_weight is None else self.reg_weight
 
     def check(self, model_learns: bool, has_lora: bool, films: bool) -> None:
         """Refuse what does not go with what learns.
 
         Raises:
-            ConfigError: an unknown target, class pictures where only words learn, a base model that does not stay, or
-                that of films, whose frames have one timestep together.
+            ConfigError: an unknown target, a weight or a number that means nothing, DreamBooth where only words learn,
+                a base model that does not stay, or that of films, whose frames have one timestep together.
         """
+        if self.prior_loss_weight < 0 or self.prior_every < 1:
+            raise ConfigError(
+                "prior_loss_weight must not be negative and prior_every at least 1, got "
+                f"{self.prior_loss_weight} and {self.prior_every}"
+            )
         if self.reg_weight is not None and not model_learns and not has_lora:
             raise ConfigError("reg_weight is DreamBooth's, whose model learns: unfreeze_model: true, or a lora_config")
         if self.reg_target not in REG_TARGETS:
