@@ -7,6 +7,8 @@ import os
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported, which reads it once
+# before torch is imported: processes that are forked of one whose OpenMP has threads wait for ever
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONG = ("tests/web/test_page", "tests/training/", "tests/test_", "tests/benchmarks/", "tests/workflows/")
 
