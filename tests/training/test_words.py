@@ -154,6 +154,24 @@ def test_a_stopped_run_continues_exactly(place: Path, whole: Path, tmp_path: Pat
     assert torch.equal(learned(tmp_path), learned(whole))
 
 
+def test_a_folder_of_what_is_around_the_word_counts_in_every_second_step(
+    place: Path, whole: Path, tmp_path: Path
+) -> None:
+    """The YAML of docs/textual-inversion.md."""
+    folder = tmp_path / "around"
+    folder.mkdir()
+    Image.new("RGB", (32, 32), "blue").save(folder / "a.png")
+    Image.fromarray(np.repeat([0, 255], 16).astype(np.uint8)[:, None].repeat(32, 1)).save(folder / "a_mask.png")
+    (folder / "a.txt").write_text("a * on a blue background")
+    params = f"{{data_root: {folder}, size: 32, placeholder_token: '*', captions: true}}"
+    main([*arguments(place, tmp_path), "data.params.cache_latents=false", "model.params.prior_every=2",
+          f"data.params.reg={{target: ldm.data.personalized.PersonalizedBase, params: {params}}}"])  # fmt: skip
+    _, losses = read_metric(list(run_folder(tmp_path).glob("metrics/*/metrics.csv")), "train/loss_reg")
+    assert min(losses) > 0 and list(losses[0::2]) == list(losses[1::2]), "between them the table repeats the last one"
+    assert len(set(losses)) == STEPS / 2
+    assert not torch.equal(learned(tmp_path), learned(whole))
+
+
 def test_frozen_parts_in_half_precision(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
