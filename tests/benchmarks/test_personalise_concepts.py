@@ -137,7 +137,7 @@ def test_commands_of_training(name: str, trained: list[list[str]], tmp_path: Pat
     data = config.data.params
     assert data.train.params.data_root == str(folder / "pictures") and config.lightning.trainer.max_steps == 3
     assert all(METHODS[name].word in text for text in PersonalizedBase(**{**data.train.params}).examples[0].captions)
-    assert (data.get("reg") is not None) == (name in ("dreambooth", "lora-kept"))
+    assert (data.get("reg") is not None) == (name in ("word", "dreambooth", "lora-kept"))
     assert METHODS[name].has_class == (name == "dreambooth")
     if name == "lora-kept":
         assert config.model.params.reg_target == "base" and config.model.params.lora_config.params.rank == 8
