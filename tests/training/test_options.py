@@ -117,7 +117,7 @@ def test_what_is_around_a_word_says_the_words_that_learn(flags: list[str], said:
     options, changes = parse(flags)
     config = read_config([str(ROOT / "configs/tiny/textual-inversion.yaml")], changes)
     apply_personalization(config, options)
-    assert config.data.params.reg.params == {"size": 128, "placeholder_token": said}
+    assert config.data.params.reg.params == {"size": 128, "two": 0.1, "placeholder_token": said}
 
 
 def test_personalization_without_a_place_for_it_is_an_error() -> None:

@@ -100,7 +100,7 @@ def test_a_run_is_watched_stopped_gone_on_with_tried_and_taken_along(
     shared.wait_for_function("document.querySelectorAll('#learn-squares img').length === 5")
     assert "a small * on a yellow background" in shared.input_value("#learn-captions textarea")
     assert shared.input_value("#learn-start textarea, #learn-start input") == "house"
-    assert "600 steps" in shared.inner_text("#learn-told")
+    assert "700 steps" in shared.inner_text("#learn-told")
     _mask_is_found(shared)
     shared.fill("#learn-name input", "stripes")
     shared.click("#personalise-run")
