@@ -9,9 +9,11 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 from skimage.color import deltaE_ciede2000
 
 from benchmarks.concepts import CONCEPTS, Shown, picture_of, relatives, sprite
+from ldm.world.grounds import CELL
 from ldm.world.judge import SEEN, candidates, ground_lab, nearest_ground, nearest_layer, to_lab
 from ldm.world.paint import box, layer
 from ldm.world.scene import COLOURS, SHAPES, Thing
@@ -27,11 +29,13 @@ class Finding:
     concept: bool  # whether that is what was asked for
     ground: bool
     overlap: float  # intersection over union with the true silhouette
+    beyond: float  # how far all that is a cell or more away from that is off, CIEDE2000
 
     @property
     def noted(self) -> dict[str, bool | float]:
         """What a table has of it, by the names of its columns."""
-        return {"recognised": self.concept, "background": self.ground, "silhouette": self.overlap}
+        return {"recognised": self.concept, "background": self.ground, "silhouette": self.overlap,
+                "beyond it off by": self.beyond}  # fmt: skip
 
 
 def judge_concept(picture: Array, asked: Shown) -> Finding:
@@ -43,6 +47,7 @@ def judge_concept(picture: Array, asked: Shown) -> Finding:
     lab, size = to_lab(picture), len(picture)
     true, empty = to_lab(picture_of(asked, size)), ground_lab(asked.ground, size)
     found, wanted = (deltaE_ciede2000(one, empty) > SEEN for one in (lab, true))
+    beyond = ~binary_dilation(wanted, iterations=CELL)
     rivals = dict(_rivals(asked.size, size))
     number = nearest_layer(lab, asked.ground, box(asked.size, "middle", size), list(rivals.values()))
     name = list(rivals)[number]
@@ -51,6 +56,7 @@ def judge_concept(picture: Array, asked: Shown) -> Finding:
         concept=name == asked.concept,
         ground=nearest_ground(lab) == asked.ground,
         overlap=float((found & wanted).sum() / (found | wanted).sum()),
+        beyond=float(deltaE_ciede2000(lab, true)[beyond].mean()),
     )
 
 

@@ -17,7 +17,7 @@ from ldm.world.draw_scenes import Shares, chosen_objects, draw_scene, draws
 from ldm.world.paint import box, check_size, paint
 from ldm.world.scene import Thing
 from ldm.world.sentences import speak, wish_for
-from ldm.world.sentences.voice import Named, Wish
+from ldm.world.sentences.voice import Wish, without
 
 Array = NDArray[np.float32]
 
@@ -78,9 +78,8 @@ class Around(Dataset[dict[str, Any]]):
 
 def called(wish: Wish, which: int, word: str) -> Wish:
     """A wish in which a word stands for one of the things; of that thing only size and place are said."""
-    said = wish.named[which].thing
-    slot = Named(Thing("robot", said.size, said.place), slot=word)  # the word takes the name's place
-    return replace(wish, named=(*wish.named[:which], slot, *wish.named[which + 1 :]))
+    slotted = replace(without(wish.named[which], "colour", "texture"), slot=word)
+    return replace(wish, named=(*wish.named[:which], slotted, *wish.named[which + 1 :]))
 
 
 def all_but(thing: Thing, size: int) -> Array:

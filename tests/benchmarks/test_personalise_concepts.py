@@ -101,6 +101,16 @@ def test_other_things_places_and_backgrounds_are_noticed() -> None:
     assert small.overlap < 0.6 and shifted.overlap < 0.75
 
 
+def test_what_is_beyond_the_thing_is_measured_apart_from_it() -> None:
+    asked = Shown("flower", "cyan", "large")
+    true, other = picture_of(asked), picture_of(Shown("windmill", "cyan", "large"))
+    thing = np.abs(true - picture_of(Shown("flower", "white", "large"))).max(-1) < 0.01
+    assert judge_concept(true, asked).beyond < 1e-3
+    assert judge_concept(np.where(thing[..., None], other, true), asked).beyond < 0.1
+    lighter = judge_concept(np.where(thing[..., None], true, np.clip(true + 0.2, -1, 1)), asked).beyond
+    assert 2 < lighter < 8
+
+
 def test_a_concept_that_there_is_not() -> None:
     with pytest.raises(UserError, match="no concept 'dragon'; there are: flower"):
         sprite("dragon", 32)

@@ -43,6 +43,19 @@ def test_a_second_thing_is_learned() -> None:
         assert item["caption"].lower().count("<mill>") == 1
 
 
+def test_the_mask_leaves_out_the_thing_that_the_word_stands_for() -> None:
+    sides = {"* to the left of": 0, "to the left of a *": 1, "* to the right of": 1, "to the right of a *": 0}
+    seen = set()
+    world = Around(size=64, length=300, two=1.0)
+    for item in (world[i] for i in range(300)):
+        columns = np.flatnonzero((item["loss_mask"] == 0).any(0))
+        for words, side in sides.items():
+            if words in item["caption"].lower():
+                assert (columns >= 32).all() if side else (columns < 32).all(), item["caption"]
+                seen.add(words)
+    assert len(seen) > 2
+
+
 def test_each_sentence_has_one_of_several_words() -> None:
     world = Around(["a1", "b2"], size=64, length=20)
     counts = [[world[i]["caption"].lower().count(word) for word in ("a1", "b2")] for i in range(20)]
