@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "moved": set(),
     "pictures": {"util", "draws", "arrays"},
     "world": {"util", "draws", "moved", "arrays", "languages", "pictures", "texts"},
-    "data": {"util", "draws", "languages", "pictures", "texts"},
+    "data": {"util", "draws", "arrays", "languages", "pictures", "texts"},
     "models": {"util", "moved", "targets", "flat_options", "checkpoint", "modules", "additions", "control"},
     "metrics": {"util", "shipped", "released", "checkpoint", "modules", "models", "pictures", "world"},
     "training": {

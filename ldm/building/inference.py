@@ -24,6 +24,7 @@ TYPES: dict[str, Any] = {
     "long_prompts": bool,
     "noise_scale": float,
     "settle": int,
+    "corrector": str,
     "start_from": str,  # of films: noise or first
     "inversion": str,
     "inversion_rounds": int,

@@ -58,18 +58,19 @@ def with_parts(document: DictConfig, folder: Path) -> DictConfig:
     for place in range(len(entries) if isinstance(entries, ListConfig) else 0):
         key = f"model.params.conditioner_config.params.emb_models[{place}].params.tokenizer"
         find_beside(document, key, folder, Path.cwd(), ROOT)
-    _find_loras(document, folder)
+    _find_files(document, folder)
     return document
 
 
-def _find_loras(document: DictConfig, folder: Path) -> None:
-    """Make the LoRAs under ``inference:`` those beside the YAML, where they are there; each may have a scale."""
+def _find_files(document: DictConfig, folder: Path) -> None:
+    """Make the files under ``inference:`` those beside the YAML, where they are there; a LoRA may have a scale."""
     named = OmegaConf.select(document, "inference.lora")
     if isinstance(named, str | ListConfig):
         texts = [named] if isinstance(named, str) else [str(text) for text in named]
         beside = [str(folder / text) if (folder / parse_lora(text)[0]).exists() else text for text in texts]
         OmegaConf.update(document, "inference.lora", beside)
     find_beside(document, "inference.lora_dir", folder)
+    find_beside(document, "inference.corrector", folder)
 
 
 def of_latest_run(text: str | Path) -> tuple[Path, Path]:

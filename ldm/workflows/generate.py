@@ -12,9 +12,11 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ldm.models.diffusion.guidance import guided
+from ldm.models.diffusion.loop import Draw, Level
 from ldm.models.diffusion.noise import ImageNoise
 from ldm.models.diffusion.sampling import drawing, sample, step_rule
-from ldm.models.diffusion.settling import settled, settling_levels
+from ldm.models.diffusion.settling import corrected, settled, settling_levels
+from ldm.modules.corrector import Corrector
 from ldm.pictures.images import centre_crop
 from ldm.workflows.basis import Basis, begin
 from ldm.workflows.batches import Batch
@@ -56,10 +58,11 @@ def generate_guided(
     progress: bool = False,
     basis: Basis | None = None,
     refiner: Refiner | None = None,
+    corrector: Corrector | None = None,
 ) -> Outcome:
     """The pictures of one batch, and how their guidance by attention went.
 
-    Each picture depends on its prompt, its seed, the plan, the guidance, its beginning and its refiner alone.
+    Each picture depends on its prompt, its seed, the plan, the guidance, its beginning and what finishes it alone.
 
     Raises:
         UserError: the model needs more than a prompt; or what came out is not finite, see ``ldm.workflows.pictures``.
@@ -98,12 +101,23 @@ def generate_guided(
                 watch.check()
                 return noise.draw(shape)
 
-            latents = settled(model, latents, wanted, settling_levels(levels), drawing(latents, draw), plan.settle)
+            latents = _settled(model, latents, wanted, levels, draw, plan.settle, corrector)
     if refiner is not None:
         latents = refiner.finish(latents, plan, batch, lambda: noise.draw(shape), callback, progress)
     if begun.paint is not None:
         latents = begun.paint.finish(latents)
     return Outcome(basis.over_original(pictures_of(studio, latents)), steering)
+
+
+def _settled(
+    model: Any, latents: Tensor, wanted: Any, levels: Sequence[Level], draw: Draw, times: int,
+    corrector: Corrector | None,
+) -> Tensor:  # fmt: skip
+    """Latents settled over so many noises, and corrected if there is what does."""
+    deep, late = settling_levels(levels)
+    fresh = drawing(latents, draw)
+    latents = settled(model, latents, wanted, [deep, late], fresh, times)
+    return latents if corrector is None else corrected(model, corrector, latents, wanted, late, fresh, times)
 
 
 def _led(

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from ldm.data.errors import METRIC, portion, write_array
 from ldm.world.drawn import write_drawn
 from ldm.world.scene import Scene, Thing
 from scripts.make_multilingual_encoder import learn_tokenizer, untrained_encoder
@@ -36,7 +37,7 @@ def name(path: Path) -> str:
 
 
 def write_inputs(folder: Path) -> None:
-    """Pictures, sentence pairs, a multilingual encoder, CLIP's vocabulary and drawn scenes."""
+    """Pictures, sentence pairs, a multilingual encoder, CLIP's vocabulary, drawn scenes and errors in patches."""
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(0)
     for i in range(4):
@@ -51,6 +52,14 @@ def write_inputs(folder: Path) -> None:
     (folder / "drawn").mkdir()
     scene = Scene("blue", (Thing("cat", "small", "left"),))
     write_drawn(folder / "drawn", 0, rng.normal(size=(2, 24, 8, 8)), [scene, scene])
+    write_patches(folder / "errors")
+
+
+def write_patches(folder: Path) -> None:
+    """Errors in patches as large as the small model's, of noise."""
+    folder.mkdir()
+    write_array(portion(folder, 0), np.random.default_rng(0).normal(size=(64, 1632)).astype(np.float16))
+    write_array(folder / METRIC, np.diag(np.linspace(1, 3, 24, dtype=np.float32)))
 
 
 def small_config(path: Path, folder: Path) -> dict[str, Any]:
@@ -86,6 +95,8 @@ def _shrink(node: Any, folder: Path) -> Any:
         small["perceptual_weight"] = 0
     if "ldm.data.personalized" in str(node.get("target")) or "ldm.data.captioned" in str(node.get("target")):
         small["params"]["data_root"] = str(folder / "pictures")
+    if "PatchErrors" in str(node.get("target")):
+        small["params"]["folder"] = str(folder / "errors")
     return small
 
 

@@ -22,6 +22,7 @@ from ldm.world.scene import Scene
 from ldm.world.scenes import SceneWorld
 from tests import forked
 from tests.helpers import ROOT
+from tests.training.small_yamls import write_patches
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "first_losses.json").read_text())
 FIRST_STAGE = "first_stage_model."
@@ -51,6 +52,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Errors in a few patches, which are noise."""
+    folder = tmp_path_factory.mktemp("patches") / "errors"
+    write_patches(folder)
+    return folder
+
+
 def few(node: Any) -> Any:
     """A node of a YAML with batches of two, whole batches aside, and a data set of a few pictures."""
     if isinstance(node, list):
@@ -65,13 +74,16 @@ def few(node: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_short_run_has_the_first_losses(name: str, autoencoder: Path, drawn: Path, tmp_path: Path) -> None:
+def test_a_short_run_has_the_first_losses(
+    name: str, autoencoder: Path, drawn: Path, errors: Path, tmp_path: Path
+) -> None:
     record = RECORDED[name]
     config = tmp_path / f"{name}.yaml"
     (shipped,) = ROOT.glob(f"configs/tiny*/{name}.yaml")
     text = yaml.safe_dump(few(yaml.safe_load(shipped.read_text())))
     for folder in ("outputs/drawn", "outputs/even", "outputs/outlined"):
         text = text.replace(folder, str(drawn))
+    text = text.replace("outputs/errors", str(errors))
     config.write_text(text)
     options = [option.format(autoencoder=autoencoder, model=TINY / "model.safetensors") for option in record["options"]]
     result = forked.run(

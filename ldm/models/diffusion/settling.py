@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ldm.models.diffusion.guidance import expand_condition
 from ldm.models.diffusion.loop import Denoiser, Draw, Level, estimator, last_levels
+from ldm.modules.corrector import Corrector, holding
 
 SHARES = (0.6, 0.3)  # of a walk's steps, left at the levels to which a latent is noised, one after the other
 
@@ -43,3 +44,20 @@ def settled(denoiser: Denoiser, x0: Tensor, cond: Any, levels: Sequence[Level], 
             expected += denoise(level.noised(x0, draw()), level).x0 / times
         x0 = (x0 + expected) / 2
     return x0
+
+
+@torch.no_grad()
+def corrected(model: Any, corrector: Corrector, x0: Tensor, cond: Any, level: Level, draw: Draw, times: int) -> Tensor:
+    """What is expected of a settled ``x0`` [B, C, h, w], without what is regularly wrong with it: a mean over noises.
+
+    Args:
+        model: the one whose errors the corrector has learned.
+        level: the last one to settle at; the others as ``settled``'s.
+    """
+    denoise = estimator(model, expand_condition(cond, x0.shape[0]))
+    total = torch.zeros_like(x0)
+    with holding(model.model.diffusion_model) as held:
+        for _ in range(times):
+            expected = denoise(level.noised(x0, draw()), level).x0
+            total += corrector.corrected(x0, expected, held)
+    return total / times

@@ -1,0 +1,76 @@
+"""What a network got wrong in patches of latents, beside what its blocks held then, as a data set for a corrector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from ldm.arrays import read_array
+from ldm.draws import choose, number_of
+from ldm.util import UserError, atomic_write
+
+METRIC = "metric.npy"  # how much each channel of a latent changes a picture, [C, C]
+PATCH_CELLS = 4  # in a patch of a latent: two by two
+
+
+def portion(folder: Path, number: int) -> Path:
+    """The file of a portion of patches."""
+    return folder / f"{number:04}.npy"
+
+
+def write_array(path: Path, values: NDArray[np.generic]) -> None:
+    """Write numbers as a ``.npy`` file, whole or not at all.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)
+
+
+def read_portions(folder: Path) -> Iterator[NDArray[np.generic]]:
+    """The portions of a folder in order, [N, D + 4 C] each."""
+    return (read_array(path, "file of patches") for path in sorted(folder.glob("[0-9]*.npy")))
+
+
+class PatchErrors(Dataset[dict[str, Any]]):
+    """What ``scripts.sample_errors`` kept.
+
+    Items are {"seen": [patches, D], "error": [patches, 4 C], "metric": [C, C]}, all float32: patches from anywhere in
+    the folder, a function of (seed, index).
+
+    Args:
+        folder: what the command wrote.
+        patches: how many make an item.
+        length: how many items.
+        seed: another seed, other items.
+    """
+
+    def __init__(self, folder: str, patches: int = 256, length: int = 100_000, seed: int = 0) -> None:
+        """Raises UserError: the folder has no portions, or one that does not fit the others."""
+        if patches < 1 or length < 1:
+            raise UserError(f"errors in patches need patches and length >= 1, got {patches} and {length}")
+        self.patches, self.length, self.seed = patches, length, seed
+        parts = list(read_portions(Path(folder)))
+        if not parts:
+            raise UserError(f"'{folder}' has no patches: python -m scripts.sample_errors {folder} makes them")
+        self.metric = read_array(Path(folder) / METRIC, "metric").astype(np.float32)
+        if any(part.ndim != 2 or part.shape[1] != parts[0].shape[1] for part in parts):
+            raise UserError(f"the portions of '{folder}' are not all of one width: they are of different models")
+        self.width = PATCH_CELLS * len(self.metric)
+        self.rows = np.empty((sum(map(len, parts)), parts[0].shape[1]), np.float16)
+        np.concatenate(parts, out=self.rows)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        first = number_of(index, self.length) * self.patches
+        numbers = choose(self.seed, np.arange(first, first + self.patches), "patch", len(self.rows))
+        rows = self.rows[numbers].astype(np.float32)
+        return {"seen": rows[:, : -self.width], "error": rows[:, -self.width :], "metric": self.metric}

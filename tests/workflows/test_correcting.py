@@ -1,0 +1,142 @@
+"""A model's corrector: for which weights and pictures it is used, and that files say so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldm.building.inference import inference_defaults
+from ldm.checkpoint import EmbeddingFile, save_state_dict, write_embedding
+from ldm.modules.corrector import Corrector, holding, seen_in_patches
+from ldm.pictures.images import read_parameters
+from ldm.util import ConfigError, UserError
+from ldm.workflows.correcting import corrector_for, marks_of, save_corrector
+from ldm.workflows.models import open_model
+from ldm.workflows.request import Txt2ImgOptions
+from ldm.workflows.studio import Studio
+from ldm.workflows.txt2img import txt2img
+from tests.additions.lora.files import write_lora
+from tests.workflows.small_model import write_small_model
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Txt2ImgOptions:
+    return Txt2ImgOptions(
+        prompt="a red circle", n_samples=2, steps=5, seed=7, settle=2, skip_grid=True, progress=False,
+        outdir=str(tmp_path / "out"), height=32, width=32,
+    )  # fmt: skip
+
+
+def corrector_of(network: Any, path: Path) -> Path:
+    """A file of one that moves everything by 0.25."""
+    x, context = torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 16)
+    with torch.no_grad(), holding(network) as held:
+        network(x, torch.tensor([1]), context)
+        inputs = seen_in_patches(x, x, held).shape[-1]
+    corrector = Corrector(inputs, channels=4, width=8)
+    torch.nn.init.constant_(corrector.last.bias, 0.25)
+    save_corrector(corrector, network, path)
+    return path
+
+
+@pytest.fixture
+def studio(model: Any, tmp_path: Path) -> Studio:
+    path = corrector_of(model.model.diffusion_model, tmp_path / "corrector.safetensors")
+    return Studio(model, "small", {**model.origin.inference, "corrector": str(path)})
+
+
+def pixels(images: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(image, dtype=int) for image in images])
+
+
+def test_settled_pictures_are_corrected_at_any_batch_size_and_say_so(studio: Studio, options: Txt2ImgOptions) -> None:
+    both = pixels(txt2img(options, studio))
+    about = [read_parameters(path) for path in sorted((Path(options.outdir) / "samples").glob("*.png"))]
+    assert [one.get("corrected") for one in about if isinstance(one, dict)] == [True, True]
+    alone = pixels(txt2img(replace(options, n_samples=1, seed=8, skip_save=True), studio))
+    assert abs(alone[0] - both[1]).max() <= 1
+    plain = pixels(txt2img(replace(options, skip_save=True), studio.model))
+    assert abs(plain - both).max() > 1
+    unsettled = replace(options, settle=0, skip_save=True)
+    assert np.array_equal(pixels(txt2img(unsettled, studio)), pixels(txt2img(unsettled, studio.model)))
+
+
+@pytest.mark.parametrize("guide", [{"boxes": "circle: 0 0 .5 .5"}, {"edit": "a blue circle"}])
+def test_what_does_not_settle_is_not_corrected(studio: Studio, options: Txt2ImgOptions, guide: dict[str, Any]) -> None:
+    asked = replace(options, **guide)
+    assert np.array_equal(pixels(txt2img(asked, studio)), pixels(txt2img(asked, studio.model)))
+    paths = sorted((Path(options.outdir) / "samples").glob("*.png"))
+    assert all("corrected" not in (read_parameters(path) or {}) for path in paths)
+
+
+def test_it_knows_nothing_of_weights_with_a_lora_and_others_of_the_request_are_as_alone(
+    studio: Studio, options: Txt2ImgOptions, tmp_path: Path
+) -> None:
+    write_lora(tmp_path / "loras" / "one.safetensors", studio.model, 1)
+    alone = replace(options, n_samples=1, lora_dir=str(tmp_path / "loras"), skip_save=True)
+    called = replace(alone, prompt="a red circle <lora:one:0.5>")
+    assert np.array_equal(pixels(txt2img(called, studio)), pixels(txt2img(called, studio.model)))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle <lora:one:0.5>\na blue circle\n")
+    both = pixels(txt2img(replace(alone, from_file=str(prompts), skip_save=False), studio))
+    second = pixels(txt2img(replace(alone, prompt="a blue circle", seed=options.seed + 1), studio))
+    assert abs(both[1] - second[0]).max() <= 1
+    paths = sorted((Path(options.outdir) / "samples").glob("*.png"))
+    assert ["corrected" in (read_parameters(path) or {}) for path in paths] == [False, True]
+
+
+def test_words_leave_pictures_of_prompts_without_them_as_they_are(
+    studio: Studio, options: Txt2ImgOptions, tmp_path: Path
+) -> None:
+    word = tmp_path / "word.safetensors"
+    write_embedding(word, EmbeddingFile({"square": torch.randn(1, 16, generator=torch.Generator().manual_seed(3))}))
+    quiet = replace(options, skip_save=True)
+    assert np.array_equal(
+        pixels(txt2img(replace(quiet, embedding_path=str(word)), studio)), pixels(txt2img(quiet, studio))
+    )
+
+
+@pytest.mark.parametrize("precision", ["full", "bf16", "fp16"])
+def test_weights_are_the_same_at_every_precision_and_others_are_told_apart(
+    precision: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = write_small_model(tmp_path)
+    model, inference = open_model(weights, device="cpu")
+    path = corrector_of(model.model.diffusion_model, tmp_path / "corrector.safetensors")
+    again, _ = open_model(weights, device="cpu", precision=precision)
+    found = corrector_for(Studio(again, "again", {**inference, "corrector": str(path)}))
+    assert found is not None and found.last.weight.dtype == torch.float32 and not found.training
+    other, _ = open_model(weights, device="cpu", precision=precision)
+    with torch.no_grad():
+        for weight in other.model.diffusion_model.parameters():
+            weight.mul_(1.1)
+    assert corrector_for(Studio(other, "other", {**inference, "corrector": str(path)})) is None
+    assert "trained for other weights than those of 'other': it is not used" in caplog.text
+
+
+def test_a_yaml_names_it_beside_itself(tmp_path: Path) -> None:
+    weights = write_small_model(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text(config.read_text().replace("inference:\n", "inference:\n  corrector: put_right.safetensors\n"))
+    model, inference = open_model(weights, device="cpu")
+    with pytest.raises(UserError, match="put_right"):
+        corrector_for(Studio(model, "small", inference))
+    corrector_of(model.model.diffusion_model, tmp_path / "put_right.safetensors")
+    model, inference = open_model(weights, device="cpu")
+    assert inference["corrector"] == str(tmp_path / "put_right.safetensors")
+    assert corrector_for(Studio(model, "small", inference)) is not None
+    with pytest.raises(ConfigError, match=r"inference\.corrector"):
+        inference_defaults({"inference": {"corrector": 3}})
+
+
+def test_a_file_of_something_else_is_refused(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_state_dict({"network": marks_of(model.model.diffusion_model), "weight": torch.ones(2)}, path)
+    with pytest.raises(UserError, match=r"has no corrector: configs/tiny/corrector\.yaml trains one"):
+        corrector_for(Studio(model, "small", {"corrector": str(path)}))
