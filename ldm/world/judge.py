@@ -87,12 +87,12 @@ def judge(picture: Array, wish: Scene) -> Verdict:
         things=all(_same(name, thing) for name, thing in zip(names, true.things, strict=True)),
         colours=max(shifts) <= SHIFT,
         place=_distance(found, wanted) <= ASTRAY * size,
-        outline=_overlap(found, wanted) >= OVERLAP,
+        outline=overlap_of(found, wanted) >= OVERLAP,
         seen=(seen_ground, *(f"{t.colour} {t.texture} {t.name}" if t.is_shape else t.name for t in names)),
         true=true,
         ground_error=float(difference[outside].mean()) if outside.any() else 0.0,
         thing_error=float(difference[core].mean()) if core.any() else 0.0,
-        overlap=_overlap(found, wanted),
+        overlap=overlap_of(found, wanted),
         edge_width=edge_width(lab[..., 0], true_lab[..., 0]),
     )
 
@@ -244,6 +244,12 @@ class Seams:
         return (self.border / self.border_count) / (self.inner / self.inner_count)
 
 
+def overlap_of(found: Mask, wanted: Mask) -> float:
+    """Intersection over union of two masks of one shape; 1 where both are empty."""
+    union = (found | wanted).sum()
+    return float((found & wanted).sum() / union) if union else 1.0
+
+
 def parts_of(scene: Scene, core: Mask) -> list[Mask]:
     """What of a mask [size, size] belongs to each thing of a complete scene."""
     size = len(core)
@@ -258,11 +264,6 @@ def parts_of(scene: Scene, core: Mask) -> list[Mask]:
 
 def _same(seen: Thing, asked: Thing) -> bool:
     return (seen.name, seen.texture, seen.colour) == (asked.name, asked.texture, asked.colour)
-
-
-def _overlap(found: Mask, wanted: Mask) -> float:
-    union = (found | wanted).sum()
-    return float((found & wanted).sum() / union) if union else 1.0
 
 
 def _distance(found: Mask, wanted: Mask) -> float:

@@ -1,5 +1,6 @@
 """Whether a picture has the shades of what a classifier sees on it: it names colours, but not an object's own.
 
+
 As the judge (``ldm.world.judge``) it compares mean colours with those of a true render. But that is of what the
 classifier sees, not of what was asked for, and a thing is where the picture shows it, too, not wherever it should be.
 """
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes
 from skimage.color import deltaE_ciede2000
 
-from ldm.world.judge import SEEN, SHIFT, ground_lab, mean_shift, parts_of, to_lab
+from ldm.world.judge import OVERLAP, SEEN, SHIFT, ground_lab, mean_shift, overlap_of, parts_of, to_lab
 from ldm.world.labels import Labels, scene_seen
 from ldm.world.paint import paint
 from ldm.world.scene import Scene
@@ -27,11 +28,13 @@ RIM = 2  # pixels around things that count for nothing: their soft edges and out
 def has_its_shades(picture: Array, seen: Labels) -> bool:
     """Whether background and things of a picture [size, size, 3] in [-1, 1] have the shades of what is seen there.
 
+    The outline that a thing of its background's shade has is a part of what is seen.
+
     Raises:
         UserError: a size that scenes do not have.
     """
     scene = scene_seen(seen)
-    return scene is not None and max(shifts(picture, scene)) <= SHIFT
+    return scene is not None and shown_share(picture, scene) >= OVERLAP and max(shifts(picture, scene)) <= SHIFT
 
 
 def shifts(picture: Array, scene: Scene) -> tuple[float, ...]:
@@ -40,13 +43,21 @@ def shifts(picture: Array, scene: Scene) -> tuple[float, ...]:
     Both means are over the same pixels: where both show the thing, with what lies inside of that and has the colour of
     the background, or where neither does; infinite where there are none.
     """
-    size = len(picture)
-    lab, true = to_lab(picture), to_lab(paint([scene], size)[0])
-    empty = ground_lab(str(scene.ground), size)
-    found, wanted = (deltaE_ciede2000(one, empty) > SEEN for one in (lab, true))
+    lab, true = to_lab(picture), to_lab(paint([scene], len(picture))[0])
+    found, wanted = _standing_out(lab, scene), _standing_out(true, scene)
     things = [_core(binary_fill_holes(both)) for both in parts_of(scene, found & wanted)]
     parts = [~binary_dilation(found | wanted, iterations=RIM), *things]
     return tuple(mean_shift(lab, true, part) if part.any() else math.inf for part in parts)
+
+
+def shown_share(picture: Array, scene: Scene) -> float:
+    """How far what stands out from the background is the same in a picture and a scene: intersection over union."""
+    true = to_lab(paint([scene], len(picture))[0])
+    return overlap_of(_standing_out(to_lab(picture), scene), _standing_out(true, scene))
+
+
+def _standing_out(lab: Array, scene: Scene) -> Mask:
+    return np.asarray(deltaE_ciede2000(lab, ground_lab(str(scene.ground), len(lab))) > SEEN)
 
 
 def _core(mask: Mask) -> Mask:

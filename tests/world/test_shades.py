@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from ldm.world.grounds import ground
 from ldm.world.labels import ASTRAY, NOTHING, OWN, labels_of, scene_seen
-from ldm.world.paint import box, paint, silhouette
+from ldm.world.paint import box, is_outlined, layer, paint, silhouette
 from ldm.world.scene import Scene, Thing
 from ldm.world.scenes import SceneWorld
-from ldm.world.shades import has_its_shades, shifts
+from ldm.world.shades import has_its_shades, shifts, shown_share
 from tests.world.recolour import recoloured
 
 
@@ -62,3 +63,17 @@ def test_a_thing_that_is_not_there_has_no_shade() -> None:
     alone = paint([replace(scene, things=scene.things[:1])], 64)[0]
     assert shifts(alone, scene)[2] == math.inf and max(shifts(alone, scene)[:2]) < 0.01
     assert not has_its_shades(alone, labels_of(scene))
+
+
+def test_an_outline_that_is_missing_is_noticed() -> None:
+    """Shades are means, which a thin outline hardly moves."""
+    scene = Scene("checked orange", (Thing("camel", "small", "left"),))
+    assert is_outlined(scene.things[0], "checked orange", 128)
+    true = paint([scene], 128)[0]
+    assert shown_share(true, scene) == 1 and has_its_shades(true, labels_of(scene))
+    left, top, side = box("small", "left", 128)
+    plain = ground("checked orange", 128).copy()
+    sprite = layer(scene.things[0], side, 128)
+    under = plain[top : top + side, left : left + side]
+    under[:] = under * (1 - sprite[..., 3:]) + sprite[..., :3]
+    assert shown_share(plain * 2 - 1, scene) < 0.6 and not has_its_shades(plain * 2 - 1, labels_of(scene))
