@@ -1,6 +1,5 @@
 """Whether a picture has the shades of what a classifier sees on it: it names colours, but not an object's own.
 
-
 As the judge (``ldm.world.judge``) it compares mean colours with those of a true render. But that is of what the
 classifier sees, not of what was asked for, and a thing is where the picture shows it, too, not wherever it should be.
 """
