@@ -36,7 +36,7 @@ from ldm.world.paint import box, check_size, paint
 from ldm.world.scene import Scene
 from ldm.world.scenes import SceneWorld
 from ldm.world.sentences import say
-from scripts.sample_scenes import begin_folder
+from scripts.sample_scenes import add_model_flags, begin_folder
 
 AT_ONCE = 64  # scenes that are asked about together
 PORTION = 256  # scenes to a file
@@ -175,11 +175,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=24576, help="how many scenes (%(default)s)")
     parser.add_argument("--seed", type=int, default=11, help="which scenes, and their noise (%(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the scene to begin with; those before come at the end")
-    parser.add_argument("--ckpt", help="weights; none: the small model")
-    parser.add_argument("--config", help="their YAML")
-    parser.add_argument("--device", help="cuda, cpu; a GPU if there is one")
-    parser.add_argument("--precision", default="autocast", help="full, autocast, bf16 or fp16 (%(default)s)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_model_flags(parser)
     options = parser.parse_args()
     if options.n < 1:
         raise UserError(f"-n must be at least 1, got {options.n}")

@@ -135,6 +135,15 @@ def sample_scenes(
     return kept
 
 
+def add_model_flags(parser: Parser) -> None:
+    """Which model is asked, and how."""
+    parser.add_argument("--ckpt", help="weights; none: the small model")
+    parser.add_argument("--config", help="their YAML")
+    parser.add_argument("--device", help="cuda, cpu; a GPU if there is one")
+    parser.add_argument("--precision", default="autocast", help="full, autocast, bf16 or fp16 (%(default)s)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
 def main() -> None:
     """Raises UserError: as ``sample_scenes``."""
     parser = Parser(description=__doc__)
@@ -144,11 +153,7 @@ def main() -> None:
     parser.add_argument("--everything", action="store_true", help="keep also what is wrong in more than shades")
     parser.add_argument("--seed", type=int, default=901, help="which scenes, and their noise (%(default)s)")
     parser.add_argument("--steps", type=int, default=12, help="of the sampler (%(default)s)")
-    parser.add_argument("--ckpt", help="weights; none: the small model")
-    parser.add_argument("--config", help="their YAML")
-    parser.add_argument("--device", help="cuda, cpu; a GPU if there is one")
-    parser.add_argument("--precision", default="autocast", help="full, autocast, bf16 or fp16 (%(default)s)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_model_flags(parser)
     options = parser.parse_args()
     studio = open_studio(options.ckpt, options.config, device=options.device, precision=options.precision)
     asked = (options.n, options.seed, options.steps, options.things, options.everything)

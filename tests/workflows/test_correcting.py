@@ -13,6 +13,10 @@ from PIL import Image
 
 from ldm.building.inference import inference_defaults
 from ldm.checkpoint import EmbeddingFile, save_state_dict, write_embedding
+from ldm.models.diffusion.guidance import expand_condition
+from ldm.models.diffusion.loop import estimator
+from ldm.models.diffusion.sampling import step_rule
+from ldm.models.diffusion.settling import corrected, settling_levels
 from ldm.modules.corrector import Corrector, holding, seen_in_patches
 from ldm.pictures.images import read_parameters
 from ldm.util import ConfigError, UserError
@@ -65,6 +69,38 @@ def test_settled_pictures_are_corrected_at_any_batch_size_and_say_so(studio: Stu
     assert abs(plain - both).max() > 1
     unsettled = replace(options, settle=0, skip_save=True)
     assert np.array_equal(pixels(txt2img(unsettled, studio)), pixels(txt2img(unsettled, studio.model)))
+
+
+def test_it_is_the_mean_of_what_is_expected_late_without_what_is_wrong(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, corrector = studio.model, corrector_for(studio)
+    late = settling_levels(step_rule("ddim").levels(model.schedule, 25))[1]
+    cond = model.condition(["a red circle"], size=(8, 8))
+    x0, noises = torch.randn(2, 4, 8, 8), [torch.randn(2, 4, 8, 8) for _ in range(3)]
+    denoise = estimator(model, expand_condition(cond, 2))
+    with torch.no_grad():
+        wanted = torch.stack([denoise(late.noised(x0, noise), late).x0 for noise in noises]).mean(0) - 0.25
+    told: list[list[int]] = []
+    predict = model.predict
+    monkeypatch.setattr(model, "predict", lambda x, t, c: told.append(t.tolist()) or predict(x, t, c))  # type: ignore[func-returns-value]
+    assert corrector is not None
+    left = iter(noises)
+    found = corrected(model, corrector, x0, cond, late, lambda: next(left), times=3)
+    assert torch.allclose(found, wanted, atol=1e-5) and told == [[241, 241]] * 3
+
+
+def test_the_last_of_both_levels_is_asked_about_again(
+    studio: Studio, options: Txt2ImgOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, int]] = []
+    monkeypatch.setattr(
+        "ldm.workflows.generate.corrected",
+        lambda model, corrector, x0, cond, level, draw, times: asked.append((level.told, times)) or x0,  # type: ignore[func-returns-value]
+    )
+    same = pixels(txt2img(replace(options, skip_save=True, steps=25), studio))
+    assert asked == [(241, 2)]
+    assert np.array_equal(same, pixels(txt2img(replace(options, skip_save=True, steps=25), studio.model)))
 
 
 @pytest.mark.parametrize("guide", [{"boxes": "circle: 0 0 .5 .5"}, {"edit": "a blue circle"}])
