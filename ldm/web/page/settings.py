@@ -24,7 +24,7 @@ FIELDS: dict[str, Any] = {
 }
 
 
-ALSO = {"eta", "model", "precision"}  # what else is written into a picture that a prompt alone has made
+ALSO = {"eta", "model", "precision", "corrected"}  # what else is written into a picture that a prompt alone has made
 
 
 def is_plain(settings: Mapping[str, Any]) -> bool:
