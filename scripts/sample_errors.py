@@ -30,9 +30,11 @@ from ldm.models.diffusion.sampling import step_rule
 from ldm.models.diffusion.settling import settling_levels
 from ldm.modules.corrector import PATCH, holding, patches_of, seen_in_patches
 from ldm.util import UserError, run_command
+from ldm.workflows.plan import make_plan
+from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio, open_studio
 from ldm.world.grounds import CELL
-from ldm.world.paint import box, check_size, paint
+from ldm.world.paint import box, paint
 from ldm.world.scene import Scene
 from ldm.world.scenes import SceneWorld
 from ldm.world.sentences import say
@@ -55,6 +57,7 @@ class Asking:
 
     studio: Studio
     size: int
+    steps: int  # of a walk
 
     @torch.no_grad()
     def encoded(self, scenes: list[Scene]) -> Tensor:
@@ -72,7 +75,7 @@ class Asking:
         """
         model, rng = self.studio.model, random.Random(seed)
         generator = torch.Generator().manual_seed(seed)
-        levels = step_rule("ddim").levels(model.schedule, int(self.studio.inference["steps"]))
+        levels = step_rule("ddim").levels(model.schedule, self.steps)
         first, last = settling_levels(levels)
         true = self.encoded(scenes)
         texts = [say(scene, "en", None if rng.random() < 0.5 else random.Random(rng.random())) for scene in scenes]
@@ -151,10 +154,9 @@ def sample_errors(studio: Studio, folder: Path, count: int, seed: int, first: in
     """
     if first % PORTION:
         raise UserError(f"a portion has {PORTION} scenes, so that --first must be a multiple of that, got {first}")
-    size = int(studio.inference.get("width", 0))
-    check_size(size)
-    world = SceneWorld("train", size, length=count, seed=seed, two=TWO, figures=0.0)
-    asking = Asking(studio, size)
+    plan = make_plan(Txt2ImgOptions(settle=0), studio)
+    world = SceneWorld("train", plan.width, length=count, seed=seed, two=TWO, figures=0.0)
+    asking = Asking(studio, plan.width, plan.steps)
     begin_folder(folder, {"weights": studio.fingerprint, "seed": seed, "count": count})
     if not (folder / METRIC).exists():
         write_array(folder / METRIC, asking.metric(world))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.checkpoint import load_weights, read_state_dict, save_state_dict
-from ldm.modules.corrector import Corrector
+from ldm.modules.corrector import PATCH, Corrector
 from ldm.modules.cpu.packed_weight import values_of
 from ldm.util import UserError
 from ldm.workflows.studio import Studio
@@ -56,7 +56,7 @@ def corrector_of(weights: dict[str, Tensor], name: str) -> Corrector:
     """
     try:
         width, inputs = weights["first.0.weight"].shape
-        channels = len(weights["last.bias"]) // 4
+        channels = len(weights["last.bias"]) // PATCH**2
     except (KeyError, ValueError) as error:
         raise UserError(f"'{name}' has no corrector: configs/tiny/corrector.yaml trains one") from error
     depth = sum(key.startswith("layers.") and key.endswith(".1.bias") for key in weights)

@@ -43,7 +43,7 @@ def test_errors_are_those_of_what_is_expected(studio: Studio, folder: Path) -> N
     """A patch begins with the latent and what is expected of it; that without the error is the true latent's."""
     errors = PatchErrors(str(folder), patches=64, length=1)[0]
     expected = torch.from_numpy(errors["seen"][:, 96:192])
-    asking = command.Asking(studio, 128)
+    asking = command.Asking(studio, 128, steps=25)
     world = SceneWorld("train", 128, length=SCENES, seed=11, two=command.TWO, figures=0.0)
     true = patches_of(asking.encoded(command.scenes_of(world, range(SCENES)))).flatten(0, 1)
     wanted = expected - torch.from_numpy(errors["error"])
