@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ldm.util import UserError
+from ldm.util import UserError, atomic_write
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -44,3 +44,13 @@ def read_array(path: str | os.PathLike[str], what: str = "array") -> NDArray[np.
         raise
     except Exception as error:  # a damaged header is Python source that may fail in any way
         raise UserError(f"cannot read the {what} '{path}': not a whole .npy file of numbers") from error
+
+
+def write_array(path: Path, values: NDArray[np.generic]) -> None:
+    """Write numbers as a ``.npy`` file, whole or not at all.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)

@@ -24,7 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.arguments import Parser
-from ldm.data.errors import METRIC, portion, read_portions, write_array
+from ldm.arrays import write_array
+from ldm.data.errors import METRIC, portion, read_portions
 from ldm.models.diffusion.loop import Level, estimator
 from ldm.models.diffusion.sampling import step_rule
 from ldm.models.diffusion.settling import settling_levels

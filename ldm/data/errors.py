@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ldm.arrays import read_array
 from ldm.draws import choose, number_of
-from ldm.util import UserError, atomic_write
+from ldm.util import UserError
 
 METRIC = "metric.npy"  # how much each channel of a latent changes a picture, [C, C]
 PATCH_CELLS = 4  # in a patch of a latent: two by two
@@ -21,16 +21,6 @@ PATCH_CELLS = 4  # in a patch of a latent: two by two
 def portion(folder: Path, number: int) -> Path:
     """The file of a portion of patches."""
     return folder / f"{number:04}.npy"
-
-
-def write_array(path: Path, values: NDArray[np.generic]) -> None:
-    """Write numbers as a ``.npy`` file, whole or not at all.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written.
-    """
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.save(file, values)
 
 
 def read_portions(folder: Path) -> Iterator[NDArray[np.generic]]:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ldm.arrays import read_array
+from ldm.arrays import read_array, write_array
 from ldm.draws import number_of, uniform
-from ldm.util import UserError, atomic_write
+from ldm.util import UserError
 from ldm.world.paint import check_size, paint
 from ldm.world.scene import Scene
 from ldm.world.scene_files import read_scenes, write_scenes
@@ -28,8 +28,7 @@ def write_drawn(folder: Path, number: int, latents: NDArray[np.generic], scenes:
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    with atomic_write(folder / f"{number:04}.npy") as path, path.open("wb") as file:
-        np.save(file, latents.astype(np.float16))
+    write_array(folder / f"{number:04}.npy", latents.astype(np.float16))
     write_scenes(portion(folder, number), scenes)  # the last: a portion without it is not there
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldm.data.errors import METRIC, PatchErrors, portion, write_array
+from ldm.arrays import write_array
+from ldm.data.errors import METRIC, PatchErrors, portion
 from ldm.util import UserError
 
 

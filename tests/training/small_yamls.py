@@ -10,7 +10,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from ldm.data.errors import METRIC, portion, write_array
+from ldm.arrays import write_array
+from ldm.data.errors import METRIC, portion
 from ldm.world.drawn import write_drawn
 from ldm.world.scene import Scene, Thing
 from scripts.make_multilingual_encoder import learn_tokenizer, untrained_encoder
