@@ -2,11 +2,11 @@
 
     python -m scripts.sample_errors outputs/errors
     python -m scripts.sample_errors outputs/errors -n 4096 --seed 12
-    python -m scripts.sample_errors outputs/errors --first 12288    # a second process beside the first
+    python -m scripts.sample_errors outputs/errors --first 24576    # a second process beside the first
 
 The scenes are ones that training may see. For each the true latent is noised as good as whole, and what the network
-expects of it is asked about once more and then again, which takes three calls in place of a walk and leaves the same
-mistakes: the errors of walks have a correlation of 0.8 with these. Started again, it goes on where it stopped.
+expects of it is asked about once more, which takes two calls in place of a walk and leaves the same mistakes: the
+errors of walks have a correlation of 0.8 with these. Started again, it goes on where it stopped.
 `configs/tiny/corrector.yaml` trains on the folder.
 """
 
@@ -86,8 +86,8 @@ class Asking:
             noise = torch.randn(x0.shape, generator=generator).to(x0.device)
             return denoise(level.noised(x0, noise), level).x0
 
-        x0 = expected(expected(true, levels[2 + rng.randrange(BEGUN)]), first)
-        x0 = (x0 + expected(x0, last)) / 2
+        x0 = expected(true, levels[2 + rng.randrange(BEGUN)])
+        x0 = (x0 + expected(x0, first)) / 2
         aside = levels[levels.index(last) + rng.randint(-ASIDE, ASIDE)]
         with holding(model.model.diffusion_model) as held:
             wanted = expected(x0, aside)
@@ -175,7 +175,7 @@ def main() -> None:
     """Raises UserError: as ``sample_errors``."""
     parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where they go")
-    parser.add_argument("-n", type=int, default=24576, help="how many scenes (%(default)s)")
+    parser.add_argument("-n", type=int, default=49152, help="how many scenes (%(default)s)")
     parser.add_argument("--seed", type=int, default=11, help="which scenes, and their noise (%(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the scene to begin with; those before come at the end")
     add_model_flags(parser)

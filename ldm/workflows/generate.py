@@ -113,11 +113,13 @@ def _settled(
     model: Any, latents: Tensor, wanted: Any, levels: Sequence[Level], draw: Draw, times: int,
     corrector: Corrector | None,
 ) -> Tensor:  # fmt: skip
-    """Latents settled over so many noises, and corrected if there is what does."""
-    deep, late = settling_levels(levels)
+    """Latents settled over so many noises; if there is what corrects them, it does so in place of the last level."""
+    *deep, late = settling_levels(levels)
     fresh = drawing(latents, draw)
-    latents = settled(model, latents, wanted, [deep, late], fresh, times)
-    return latents if corrector is None else corrected(model, corrector, latents, wanted, late, fresh, times)
+    if corrector is None:
+        return settled(model, latents, wanted, [*deep, late], fresh, times)
+    latents = settled(model, latents, wanted, deep, fresh, times)
+    return corrected(model, corrector, latents, wanted, late, fresh, times)
 
 
 def _led(
