@@ -46,21 +46,23 @@ class PatchErrors(Dataset[dict[str, Any]]):
         if patches < 1 or length < 1:
             raise UserError(f"errors in patches need patches and length >= 1, got {patches} and {length}")
         self.patches, self.length, self.seed = patches, length, seed
-        parts = list(read_portions(Path(folder)))
-        if not parts:
+        self.parts = list(read_portions(Path(folder)))  # as they are: gigabytes, which nobody wants twice
+        if not self.parts:
             raise UserError(f"'{folder}' has no patches: python -m scripts.sample_errors {folder} makes them")
         self.metric = read_array(Path(folder) / METRIC, "metric").astype(np.float32)
-        if any(part.ndim != 2 or part.shape[1] != parts[0].shape[1] for part in parts):
+        if any(part.ndim != 2 or part.shape[1] != self.parts[0].shape[1] for part in self.parts):
             raise UserError(f"the portions of '{folder}' are not all of one width: they are of different models")
         self.width = PATCH_CELLS * len(self.metric)
-        self.rows = np.empty((sum(map(len, parts)), parts[0].shape[1]), np.float16)
-        np.concatenate(parts, out=self.rows)
+        self.ends = np.cumsum([len(part) for part in self.parts])
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         first = number_of(index, self.length) * self.patches
-        numbers = choose(self.seed, np.arange(first, first + self.patches), "patch", len(self.rows))
-        rows = self.rows[numbers].astype(np.float32)
+        numbers = choose(self.seed, np.arange(first, first + self.patches), "patch", int(self.ends[-1]))
+        where = np.searchsorted(self.ends, numbers, side="right")
+        from_end = numbers - self.ends[where]
+        chosen = [self.parts[part][number] for part, number in zip(where, from_end, strict=True)]
+        rows = np.stack(chosen).astype(np.float32)
         return {"seen": rows[:, : -self.width], "error": rows[:, -self.width :], "metric": self.metric}
