@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes
+from scipy.ndimage import binary_dilation, binary_fill_holes
 from skimage.color import deltaE_ciede2000
 
 from ldm.world.judge import OVERLAP, SEEN, SHIFT, ground_lab, mean_shift, overlap_of, parts_of, to_lab
@@ -44,7 +44,7 @@ def shifts(picture: Array, scene: Scene) -> tuple[float, ...]:
     """
     lab, true = to_lab(picture), to_lab(paint([scene], len(picture))[0])
     found, wanted = _standing_out(lab, scene), _standing_out(true, scene)
-    things = [_core(binary_fill_holes(both)) for both in parts_of(scene, found & wanted)]
+    things = [np.asarray(binary_fill_holes(both)) for both in parts_of(scene, found & wanted)]
     parts = [~binary_dilation(found | wanted, iterations=RIM), *things]
     return tuple(mean_shift(lab, true, part) if part.any() else math.inf for part in parts)
 
@@ -57,9 +57,3 @@ def shown_share(picture: Array, scene: Scene) -> float:
 
 def _standing_out(lab: Array, scene: Scene) -> Mask:
     return np.asarray(deltaE_ciede2000(lab, ground_lab(str(scene.ground), len(lab))) > SEEN)
-
-
-def _core(mask: Mask) -> Mask:
-    """Without its soft rim, but for what has nothing else."""
-    inner = binary_erosion(mask)
-    return np.asarray(inner if inner.any() else mask)
