@@ -5,9 +5,9 @@
     python -m scripts.sample_errors outputs/errors --first 24576    # a second process beside the first
 
 The scenes are ones that training may see. For each the true latent is noised as good as whole, and what the network
-expects of it is asked about once more, which takes two calls in place of a walk and leaves the same mistakes: the
-errors of walks have a correlation of 0.8 with these. Started again, it goes on where it stopped.
-`configs/tiny/corrector.yaml` trains on the folder.
+expects of it is asked about once more, which takes two calls in place of a walk and leaves much the same mistakes: what
+learns from them takes as much away after true walks (models/ldm/tiny/README.md). Started again, it goes on where it
+stopped. `configs/tiny/corrector.yaml` trains on the folder.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from scripts.sample_scenes import add_model_flags, begin_folder
 AT_ONCE = 64  # scenes that are asked about together
 PORTION = 256  # scenes to a file
 BEGUN = 4  # of a walk's first levels a picture begins at one
-ASIDE = 2  # steps by which the last level may lie aside of that of settling
+ASIDE = 2  # steps by which the level asked at may lie aside of that at which pictures are corrected
 TWO = 0.25  # share of scenes with two things
 EMPTY = 0.15  # share of the patches far from all things that are kept
 LOST = 0.3  # mean square of a latent's error above which it shows something else
