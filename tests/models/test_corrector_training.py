@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ldm.models.corrector import FLAT, CorrectorTraining
+from ldm.models.corrector import CorrectorTraining
+from ldm.models.patch_training import FLAT
 
 CONFIG = {
     "target": "ldm.modules.corrector.Corrector",
