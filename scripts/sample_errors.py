@@ -13,6 +13,7 @@ stopped. `configs/tiny/corrector.yaml` trains on the folder.
 from __future__ import annotations
 
 import random
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from ldm.models.diffusion.loop import Level, estimator
 from ldm.models.diffusion.sampling import step_rule
 from ldm.models.diffusion.settling import settling_levels
 from ldm.modules.corrector import PATCH, holding, patches_of, seen_in_patches
+from ldm.modules.losses.shades import lab, seen_as
 from ldm.util import UserError, run_command
 from ldm.workflows.plan import make_plan
 from ldm.workflows.request import Txt2ImgOptions
@@ -94,16 +96,21 @@ class Asking:
             seen = seen_in_patches(x0, wanted, held)
         return seen, patches_of(wanted - true), (x0 - true).square().mean((1, 2, 3))
 
+    def rows(self, scenes: list[Scene], seed: int) -> tuple[Tensor, Tensor]:
+        """What is kept of each patch of scenes, [B, P, N], and the errors of their latents, [B] (mean squares)."""
+        seen, error, lost = self.asked(scenes, seed)
+        return torch.cat([seen, error], dim=-1), lost
+
     def portion(self, world: SceneWorld, first: int) -> NDArray[np.float16]:
-        """What is known of patches on and near the things of ``PORTION`` scenes, and of some others, [N, D + 4 C]."""
+        """What is kept of patches on and near the things of ``PORTION`` scenes, and of some others, [patches, N]."""
         rows = []
         for start in range(first, min(first + PORTION, len(world)), AT_ONCE):
             scenes = scenes_of(world, range(start, min(start + AT_ONCE, len(world))))
-            seen, error, lost = self.asked(scenes, seed=(world.seed << 32) + start)
+            all_rows, lost = self.rows(scenes, seed=(world.seed << 32) + start)
             near = torch.from_numpy(np.stack([near_things(scene, self.size) for scene in scenes])).flatten(1)
             others = torch.rand(near.shape, generator=torch.Generator().manual_seed(start)) < EMPTY
-            kept = ((near | others) & (lost.cpu() < LOST)[:, None]).to(seen.device)
-            rows.append(torch.cat([seen[kept], error[kept]], dim=-1).half().cpu().numpy())
+            kept = ((near | others) & (lost.cpu() < LOST)[:, None]).to(all_rows.device)
+            rows.append(all_rows[kept].half().cpu().numpy())
         return np.concatenate(rows)
 
     @torch.no_grad()
@@ -115,8 +122,7 @@ class Asking:
         """
         true = self.encoded(scenes_of(world, range(min(MEASURED, len(world)))))
         before = self._shades(true)
-        chroma = before[:, 1:].norm(dim=1, keepdim=True)
-        weights = 1 / (1 + 0.045 * torch.cat([torch.zeros_like(chroma), chroma, chroma], dim=1))
+        weights = seen_as(before)
         changes = []
         for channel in range(true.shape[1]):
             moved = true.clone()
@@ -126,10 +132,7 @@ class Asking:
         return (torch.stack(changes) @ torch.stack(changes).T / pixels).float().cpu().numpy()
 
     def _shades(self, latents: Tensor) -> Tensor:
-        from kornia.color import rgb_to_lab  # slow to import
-
-        pictures = self.studio.model.decode_first_stage(latents).float()
-        return rgb_to_lab((pictures.clamp(-1, 1) + 1) / 2)
+        return lab(self.studio.model.decode_first_stage(latents))
 
 
 def scenes_of(world: SceneWorld, numbers: Sequence[int]) -> list[Scene]:
@@ -151,16 +154,36 @@ def sample_errors(studio: Studio, folder: Path, count: int, seed: int, first: in
     """Ask about ``count`` scenes, portion by portion; how many patches are in the folder.
 
     Raises:
-        UserError: the folder holds those of another model or seed, or ``first`` is not where a portion begins.
+        UserError: as ``sample_portions``.
     """
-    if first % PORTION:
-        raise UserError(f"a portion has {PORTION} scenes, so that --first must be a multiple of that, got {first}")
-    plan = make_plan(Txt2ImgOptions(settle=0), studio)
-    world = SceneWorld("train", plan.width, length=count, seed=seed, two=TWO, figures=0.0)
-    asking = Asking(studio, plan.width, plan.steps)
+    asking = Asking(studio, **asked_as(studio))
+    world = world_of(asking.size, count, seed)
     begin_folder(folder, {"weights": studio.fingerprint, "seed": seed, "count": count})
     if not (folder / METRIC).exists():
         write_array(folder / METRIC, asking.metric(world))
+    return sample_portions(asking, world, folder, first)
+
+
+def asked_as(studio: Studio) -> dict[str, int]:
+    """The size and the steps of a model's own pictures."""
+    plan = make_plan(Txt2ImgOptions(settle=0), studio)
+    return {"size": plan.width, "steps": plan.steps}
+
+
+def world_of(size: int, count: int, seed: int) -> SceneWorld:
+    """The scenes that are asked about, ``size`` pixels wide."""
+    return SceneWorld("train", size, length=count, seed=seed, two=TWO, figures=0.0)
+
+
+def sample_portions(asking: Asking, world: SceneWorld, folder: Path, first: int = 0) -> int:
+    """Keep rows of all of a world's scenes that a folder does not have yet, portion by portion; how many it has then.
+
+    Raises:
+        UserError: ``first`` is not where a portion begins, or the folder cannot be written.
+    """
+    if first % PORTION:
+        raise UserError(f"a portion has {PORTION} scenes, so that --first must be a multiple of that, got {first}")
+    count = len(world)
     with tqdm(total=count, desc="asking about scenes") as progress:
         starts = range(0, count, PORTION)
         for start in (*starts[first // PORTION :], *starts[: first // PORTION]):
@@ -171,19 +194,32 @@ def sample_errors(studio: Studio, folder: Path, count: int, seed: int, first: in
     return sum(len(rows) for rows in read_portions(folder))
 
 
+def add_sampling_flags(parser: Parser, count: int, seed: int) -> None:
+    """Which scenes are asked about, of which model, and where what is kept goes."""
+    parser.add_argument("folder", type=Path, help="where they go")
+    parser.add_argument("-n", type=int, default=count, help="how many scenes (%(default)s)")
+    parser.add_argument("--seed", type=int, default=seed, help="which scenes, and their noise (%(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="the scene to begin with; those before come at the end")
+    add_model_flags(parser)
+
+
+def asked_studio(options: Namespace) -> Studio:
+    """The model that the flags name.
+
+    Raises:
+        UserError: it cannot be opened, or the number of scenes is below 1.
+    """
+    if options.n < 1:
+        raise UserError(f"-n must be at least 1, got {options.n}")
+    return open_studio(options.ckpt, options.config, device=options.device, precision=options.precision)
+
+
 def main() -> None:
     """Raises UserError: as ``sample_errors``."""
     parser = Parser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where they go")
-    parser.add_argument("-n", type=int, default=49152, help="how many scenes (%(default)s)")
-    parser.add_argument("--seed", type=int, default=11, help="which scenes, and their noise (%(default)s)")
-    parser.add_argument("--first", type=int, default=0, help="the scene to begin with; those before come at the end")
-    add_model_flags(parser)
+    add_sampling_flags(parser, count=49152, seed=11)
     options = parser.parse_args()
-    if options.n < 1:
-        raise UserError(f"-n must be at least 1, got {options.n}")
-    studio = open_studio(options.ckpt, options.config, device=options.device, precision=options.precision)
-    kept = sample_errors(studio, options.folder, options.n, options.seed, options.first)
+    kept = sample_errors(asked_studio(options), options.folder, options.n, options.seed, options.first)
     print(f"{options.folder}: {kept} patches of {options.n} scenes")
 
 

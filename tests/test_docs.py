@@ -70,6 +70,7 @@ PARSED = {  # what is not, and why
     r"-m scripts\.caption": "a captioning model is needed; tests/scripts/test_caption.py has a small one",
     r"-m scripts\.sample_scenes": "it draws for a quarter of an hour; tests/scripts/test_sample_scenes.py draws six",
     r"-m scripts\.sample_errors": "it asks for minutes; tests/scripts/test_sample_errors.py asks about six",
+    r"-m scripts\.sample_patches": "it draws for minutes; tests/scripts/test_sample_patches.py draws four",
     r"-m scripts\.train_scorer": "it trains for half an hour; tests/scripts/test_score.py trains for seconds",
     r"-m scripts\.judge": "it goes on with pictures of the command before; tests/scripts/test_judge_command.py",
     r"--from-file|--input_path outputs/": "it goes on with what the command before it printed",

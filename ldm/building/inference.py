@@ -25,6 +25,7 @@ TYPES: dict[str, Any] = {
     "noise_scale": float,
     "settle": int,
     "corrector": str,
+    "retoucher": str,
     "start_from": str,  # of films: noise or first
     "inversion": str,
     "inversion_rounds": int,

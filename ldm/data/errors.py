@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,8 @@ def read_portions(folder: Path) -> Iterator[NDArray[np.generic]]:
     return (read_array(path, "file of patches") for path in sorted(folder.glob("[0-9]*.npy")))
 
 
-class PatchErrors(Dataset[dict[str, Any]]):
-    """What ``scripts.sample_errors`` kept.
-
-    Items are {"seen": [patches, D], "error": [patches, 4 C], "metric": [C, C]}, all float32: patches from anywhere in
-    the folder, a function of (seed, index).
+class PatchRows(Dataset[dict[str, Any]]):
+    """Rows of patches that a command kept, from anywhere in its folder, a function of (seed, index).
 
     Args:
         folder: what the command wrote.
@@ -41,28 +38,48 @@ class PatchErrors(Dataset[dict[str, Any]]):
         seed: another seed, other items.
     """
 
+    command: ClassVar[str]  # what writes such folders
+
     def __init__(self, folder: str, patches: int = 256, length: int = 100_000, seed: int = 0) -> None:
         """Raises UserError: the folder has no portions, or one that does not fit the others."""
         if patches < 1 or length < 1:
-            raise UserError(f"errors in patches need patches and length >= 1, got {patches} and {length}")
+            raise UserError(f"patches and length must be >= 1, got {patches} and {length}")
         self.patches, self.length, self.seed = patches, length, seed
         self.parts = list(read_portions(Path(folder)))  # as they are: gigabytes, which nobody wants twice
         if not self.parts:
-            raise UserError(f"'{folder}' has no patches: python -m scripts.sample_errors {folder} makes them")
-        self.metric = read_array(Path(folder) / METRIC, "metric").astype(np.float32)
+            raise UserError(f"'{folder}' has no patches: python -m {self.command} {folder} makes them")
         if any(part.ndim != 2 or part.shape[1] != self.parts[0].shape[1] for part in self.parts):
             raise UserError(f"the portions of '{folder}' are not all of one width: they are of different models")
-        self.width = PATCH_CELLS * len(self.metric)
         self.ends = np.cumsum([len(part) for part in self.parts])
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def rows(self, index: int) -> NDArray[np.float32]:
+        """The rows of an item, [patches, N]."""
         first = number_of(index, self.length) * self.patches
         numbers = choose(self.seed, np.arange(first, first + self.patches), "patch", int(self.ends[-1]))
         where = np.searchsorted(self.ends, numbers, side="right")
         from_end = numbers - self.ends[where]
         chosen = [self.parts[part][number] for part, number in zip(where, from_end, strict=True)]
-        rows = np.stack(chosen).astype(np.float32)
+        return np.stack(chosen).astype(np.float32)
+
+
+class PatchErrors(PatchRows):
+    """What ``scripts.sample_errors`` kept.
+
+    Items are {"seen": [patches, D], "error": [patches, 4 C], "metric": [C, C]}, all float32; the arguments are
+    ``PatchRows``'s.
+    """
+
+    command = "scripts.sample_errors"
+
+    def __init__(self, folder: str, patches: int = 256, length: int = 100_000, seed: int = 0) -> None:
+        """Raises UserError: as ``PatchRows``, or there is no metric."""
+        super().__init__(folder, patches, length, seed)
+        self.metric = read_array(Path(folder) / METRIC, "metric").astype(np.float32)
+        self.width = PATCH_CELLS * len(self.metric)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rows = self.rows(index)
         return {"seen": rows[:, : -self.width], "error": rows[:, -self.width :], "metric": self.metric}

@@ -1,68 +1,132 @@
-"""A model's corrector, which its YAML names as ``inference.corrector``; see ``ldm.modules.corrector``."""
+"""What puts right a model's own pictures: its corrector and its retoucher, which its YAML names.
+
+``inference.corrector`` is of latents (``ldm.modules.corrector``) and for one UNet, ``inference.retoucher`` of pixels
+(``ldm.modules.retoucher``) and for one decoder.
+"""
 
 from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ldm.checkpoint import load_weights, read_state_dict, save_state_dict
+from ldm.modules.byte_weights import from_bytes, in_bytes
 from ldm.modules.corrector import PATCH, Corrector
 from ldm.modules.cpu.packed_weight import values_of
+from ldm.modules.retoucher import AROUND, Retoucher
 from ldm.util import UserError
 from ldm.workflows.studio import Studio
 
 log = logging.getLogger(__name__)
 
-NETWORK = "network"  # key of what tells the network whose errors were learned
-_opened: weakref.WeakKeyDictionary[Any, tuple[str, Corrector | None]] = weakref.WeakKeyDictionary()
+Weights = dict[str, Tensor]
+Part = TypeVar("Part", Corrector, Retoucher)
+
+NETWORK = "network"  # key of what tells the network for which another was trained
+_opened: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = weakref.WeakKeyDictionary()
 
 
-def corrector_for(studio: Studio) -> Corrector | None:
-    """The corrector of a studio's model, on its device; None where its YAML names none, or one for other weights.
+@dataclass(frozen=True)
+class Correction:
+    """What puts right latents that have settled, and if there is one, what puts right their pictures."""
+
+    corrector: Corrector
+    retoucher: Retoucher | None = None
+
+
+def correction_for(studio: Studio) -> Correction | None:
+    """What a studio's model has of both, on its device; None without a corrector, for others are not retouched.
 
     Raises:
-        UserError: there is no such file, or it is of no corrector.
+        UserError: a file that the YAML names is not there, or is of something else.
     """
-    path = studio.inference.get("corrector")
+    corrector = _part(studio, "corrector", corrector_of, lambda model: model.model.diffusion_model)
+    if corrector is None:
+        return None
+    return Correction(corrector, _part(studio, "retoucher", retoucher_of, decoder_of))
+
+
+def decoder_of(model: Any) -> nn.Module:
+    """The network that draws a model's pictures."""
+    decoder: nn.Module = model.first_stage_model.decoder
+    return decoder
+
+
+def _part(
+    studio: Studio, what: str, build: Callable[[Weights, str], Part], network: Callable[[Any], nn.Module]
+) -> Part | None:
+    """What the YAML names as ``inference.WHAT``; None where it names none, or one for another network."""
+    path = studio.inference.get(what)
     if path is None:
         return None
-    known = _opened.get(studio.model)
-    if known is None or known[0] != path:
-        known = _opened[studio.model] = (path, _opened_for(studio, path))
-    return known[1]
+    known: dict[tuple[str, str], Any] = _opened.setdefault(studio.model, {})
+    if (what, path) not in known:
+        weights = read_state_dict(path)
+        learned, part = weights.pop(NETWORK, torch.empty(0)), build(weights, path)
+        if is_of(learned, network(studio.model)):
+            known[what, path] = part.to(studio.device)
+        else:
+            log.warning("'%s' was trained for other weights than those of '%s': it is not used", path, studio.name)
+            known[what, path] = None
+    found: Part | None = known[what, path]
+    return found
 
 
-def _opened_for(studio: Studio, path: str) -> Corrector | None:
-    weights = read_state_dict(path)
-    marks = marks_of(studio.model.model.diffusion_model)
-    learned = weights.pop(NETWORK, torch.empty(0))
-    corrector = corrector_of(weights, path)
-    if learned.shape != marks.shape or not torch.allclose(learned.float(), marks, rtol=1e-2, atol=1e-4):
-        log.warning("'%s' was trained for other weights than those of '%s': it is not used", path, studio.name)
-        return None
-    return corrector.to(studio.device)
-
-
-def corrector_of(weights: dict[str, Tensor], name: str) -> Corrector:
+def corrector_of(weights: Weights, name: str) -> Corrector:
     """The corrector that a state dict is of, in float32.
 
     Raises:
         UserError: it is of none.
     """
+    weights = from_bytes(weights)
+    try:
+        width, inputs = len(weights["first.0.weight"]), len(weights["norm.running_mean"])
+        channels = len(weights["last.bias"]) // PATCH**2
+    except (KeyError, TypeError) as error:
+        raise UserError(f"'{name}' has no corrector: configs/tiny/corrector.yaml trains one") from error
+    return _filled(Corrector(inputs, channels, width, depth_of(weights)), weights)
+
+
+def retoucher_of(weights: Weights, name: str) -> Retoucher:
+    """The retoucher that a state dict is of, in float32.
+
+    Raises:
+        UserError: it is of none.
+    """
+    weights = from_bytes(weights)
     try:
         width, inputs = weights["first.0.weight"].shape
-        channels = len(weights["last.bias"]) // PATCH**2
+        pixels = len(weights["last.bias"])
+        side = round((pixels / 3) ** 0.5)
+        channels = (inputs - pixels) // AROUND**2
+        if "norm.running_mean" in weights or 3 * side**2 != pixels:
+            raise ValueError
     except (KeyError, ValueError) as error:
-        raise UserError(f"'{name}' has no corrector: configs/tiny/corrector.yaml trains one") from error
-    depth = sum(key.startswith("layers.") and key.endswith(".1.bias") for key in weights)
-    corrector = Corrector(inputs, channels, width, depth)
-    load_weights(corrector, weights, strict=True)
-    return corrector.eval().requires_grad_(False)
+        raise UserError(f"'{name}' has no retoucher: configs/tiny/retoucher.yaml trains one") from error
+    return _filled(Retoucher(channels, side, width, depth_of(weights)), weights)
+
+
+def depth_of(weights: Weights) -> int:
+    """How many layers a state dict of either has behind the first."""
+    return sum(key.startswith("layers.") and key.endswith(".1.bias") for key in weights)
+
+
+def _filled(part: Part, weights: Weights) -> Part:
+    load_weights(part, weights, strict=True)
+    return part.eval().requires_grad_(False)
+
+
+def is_of(learned: Tensor, network: nn.Module) -> bool:
+    """Whether a file's marks are those of a network, at whatever precision it is held."""
+    marks = marks_of(network)
+    return learned.shape == marks.shape and torch.allclose(learned.float(), marks, rtol=1e-2, atol=1e-4)
 
 
 def marks_of(network: nn.Module) -> Tensor:
@@ -72,12 +136,12 @@ def marks_of(network: nn.Module) -> Tensor:
     return torch.stack([value[len(value) // 2].float().cpu() for value in values])
 
 
-def save_corrector(corrector: Corrector, network: nn.Module, path: Path) -> None:
-    """Write a corrector, its layers in bfloat16, with what tells the network for which it was trained.
+def save_for(network: nn.Module, part: Corrector | Retoucher, path: Path) -> None:
+    """Write either, its matrices in bytes, with what tells the network for which it was trained.
 
     Raises:
         UserError: the file cannot be written.
     """
-    layers = {name for name, _ in corrector.named_parameters()}
-    weights = {name: value.bfloat16() if name in layers else value for name, value in corrector.state_dict().items()}
-    save_state_dict({**weights, NETWORK: marks_of(network)}, path)
+    layers = {name for name, value in part.named_parameters() if value.dim() < 2}
+    weights = {name: value.bfloat16() if name in layers else value for name, value in part.state_dict().items()}
+    save_state_dict({**in_bytes(weights), NETWORK: marks_of(network)}, path)

@@ -15,14 +15,13 @@ from torch import nn
 
 from ldm.additions.base import Addition, applied
 from ldm.additions.reading import read_others
-from ldm.modules.corrector import Corrector
 from ldm.modules.tiling import tiled
 from ldm.pictures.images import fit_size, image_to_tensor, make_grid, save_image
 from ldm.pictures.numbered import free_path, save_numbered
 from ldm.util import TakenError, UserError, check_there, writable_folder
 from ldm.workflows.basis import Basis
 from ldm.workflows.batches import Batch
-from ldm.workflows.correcting import corrector_for
+from ldm.workflows.correcting import Correction, correction_for
 from ldm.workflows.expectations import report_prompts
 from ldm.workflows.generate import Outcome, generate_edited, generate_guided
 from ldm.workflows.guide.boxed import with_boxes
@@ -63,7 +62,7 @@ class Task:
         name: what the names of its files begin with.
         place: where its picture goes, if it is the only one and has a name of its own.
         refiner: what finishes its pictures.
-        corrector: what puts right the shades of what has settled.
+        correction: what puts right what has settled.
     """
 
     plan: Plan
@@ -71,7 +70,7 @@ class Task:
     name: str = ""
     place: Path | None = None
     refiner: Refiner | None = None
-    corrector: Corrector | None = None
+    correction: Correction | None = None
 
     def about(self) -> dict[str, Any]:
         """What is written into each of its pictures."""
@@ -97,7 +96,7 @@ def draw(
         loras = read_all(options, studio, request.prompts)
         additions = read_others(studio.model, options.embedding_path, options.adapter_path, loras.everything)
         for task in tasks:
-            task = replace(task, corrector=corrector_for(studio) if task.plan.settle else None)
+            task = replace(task, correction=correction_for(studio) if task.plan.settle else None)
             with (
                 applied(studio.model, additions),
                 speaking(studio.model, options.lang, request.read_prompts),
@@ -156,18 +155,18 @@ def _pictures(
         for batch, read in parts:
             watch.check()
             # of weights with a LoRA it knows nothing; what words change comes before them
-            corrector = None if loras.of(batch.prompts[0]) else task.corrector
+            correction = None if loras.of(batch.prompts[0]) else task.correction
             if request.edit is not None:
                 outcome = generate_edited(studio, plan, read, request.edit, watch, options.progress)
             else:
                 how = (guide, watch, options.progress, task.basis, task.refiner)
-                outcome = generate_guided(studio, plan, read, *how, corrector)
+                outcome = generate_guided(studio, plan, read, *how, correction)
             if options.hires is not None:
                 again = None if guide is None or guide.regions is None else guide
                 outcome = _larger(options, studio, task, (read, outcome, again), watch)
             for row in range(len(outcome.images)):
                 about = {**batch.about(row), **task.about(), **_about_extras(options)}
-                about |= loras.about(batch.prompts[row]) | ({} if corrector is None else {"corrected": True})
+                about |= loras.about(batch.prompts[row]) | ({} if correction is None else {"corrected": True})
                 if guide is not None:
                     about |= guide.about(studio.model, read.prompts[row]) | outcome.steering.about(row)
                 if request.edit is not None:

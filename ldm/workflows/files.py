@@ -71,6 +71,7 @@ def _find_files(document: DictConfig, folder: Path) -> None:
         OmegaConf.update(document, "inference.lora", beside)
     find_beside(document, "inference.lora_dir", folder)
     find_beside(document, "inference.corrector", folder)
+    find_beside(document, "inference.retoucher", folder)
 
 
 def of_latest_run(text: str | Path) -> tuple[Path, Path]:

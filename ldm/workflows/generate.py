@@ -20,6 +20,7 @@ from ldm.modules.corrector import Corrector
 from ldm.pictures.images import centre_crop
 from ldm.workflows.basis import Basis, begin
 from ldm.workflows.batches import Batch
+from ldm.workflows.correcting import Correction
 from ldm.workflows.guide.edit import Walk, edited
 from ldm.workflows.guide.reading import Edit
 from ldm.workflows.guide.regions import RegionWalk
@@ -58,7 +59,7 @@ def generate_guided(
     progress: bool = False,
     basis: Basis | None = None,
     refiner: Refiner | None = None,
-    corrector: Corrector | None = None,
+    correction: Correction | None = None,
 ) -> Outcome:
     """The pictures of one batch, and how their guidance by attention went.
 
@@ -101,12 +102,14 @@ def generate_guided(
                 watch.check()
                 return noise.draw(shape)
 
+            corrector = None if correction is None else correction.corrector
             latents = _settled(model, latents, wanted, levels, draw, plan.settle, corrector)
     if refiner is not None:
         latents = refiner.finish(latents, plan, batch, lambda: noise.draw(shape), callback, progress)
     if begun.paint is not None:
         latents = begun.paint.finish(latents)
-    return Outcome(basis.over_original(pictures_of(studio, latents)), steering)
+    retoucher = None if correction is None else correction.retoucher
+    return Outcome(basis.over_original(pictures_of(studio, latents, retoucher)), steering)
 
 
 def _settled(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldm.finite import check_finite
 from ldm.models.tiles import in_tiles
+from ldm.modules.retoucher import Retoucher
 from ldm.pictures.images import tensor_to_image
 from ldm.workflows.studio import Studio
 
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def pictures_of(studio: Studio, latents: Tensor) -> list[Image.Image]:
-    """The pictures that scaled latents [B, C, h, w] decode to.
+def pictures_of(studio: Studio, latents: Tensor, retoucher: Retoucher | None = None) -> list[Image.Image]:
+    """The pictures that scaled latents [B, C, h, w] decode to, retouched if there is what does it.
 
     Raises:
         UserError: a value that is not finite came out, of the network or of the decoder.
@@ -28,6 +29,8 @@ def pictures_of(studio: Studio, latents: Tensor) -> list[Image.Image]:
     with studio.mixed():
         images = _decoded(studio.model, latents)
     check_finite(studio.model, images)
+    if retoucher is not None:
+        images = retoucher.retouched(images.float().clamp(-1, 1), latents)
     return [tensor_to_image(image) for image in images]
 
 

@@ -46,7 +46,7 @@ def test_folders_without_patches_and_of_several_models_are_refused(folder: Path,
     empty.mkdir()
     with pytest.raises(UserError, match=r"has no patches: python -m scripts\.sample_errors"):
         PatchErrors(str(empty))
-    with pytest.raises(UserError, match="patches and length >= 1, got 0"):
+    with pytest.raises(UserError, match="patches and length must be >= 1, got 0"):
         PatchErrors(str(folder), patches=0)
     write_array(portion(folder, 2), np.zeros((4, 7), np.float16))
     with pytest.raises(UserError, match="not all of one width"):

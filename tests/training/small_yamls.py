@@ -38,7 +38,7 @@ def name(path: Path) -> str:
 
 
 def write_inputs(folder: Path) -> None:
-    """Pictures, sentence pairs, a multilingual encoder, CLIP's vocabulary, drawn scenes and errors in patches."""
+    """Pictures, sentence pairs, a multilingual encoder, CLIP's vocabulary, drawn scenes and patches."""
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(0)
     for i in range(4):
@@ -53,14 +53,15 @@ def write_inputs(folder: Path) -> None:
     (folder / "drawn").mkdir()
     scene = Scene("blue", (Thing("cat", "small", "left"),))
     write_drawn(folder / "drawn", 0, rng.normal(size=(2, 24, 8, 8)), [scene, scene])
-    write_patches(folder / "errors")
+    write_patches(folder)
 
 
 def write_patches(folder: Path) -> None:
-    """Errors in patches as large as the small model's, of noise."""
-    folder.mkdir()
-    write_array(portion(folder, 0), np.random.default_rng(0).normal(size=(64, 1632)).astype(np.float16))
-    write_array(folder / METRIC, np.diag(np.linspace(1, 3, 24, dtype=np.float32)))
+    """Errors and pictures in patches as large as the small model's, of noise."""
+    for name, width in {"errors": 1632, "patches": 16 * 24 + 2 * 768}.items():
+        (folder / name).mkdir()
+        write_array(portion(folder / name, 0), np.random.default_rng(0).normal(size=(64, width)).astype(np.float16))
+    write_array(folder / "errors" / METRIC, np.diag(np.linspace(1, 3, 24, dtype=np.float32)))
 
 
 def small_config(path: Path, folder: Path) -> dict[str, Any]:
@@ -96,8 +97,9 @@ def _shrink(node: Any, folder: Path) -> Any:
         small["perceptual_weight"] = 0
     if "ldm.data.personalized" in str(node.get("target")) or "ldm.data.captioned" in str(node.get("target")):
         small["params"]["data_root"] = str(folder / "pictures")
-    if "PatchErrors" in str(node.get("target")):
-        small["params"]["folder"] = str(folder / "errors")
+    for kind, own in {"PatchErrors": "errors", "PatchPictures": "patches"}.items():
+        if kind in str(node.get("target")):
+            small["params"]["folder"] = str(folder / own)
     return small
 
 

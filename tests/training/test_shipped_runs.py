@@ -53,9 +53,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def errors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Errors in a few patches, which are noise."""
-    folder = tmp_path_factory.mktemp("patches") / "errors"
+def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Errors and pictures in a few patches, which are noise."""
+    folder = tmp_path_factory.mktemp("patches")
     write_patches(folder)
     return folder
 
@@ -75,7 +75,7 @@ def few(node: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDED)
 def test_a_short_run_has_the_first_losses(
-    name: str, autoencoder: Path, drawn: Path, errors: Path, tmp_path: Path
+    name: str, autoencoder: Path, drawn: Path, patches: Path, tmp_path: Path
 ) -> None:
     record = RECORDED[name]
     config = tmp_path / f"{name}.yaml"
@@ -83,7 +83,8 @@ def test_a_short_run_has_the_first_losses(
     text = yaml.safe_dump(few(yaml.safe_load(shipped.read_text())))
     for folder in ("outputs/drawn", "outputs/even", "outputs/outlined"):
         text = text.replace(folder, str(drawn))
-    text = text.replace("outputs/errors", str(errors))
+    for kind in ("errors", "patches"):
+        text = text.replace(f"outputs/{kind}", str(patches / kind))
     config.write_text(text)
     options = [option.format(autoencoder=autoencoder, model=TINY / "model.safetensors") for option in record["options"]]
     result = forked.run(

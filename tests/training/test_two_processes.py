@@ -18,7 +18,7 @@ from ldm.building.kinds import DATA
 from ldm.data.mixture import Mixture
 from ldm.models.aligner import AlignerTraining
 from ldm.models.autoencoder_training import TrainedAutoencoder
-from ldm.models.corrector import CorrectorTraining
+from ldm.models.patch_training import PatchTraining
 from ldm.modules.encoders.modules import FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder
 from ldm.training import launch
 from ldm.util import instantiate_from_config
@@ -53,7 +53,7 @@ def loss_of(model: Any, batch: Any) -> Tensor:
     """The loss of all that a step trains, the turns of two optimisers added up."""
     if isinstance(model, AlignerTraining):
         return model.total(model.losses(batch))
-    if isinstance(model, CorrectorTraining):
+    if isinstance(model, PatchTraining):
         return model.shades(batch)[0]
     if isinstance(model, TrainedAutoencoder):
         x = model.get_input(batch)

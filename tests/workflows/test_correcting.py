@@ -17,10 +17,11 @@ from ldm.models.diffusion.guidance import expand_condition
 from ldm.models.diffusion.loop import estimator
 from ldm.models.diffusion.sampling import step_rule
 from ldm.models.diffusion.settling import corrected, settling_levels
-from ldm.modules.corrector import Corrector, holding, seen_in_patches
+from ldm.modules.corrector import PATCH, Corrector, holding, seen_in_patches
+from ldm.modules.retoucher import Retoucher
 from ldm.pictures.images import read_parameters
 from ldm.util import ConfigError, UserError
-from ldm.workflows.correcting import corrector_for, marks_of, save_corrector
+from ldm.workflows.correcting import correction_for, decoder_of, marks_of, save_for
 from ldm.workflows.models import open_model
 from ldm.workflows.request import Txt2ImgOptions
 from ldm.workflows.studio import Studio
@@ -45,7 +46,7 @@ def corrector_of(network: Any, path: Path) -> Path:
         inputs = seen_in_patches(x, x, held).shape[-1]
     corrector = Corrector(inputs, channels=4, width=8)
     torch.nn.init.constant_(corrector.last.bias, 0.25)
-    save_corrector(corrector, network, path)
+    save_for(network, corrector, path)
     return path
 
 
@@ -74,7 +75,7 @@ def test_settled_pictures_are_corrected_at_any_batch_size_and_say_so(studio: Stu
 def test_it_is_the_mean_of_what_is_expected_late_without_what_is_wrong(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, corrector = studio.model, corrector_for(studio)
+    model, correction = studio.model, correction_for(studio)
     late = settling_levels(step_rule("ddim").levels(model.schedule, 25))[1]
     cond = model.condition(["a red circle"], size=(8, 8))
     x0, noises = torch.randn(2, 4, 8, 8), [torch.randn(2, 4, 8, 8) for _ in range(3)]
@@ -84,9 +85,9 @@ def test_it_is_the_mean_of_what_is_expected_late_without_what_is_wrong(
     told: list[list[int]] = []
     predict = model.predict
     monkeypatch.setattr(model, "predict", lambda x, t, c: told.append(t.tolist()) or predict(x, t, c))  # type: ignore[func-returns-value]
-    assert corrector is not None
+    assert correction is not None
     left = iter(noises)
-    found = corrected(model, corrector, x0, cond, late, lambda: next(left), times=3)
+    found = corrected(model, correction.corrector, x0, cond, late, lambda: next(left), times=3)
     assert torch.allclose(found, wanted, atol=1e-5) and told == [[241, 241]] * 3
 
 
@@ -148,13 +149,13 @@ def test_weights_are_the_same_at_every_precision_and_others_are_told_apart(
     model, inference = open_model(weights, device="cpu")
     path = corrector_of(model.model.diffusion_model, tmp_path / "corrector.safetensors")
     again, _ = open_model(weights, device="cpu", precision=precision)
-    found = corrector_for(Studio(again, "again", {**inference, "corrector": str(path)}))
-    assert found is not None and found.last.weight.dtype == torch.float32 and not found.training
+    found = correction_for(Studio(again, "again", {**inference, "corrector": str(path)}))
+    assert found is not None and found.corrector.last.weight.dtype == torch.float32 and not found.corrector.training
     other, _ = open_model(weights, device="cpu", precision=precision)
     with torch.no_grad():
         for weight in other.model.diffusion_model.parameters():
             weight.mul_(1.1)
-    assert corrector_for(Studio(other, "other", {**inference, "corrector": str(path)})) is None
+    assert correction_for(Studio(other, "other", {**inference, "corrector": str(path)})) is None
     assert "trained for other weights than those of 'other': it is not used" in caplog.text
 
 
@@ -164,11 +165,11 @@ def test_a_yaml_names_it_beside_itself(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("inference:\n", "inference:\n  corrector: put_right.safetensors\n"))
     model, inference = open_model(weights, device="cpu")
     with pytest.raises(UserError, match="put_right"):
-        corrector_for(Studio(model, "small", inference))
+        correction_for(Studio(model, "small", inference))
     corrector_of(model.model.diffusion_model, tmp_path / "put_right.safetensors")
     model, inference = open_model(weights, device="cpu")
     assert inference["corrector"] == str(tmp_path / "put_right.safetensors")
-    assert corrector_for(Studio(model, "small", inference)) is not None
+    assert correction_for(Studio(model, "small", inference)) is not None
     with pytest.raises(ConfigError, match=r"inference\.corrector"):
         inference_defaults({"inference": {"corrector": 3}})
 
@@ -177,4 +178,61 @@ def test_a_file_of_something_else_is_refused(model: Any, tmp_path: Path) -> None
     path = tmp_path / "other.safetensors"
     save_state_dict({"network": marks_of(model.model.diffusion_model), "weight": torch.ones(2)}, path)
     with pytest.raises(UserError, match=r"has no corrector: configs/tiny/corrector\.yaml trains one"):
-        corrector_for(Studio(model, "small", {"corrector": str(path)}))
+        correction_for(Studio(model, "small", {"corrector": str(path)}))
+
+
+def retoucher_of(model: Any, path: Path) -> Path:
+    """A file of one that makes the first pixel of each patch lighter by 0.4."""
+    retoucher = Retoucher(channels=4, side=PATCH * model.first_stage_model.factor, width=8)
+    with torch.no_grad():
+        for channel in range(3):
+            retoucher.last.bias[channel * retoucher.side**2] = 4.0
+    save_for(decoder_of(model), retoucher, path)
+    return path
+
+
+def test_corrected_pictures_are_retouched_and_others_are_not(
+    studio: Studio, options: Txt2ImgOptions, tmp_path: Path
+) -> None:
+    quiet = replace(options, skip_save=True)
+    path = retoucher_of(studio.model, tmp_path / "retoucher.safetensors")
+    both = Studio(studio.model, "small", {**studio.inference, "retoucher": str(path)})
+    change = pixels(txt2img(quiet, both)) - pixels(txt2img(quiet, studio))
+    side = PATCH * studio.model.first_stage_model.factor
+    first = change[:, ::side, ::side]
+    assert first.max() >= 50 and first.min() >= 0, "0.4 of the way from -1 to 1, as far as there is room"
+    change[:, ::side, ::side] = 0
+    assert not change.any()
+    unsettled = replace(quiet, settle=0)
+    assert np.array_equal(pixels(txt2img(unsettled, both)), pixels(txt2img(unsettled, studio)))
+    uncorrected = Studio(studio.model, "small", {**studio.model.origin.inference, "retoucher": str(path)})
+    assert np.array_equal(pixels(txt2img(quiet, uncorrected)), pixels(txt2img(quiet, studio.model)))
+
+
+def test_a_retoucher_of_another_decoder_is_not_used(
+    studio: Studio, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = retoucher_of(studio.model, tmp_path / "retoucher.safetensors")
+    named = {**studio.inference, "retoucher": str(path)}
+    weights = write_small_model(tmp_path)
+    model, _ = open_model(weights, device="cpu")
+    model.load_state_dict(studio.model.state_dict())
+    found = correction_for(Studio(model, "same", named))
+    assert found is not None and found.retoucher is not None and not found.retoucher.training
+    other, _ = open_model(weights, device="cpu")
+    other.load_state_dict(studio.model.state_dict())
+    with torch.no_grad():
+        for weight in other.first_stage_model.decoder.parameters():
+            weight.mul_(1.1)
+    found = correction_for(Studio(other, "other", named))
+    assert found is not None and found.retoucher is None
+    assert "retoucher.safetensors' was trained for other weights than those of 'other'" in caplog.text
+
+
+def test_the_file_of_the_one_is_not_taken_for_the_other(studio: Studio, tmp_path: Path) -> None:
+    retoucher = retoucher_of(studio.model, tmp_path / "retoucher.safetensors")
+    swapped = {"corrector": studio.inference["corrector"], "retoucher": studio.inference["corrector"]}
+    with pytest.raises(UserError, match=r"has no retoucher: configs/tiny/retoucher\.yaml trains one"):
+        correction_for(Studio(studio.model, "small", swapped))
+    with pytest.raises(UserError, match="has no corrector"):
+        correction_for(Studio(studio.model, "small", {"corrector": str(retoucher)}))

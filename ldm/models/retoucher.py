@@ -1,0 +1,49 @@
+"""Training a retoucher: pixels of pictures as a model draws them, put right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ldm.models.patch_training import PatchTraining, seen
+from ldm.modules.losses.shades import lab, seen_as
+from ldm.util import instantiate_from_config
+
+
+class RetoucherTraining(PatchTraining):
+    """A ``Retoucher`` learns from patches as they are drawn and as they are, in units of what one sees.
+
+    Args:
+        retoucher_config: node of a ``Retoucher``.
+        scheduler_config, monitor: as ``PatchTraining``'s.
+    """
+
+    before = "unretouched"
+
+    def __init__(
+        self,
+        retoucher_config: Mapping[str, Any],
+        scheduler_config: Mapping[str, Any] | None = None,
+        monitor: str | None = None,
+    ) -> None:
+        super().__init__(scheduler_config, monitor)
+        self.retoucher = instantiate_from_config(retoucher_config)
+
+    def shades(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """How far off a batch's pixels are, retouched and not: means, in units of CIELAB.
+
+        Args:
+            batch: ``around`` [..., 16 C], ``drawn`` and ``true`` [..., 3 side^2] in [-1, 1].
+        """
+        drawn = batch["drawn"]
+        retouched = drawn + self.retoucher(batch["around"], drawn).float()
+        side = self.retoucher.side
+        true, *found = (lab(one.reshape(-1, 3, side, side)) for one in (batch["true"], retouched, drawn))
+        after, before = (seen(((one - true) * seen_as(true)).square().sum(1)) for one in found)
+        return after, before
+
+    def next_command(self, folder: str) -> str:
+        """What makes the file that a model's YAML names."""
+        return f"python -m scripts.export_corrector {folder}/checkpoints/last.ckpt MODEL/retoucher.safetensors"
