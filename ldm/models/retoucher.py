@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ldm.models.patch_training import PatchTraining, seen
-from ldm.modules.losses.shades import lab, seen_as
+from ldm.modules.losses.shades import SquaredShades
 from ldm.util import instantiate_from_config
 
 
@@ -30,6 +30,7 @@ class RetoucherTraining(PatchTraining):
     ) -> None:
         super().__init__(scheduler_config, monitor)
         self.retoucher = instantiate_from_config(retoucher_config)
+        self.distance = SquaredShades()
 
     def shades(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """How far off a batch's pixels are, retouched and not: means, in units of CIELAB.
@@ -40,8 +41,8 @@ class RetoucherTraining(PatchTraining):
         drawn = batch["drawn"]
         retouched = drawn + self.retoucher(batch["around"], drawn).float()
         side = self.retoucher.side
-        true, *found = (lab(one.reshape(-1, 3, side, side)) for one in (batch["true"], retouched, drawn))
-        after, before = (seen(((one - true) * seen_as(true)).square().sum(1)) for one in found)
+        true, *found = (one.reshape(-1, 3, side, side) for one in (batch["true"], retouched, drawn))
+        after, before = (seen(self.distance(one, true)) for one in found)
         return after, before
 
     def next_command(self, folder: str) -> str:

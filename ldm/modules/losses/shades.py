@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 CHROMA = 0.045  # CIE94: how much less a difference of two strong colours counts, a unit of chroma
 BLACK = 1e-4  # of the brightness: beneath it slopes of CIELAB have no limit
@@ -21,3 +21,12 @@ def seen_as(true: Tensor) -> Tensor:
     chroma = true[:, 1:].norm(dim=1, keepdim=True)
     weight = 1 / (1 + CHROMA * chroma)
     return torch.cat([torch.ones_like(chroma), weight, weight], dim=1)
+
+
+class SquaredShades(nn.Module):
+    """How far apart the shades of pixels are, squared; ``lightning.compile`` makes one step of its many small ones."""
+
+    def forward(self, pictures: Tensor, true: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] and true ones -> [B, H, W], in units of CIELAB."""
+        wanted = lab(true)
+        return ((lab(pictures) - wanted) * seen_as(wanted)).square().sum(1)
