@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.checkpoint import load_weights, read_state_dict, save_state_dict
+from ldm.checkpoint.unfilled import without_values
 from ldm.modules.byte_weights import from_bytes, in_bytes
 from ldm.modules.corrector import PATCH, Corrector
 from ldm.modules.cpu.packed_weight import values_of
@@ -91,7 +92,9 @@ def corrector_of(weights: Weights, name: str) -> Corrector:
         channels = len(weights["last.bias"]) // PATCH**2
     except (KeyError, TypeError) as error:
         raise UserError(f"'{name}' has no corrector: configs/tiny/corrector.yaml trains one") from error
-    return _filled(Corrector(inputs, channels, width, depth_of(weights)), weights)
+    with without_values():
+        corrector = Corrector(inputs, channels, width, depth_of(weights))
+    return _filled(corrector, weights)
 
 
 def retoucher_of(weights: Weights, name: str) -> Retoucher:
@@ -110,7 +113,9 @@ def retoucher_of(weights: Weights, name: str) -> Retoucher:
             raise ValueError
     except (KeyError, ValueError) as error:
         raise UserError(f"'{name}' has no retoucher: configs/tiny/retoucher.yaml trains one") from error
-    return _filled(Retoucher(channels, side, width, depth_of(weights)), weights)
+    with without_values():
+        retoucher = Retoucher(channels, side, width, depth_of(weights))
+    return _filled(retoucher, weights)
 
 
 def depth_of(weights: Weights) -> int:
