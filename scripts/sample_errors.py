@@ -154,7 +154,7 @@ def sample_errors(studio: Studio, folder: Path, count: int, seed: int, first: in
     """Ask about ``count`` scenes, portion by portion; how many patches are in the folder.
 
     Raises:
-        UserError: as ``sample_portions``.
+        UserError: as ``begin_folder`` and ``sample_portions``.
     """
     asking = Asking(studio, **asked_as(studio))
     world = world_of(asking.size, count, seed)

@@ -54,7 +54,7 @@ def sample_patches(studio: Studio, folder: Path, count: int, seed: int, first: i
     """Draw ``count`` scenes, portion by portion; how many patches are in the folder.
 
     Raises:
-        UserError: as ``sample_portions``, or the model has no corrector.
+        UserError: as ``begin_folder`` and ``sample_portions``, or the model has no corrector.
     """
     correction = correction_for(studio)
     if correction is None:
