@@ -142,11 +142,11 @@ def marks_of(network: nn.Module) -> Tensor:
 
 
 def save_for(network: nn.Module, part: Corrector | Retoucher, path: Path) -> None:
-    """Write either, its matrices in bytes, with what tells the network for which it was trained.
+    """Write either, its matrices in bytes and its biases in bfloat16, with what tells the network for which it was trained.
 
     Raises:
         UserError: the file cannot be written.
     """
-    layers = {name for name, value in part.named_parameters() if value.dim() < 2}
-    weights = {name: value.bfloat16() if name in layers else value for name, value in part.state_dict().items()}
+    vectors = {name for name, value in part.named_parameters() if value.dim() < 2}
+    weights = {name: value.bfloat16() if name in vectors else value for name, value in part.state_dict().items()}
     save_state_dict({**in_bytes(weights), NETWORK: marks_of(network)}, path)
