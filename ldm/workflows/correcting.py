@@ -42,12 +42,16 @@ class Correction:
     retoucher: Retoucher | None = None
 
 
-def correction_for(studio: Studio) -> Correction | None:
+def correction_for(studio: Studio, size: tuple[int, int] = (PATCH, PATCH)) -> Correction | None:
     """What a studio's model has of both, on its device; None without a corrector, for others are not retouched.
+
+    None as well for latents of a ``size`` that is not made of whole patches.
 
     Raises:
         UserError: a file that the YAML names is not there, or is of something else.
     """
+    if any(side % PATCH for side in size):
+        return None
     corrector = _part(studio, "corrector", corrector_of, lambda model: model.model.diffusion_model)
     if corrector is None:
         return None
@@ -142,7 +146,7 @@ def marks_of(network: nn.Module) -> Tensor:
 
 
 def save_for(network: nn.Module, part: Corrector | Retoucher, path: Path) -> None:
-    """Write either, its matrices in bytes and its biases in bfloat16, with what tells the network for which it was trained.
+    """Write either, its matrices in bytes, its vectors in bfloat16, with what tells the network it was trained for.
 
     Raises:
         UserError: the file cannot be written.

@@ -96,7 +96,8 @@ def draw(
         loras = read_all(options, studio, request.prompts)
         additions = read_others(studio.model, options.embedding_path, options.adapter_path, loras.everything)
         for task in tasks:
-            task = replace(task, correction=correction_for(studio) if task.plan.settle else None)
+            correction = correction_for(studio, latent_size(studio, task.plan)) if task.plan.settle else None
+            task = replace(task, correction=correction)
             with (
                 applied(studio.model, additions),
                 speaking(studio.model, options.lang, request.read_prompts),

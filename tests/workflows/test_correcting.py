@@ -114,6 +114,13 @@ def test_what_does_not_settle_is_not_corrected(studio: Studio, options: Txt2ImgO
     assert all("corrected" not in (read_parameters(path) or {}) for path in paths)
 
 
+def test_pictures_that_are_not_made_of_whole_patches_settle_as_without_it(
+    studio: Studio, options: Txt2ImgOptions
+) -> None:
+    odd = replace(options, height=options.height + studio.model.first_stage_model.factor, skip_save=True)
+    assert np.array_equal(pixels(txt2img(odd, studio)), pixels(txt2img(odd, studio.model)))
+
+
 def test_it_knows_nothing_of_weights_with_a_lora_and_others_of_the_request_are_as_alone(
     studio: Studio, options: Txt2ImgOptions, tmp_path: Path
 ) -> None:
