@@ -1,6 +1,6 @@
 """Make small files of a trained aligner: the aligner, and its multilingual encoder if that was trained as well.
 
-    python -m scripts.export_aligner latest:aligner models/ldm/tiny
+    python -m scripts.export_aligner latest:aligner models/ldm/tiny --precision bytes
     python -m scripts.export_aligner logs/<run> outputs/aligner --precision fp32
     python -m scripts.export_aligner logs/<run> outputs/aligner --ckpt logs/<run>/checkpoints/<file>
 
@@ -24,7 +24,8 @@ from ldm.runs import given_or_latest, is_latest
 from ldm.util import UserError, atomic_write, instantiate_from_config, read_yaml, run_command, temporary_folder
 
 ENCODER = "multilingual"
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BYTES = "bytes"  # for the aligner's matrices; all else is in bfloat16 then
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, BYTES: torch.bfloat16}
 
 
 def export(run: Path, folder: Path, precision: str = "bf16", ckpt: Path | None = None) -> list[Path]:
@@ -51,7 +52,7 @@ def export(run: Path, folder: Path, precision: str = "bf16", ckpt: Path | None =
         made.append(folder / ENCODER)
         save_encoder(reader, folder / ENCODER, precision)
     about = {"made_for": str(params.model_config)}
-    save_aligner(aligner.to(PRECISIONS[precision]), made[0], encoder, about)
+    save_aligner(aligner.to(PRECISIONS[precision]), made[0], encoder, about, small=precision == BYTES)
     return made
 
 

@@ -17,6 +17,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,17 +102,23 @@ class Asking:
         seen, error, lost = self.asked(scenes, seed)
         return torch.cat([seen, error], dim=-1), lost
 
-    def portion(self, world: SceneWorld, first: int) -> NDArray[np.float16]:
-        """What is kept of patches on and near the things of ``PORTION`` scenes, and of some others, [patches, N]."""
-        rows = []
-        for start in range(first, min(first + PORTION, len(world)), AT_ONCE):
-            scenes = scenes_of(world, range(start, min(start + AT_ONCE, len(world))))
-            all_rows, lost = self.rows(scenes, seed=(world.seed << 32) + start)
-            near = torch.from_numpy(np.stack([near_things(scene, self.size) for scene in scenes])).flatten(1)
-            others = torch.rand(near.shape, generator=torch.Generator().manual_seed(start)) < EMPTY
-            kept = ((near | others) & (lost.cpu() < LOST)[:, None]).to(all_rows.device)
-            rows.append(all_rows[kept].half().cpu().numpy())
-        return np.concatenate(rows)
+    def kept(self, scenes: list[Scene], seed: int) -> NDArray[Any]:
+        """What is kept of patches on and near the things of scenes, and of some others, [patches, N]."""
+        all_rows, lost = self.rows(scenes, seed)
+        near = self.near(scenes).flatten(1)
+        others = torch.rand(near.shape, generator=torch.Generator().manual_seed(seed % 2**32)) < EMPTY
+        kept = ((near | others) & (lost.cpu() < LOST)[:, None]).to(all_rows.device)
+        return all_rows[kept].half().cpu().numpy()
+
+    def near(self, scenes: list[Scene]) -> Tensor:
+        """Which patches of scenes lie on their things or beside them, [B, P, P]."""
+        return torch.from_numpy(np.stack([near_things(scene, self.size) for scene in scenes]))
+
+    def portion(self, world: SceneWorld, first: int) -> NDArray[Any]:
+        """What is kept of ``PORTION`` scenes."""
+        end = min(first + PORTION, len(world))
+        parts = (range(start, min(start + AT_ONCE, end)) for start in range(first, end, AT_ONCE))
+        return np.concatenate([self.kept(scenes_of(world, part), (world.seed << 32) + part.start) for part in parts])
 
     @torch.no_grad()
     def metric(self, world: SceneWorld) -> NDArray[np.float32]:

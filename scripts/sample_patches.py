@@ -1,8 +1,8 @@
-"""Keep patches of pictures as a model draws them and as they truly are, for a retoucher to learn from.
+"""Keep pictures as a model draws them and as they truly are, for a retoucher to learn from patches of them.
 
     python -m scripts.sample_patches outputs/patches
-    python -m scripts.sample_patches outputs/patches -n 4096 --seed 14
-    python -m scripts.sample_patches outputs/patches --first 12288    # a second process beside the first
+    python -m scripts.sample_patches outputs/patches -n 4096 --seed 18
+    python -m scripts.sample_patches outputs/patches --first 24576    # a second process beside the first
 
 The scenes are ones that training may see, and latents of them as `scripts.sample_errors` has them, put right by the
 model's corrector and decoded. Started again, it goes on where it stopped. `configs/tiny/retoucher.yaml` trains on the
@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ldm.arguments import Parser
+from ldm.data.drawn_patches import drawing_record
 from ldm.modules.corrector import PATCH, Corrector, from_patches
-from ldm.modules.retoucher import pixel_patches, surroundings
 from ldm.util import UserError, run_command
 from ldm.workflows.correcting import correction_for
 from ldm.workflows.record import fingerprint
@@ -27,7 +30,15 @@ from ldm.workflows.studio import Studio
 from ldm.world.grounds import CELL
 from ldm.world.paint import paint
 from ldm.world.scene import Scene
-from scripts.sample_errors import Asking, add_sampling_flags, asked_as, asked_studio, sample_portions, world_of
+from scripts.sample_errors import (
+    LOST,
+    Asking,
+    add_sampling_flags,
+    asked_as,
+    asked_studio,
+    sample_portions,
+    world_of,
+)
 from scripts.sample_scenes import begin_folder
 
 
@@ -38,20 +49,33 @@ class Drawing(Asking):
     corrector: Corrector
 
     @torch.no_grad()
-    def rows(self, scenes: list[Scene], seed: int) -> tuple[Tensor, Tensor]:
-        """Latents about each patch, its pixels as drawn and as they are, [B, P, N]; and ``lost``."""
+    def drawn(self, scenes: list[Scene], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Corrected latents [B, C, h, w], the pictures [B, 3, H, W] that they decode to; and ``lost``."""
         seen, _, lost = self.asked(scenes, seed)
         cells = self.size // CELL
         width = PATCH**2 * self.studio.model.channels
         latents = from_patches(seen[..., width : 2 * width] - self.corrector(seen), cells, cells)
-        drawn = self.studio.model.decode_first_stage(latents).float().clamp(-1, 1)
-        true = torch.from_numpy(paint(scenes, self.size)).permute(0, 3, 1, 2).to(drawn)
-        pixels = (pixel_patches(one, PATCH * CELL) for one in (drawn, true))
-        return torch.cat([surroundings(latents), *pixels], dim=-1), lost
+        return latents, self.studio.model.decode_first_stage(latents), lost
+
+    def kept(self, scenes: list[Scene], seed: int) -> NDArray[Any]:
+        """A record of each scene that is not lost, [N]."""
+        latents, drawn, lost = self.drawn(scenes, seed)
+        true = torch.from_numpy(paint(scenes, self.size)).permute(0, 3, 1, 2)
+        shown = lost.cpu() < LOST
+        records = np.empty(int(shown.sum()), drawing_record(self.size, latents.shape[1], latents.shape[-1]))
+        fields = {"drawn": as_bytes(drawn), "true": as_bytes(true), "latent": latents.half(), "near": self.near(scenes)}
+        for name, values in fields.items():
+            records[name] = values.cpu()[shown].numpy()
+        return records
+
+
+def as_bytes(pictures: Tensor) -> Tensor:
+    """Pictures in [-1, 1] as a file has them."""
+    return ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def sample_patches(studio: Studio, folder: Path, count: int, seed: int, first: int = 0) -> int:
-    """Draw ``count`` scenes, portion by portion; how many patches are in the folder.
+    """Draw ``count`` scenes, portion by portion; how many of their pictures are in the folder.
 
     Raises:
         UserError: as ``begin_folder`` and ``sample_portions``, or the model has no corrector.
@@ -68,10 +92,10 @@ def sample_patches(studio: Studio, folder: Path, count: int, seed: int, first: i
 def main() -> None:
     """Raises UserError: as ``sample_patches``."""
     parser = Parser(description=__doc__)
-    add_sampling_flags(parser, count=24576, seed=13)
+    add_sampling_flags(parser, count=49152, seed=17)
     options = parser.parse_args()
     kept = sample_patches(asked_studio(options), options.folder, options.n, options.seed, options.first)
-    print(f"{options.folder}: {kept} patches of {options.n} scenes")
+    print(f"{options.folder}: {kept} pictures of {options.n} scenes")
 
 
 if __name__ == "__main__":

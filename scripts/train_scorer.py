@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ldm.arguments import Parser
 from ldm.checkpoint import save_state_dict
+from ldm.checkpoint.byte_weights import in_bytes
 from ldm.modules.scorer import AttributeScorer
 from ldm.util import atomic_write, run_command
 from ldm.world.degrade import degrade
@@ -158,8 +159,8 @@ def main() -> None:
     minutes = (time.monotonic() - began) / 60
     half = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     about = {"labels": json.dumps(classes()), "steps": str(options.steps), "seed": str(options.seed)}
-    save_state_dict(half, options.out, about)
-    model.load_state_dict(half)  # try what was saved
+    save_state_dict(in_bytes(half), options.out, about)
+    model = load_scorer(options.out)  # try what was saved
     report: dict[str, object] = {"minutes": round(minutes, 1), "steps": options.steps, "batch": options.batch_size}
     trials: tuple[tuple[str, Split, float], ...] = (
         ("clean", "heldout", 0.0), ("degraded", "heldout", 1.0), ("trained", "train", 1.0),

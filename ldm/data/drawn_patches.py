@@ -5,32 +5,61 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ldm.data.errors import PatchRows
+from ldm.data.errors import Patches
+from ldm.draws import uniform
+from ldm.modules.corrector import PATCH
 from ldm.util import UserError
 
+EMPTY = 0.15  # share of the patches far from all things that are learned from
 
-class PatchPictures(PatchRows):
-    """What ``scripts.sample_patches`` kept.
 
-    Items are {"around": [patches, 16 C], "drawn": [patches, 3 side^2], "true": like drawn}, all float32: latents about
-    each patch, its pixels as they were drawn and as they are, in [-1, 1].
+def drawing_record(size: int, channels: int, cells: int) -> np.dtype[Any]:
+    """What is kept of a scene ``size`` pixels wide: as it was drawn and is, its latent, which patches are on things."""
+    picture = (np.uint8, (3, size, size))
+    latent, near = (np.float16, (channels, cells, cells)), (np.bool_, (cells // PATCH, cells // PATCH))
+    return np.dtype([("drawn", *picture), ("true", *picture), ("latent", *latent), ("near", *near)])
+
+
+class PatchPictures(Patches):
+    """Patches of what ``scripts.sample_patches`` kept, which begin at any cell.
+
+    Items are {"around": [patches, 16 C] (float16), "drawn": [patches, 3 side^2] (bytes), "true": like drawn}: latents
+    about each patch, its pixels as they were drawn and as they are.
 
     Args:
-        side: pixels along each side of a patch.
-        folder, patches, length, seed: as ``PatchRows``'s.
+        folder, patches, length, seed: as ``Patches``'s.
     """
 
     command = "scripts.sample_patches"
 
-    def __init__(self, folder: str, side: int = 16, patches: int = 256, length: int = 100_000, seed: int = 0) -> None:
-        """Raises UserError: as ``PatchRows``, or the patches are too narrow to have that many pixels."""
+    def __init__(self, folder: str, patches: int = 256, length: int = 100_000, seed: int = 0) -> None:
+        """Raises UserError: as ``Patches``, or what is kept are no drawn pictures."""
         super().__init__(folder, patches, length, seed)
-        self.pixels = 3 * side**2
-        if self.parts[0].shape[1] <= 2 * self.pixels:
-            raise UserError(f"the patches in '{folder}' have less than {side} pixels a side")
+        if self.parts[0].dtype.names is None:
+            raise UserError(f"'{folder}' has no drawn pictures: python -m {self.command} {folder} makes them")
+        self.cells = self.parts[0]["latent"].shape[-1]
+        self.cell = self.parts[0]["drawn"].shape[-1] // self.cells
+        self.worth = np.flatnonzero(self._worth(np.concatenate([part["near"] for part in self.parts])))
+
+    def _worth(self, near: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which patches [N, h-1, w-1] of pictures are learned from, of those that begin at each cell but the last."""
+        cells = near.repeat(PATCH, axis=1).repeat(PATCH, axis=2)
+        on = cells[:, :-1, :-1] | cells[:, 1:, :-1] | cells[:, :-1, 1:] | cells[:, 1:, 1:]
+        others = uniform(self.seed, np.arange(on.size), "empty").reshape(on.shape) < EMPTY
+        return on | others
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        rows = self.rows(index)
-        around, drawn, true = np.split(rows, [-2 * self.pixels, -self.pixels], axis=1)
-        return {"around": around, "drawn": drawn, "true": true}
+        begins = self.cells - PATCH + 1
+        numbers = self.worth[self.chosen(index, len(self.worth))]
+        scenes, tops, lefts = np.unravel_index(numbers, (self.ends[-1], begins, begins))
+        chosen = zip(*self.places(scenes), tops, lefts, strict=True)
+        cut = [self._cut(self.parts[part][scene], top, left) for part, scene, top, left in chosen]
+        return {name: np.stack([one[name] for one in cut]) for name in ("around", "drawn", "true")}
+
+    def _cut(self, record: np.void, top: int, left: int) -> dict[str, NDArray[Any]]:
+        rows, columns = (np.arange(begin - 1, begin + PATCH + 1).clip(0, self.cells - 1) for begin in (top, left))
+        down, across = (slice(begin * self.cell, (begin + PATCH) * self.cell) for begin in (top, left))
+        pixels = {name: record[name][:, down, across].ravel() for name in ("drawn", "true")}
+        return {"around": record["latent"][:, rows[:, None], columns].ravel(), **pixels}

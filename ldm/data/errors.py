@@ -23,13 +23,13 @@ def portion(folder: Path, number: int) -> Path:
     return folder / f"{number:04}.npy"
 
 
-def read_portions(folder: Path) -> Iterator[NDArray[np.generic]]:
-    """The portions of a folder in order, [N, D + 4 C] each."""
-    return (read_array(path, "file of patches") for path in sorted(folder.glob("[0-9]*.npy")))
+def read_portions(folder: Path) -> Iterator[NDArray[Any]]:
+    """The portions of a folder in order: of patches [N, D + 4 C], or of pictures, a record each."""
+    return (read_array(path, "file of patches", records=True) for path in sorted(folder.glob("[0-9]*.npy")))
 
 
-class PatchRows(Dataset[dict[str, Any]]):
-    """Rows of patches that a command kept, from anywhere in its folder, a function of (seed, index).
+class Patches(Dataset[dict[str, Any]]):
+    """Patches of what a command kept, from anywhere in its folder, a function of (seed, index).
 
     Args:
         folder: what the command wrote.
@@ -48,38 +48,43 @@ class PatchRows(Dataset[dict[str, Any]]):
         self.parts = list(read_portions(Path(folder)))  # as they are: gigabytes, which nobody wants twice
         if not self.parts:
             raise UserError(f"'{folder}' has no patches: python -m {self.command} {folder} makes them")
-        if any(part.ndim != 2 or part.shape[1] != self.parts[0].shape[1] for part in self.parts):
+        first = self.parts[0]
+        if any(part.shape[1:] != first.shape[1:] or part.dtype != first.dtype for part in self.parts):
             raise UserError(f"the portions of '{folder}' are not all of one width: they are of different models")
         self.ends = np.cumsum([len(part) for part in self.parts])
 
     def __len__(self) -> int:
         return self.length
 
-    def rows(self, index: int) -> NDArray[np.float32]:
-        """The rows of an item, [patches, N]."""
+    def chosen(self, index: int, count: int) -> NDArray[np.int64]:
+        """Which of ``count`` patches make an item, [patches]."""
         first = number_of(index, self.length) * self.patches
-        numbers = choose(self.seed, np.arange(first, first + self.patches), "patch", int(self.ends[-1]))
+        return choose(self.seed, np.arange(first, first + self.patches), "patch", count)
+
+    def places(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The part in which each of these is of all that all parts have, and its number there, counted from its end."""
         where = np.searchsorted(self.ends, numbers, side="right")
-        from_end = numbers - self.ends[where]
-        chosen = [self.parts[part][number] for part, number in zip(where, from_end, strict=True)]
-        return np.stack(chosen).astype(np.float32)
+        return where, numbers - self.ends[where]
 
 
-class PatchErrors(PatchRows):
+class PatchErrors(Patches):
     """What ``scripts.sample_errors`` kept.
 
     Items are {"seen": [patches, D], "error": [patches, 4 C], "metric": [C, C]}, all float32; the arguments are
-    ``PatchRows``'s.
+    ``Patches``'s.
     """
 
     command = "scripts.sample_errors"
 
     def __init__(self, folder: str, patches: int = 256, length: int = 100_000, seed: int = 0) -> None:
-        """Raises UserError: as ``PatchRows``, or there is no metric."""
+        """Raises UserError: as ``Patches``, or there is no metric, or what is kept are no rows."""
         super().__init__(folder, patches, length, seed)
+        if self.parts[0].ndim != 2:
+            raise UserError(f"'{folder}' has no errors in patches: python -m {self.command} {folder} makes them")
         self.metric = read_array(Path(folder) / METRIC, "metric").astype(np.float32)
         self.width = PATCH_CELLS * len(self.metric)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        rows = self.rows(index)
+        chosen = zip(*self.places(self.chosen(index, int(self.ends[-1]))), strict=True)
+        rows = np.stack([self.parts[part][number] for part, number in chosen]).astype(np.float32)
         return {"seen": rows[:, : -self.width], "error": rows[:, -self.width :], "metric": self.metric}

@@ -50,6 +50,7 @@ class PatchTraining(pl.LightningModule, abc.ABC):
         return [optimizer], [{"scheduler": scheduler, "interval": "step", "frequency": 1}]
 
 
-def seen(squares: Tensor) -> Tensor:
-    """The mean of differences of shades whose squares these are."""
-    return (squares + FLAT).sqrt().mean()
+def seen(squares: Tensor, counts: Tensor | None = None) -> Tensor:
+    """The mean of differences of shades whose squares these are; of some that count more, what they count, likewise."""
+    differences = (squares + FLAT).sqrt()
+    return differences.mean() if counts is None else (differences * counts / counts.mean()).mean()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ldm.models.patch_training import PatchTraining, seen
 from ldm.modules.losses.shades import SquaredShades
+from ldm.modules.retoucher import window
 from ldm.util import instantiate_from_config
 
 
@@ -33,16 +34,17 @@ class RetoucherTraining(PatchTraining):
         self.distance = SquaredShades()
 
     def shades(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """How far off a batch's pixels are, retouched and not: means, in units of CIELAB.
+        """How far off a batch's pixels are, retouched and not: means under a patch's window, in units of CIELAB.
 
         Args:
-            batch: ``around`` [..., 16 C], ``drawn`` and ``true`` [..., 3 side^2] in [-1, 1].
+            batch: ``around`` [..., 16 C], ``drawn`` and ``true`` [..., 3 side^2] in bytes.
         """
-        drawn = batch["drawn"]
-        retouched = drawn + self.retoucher(batch["around"], drawn).float()
+        drawn, true = (batch[name].float() / 127.5 - 1 for name in ("drawn", "true"))
+        retouched = drawn + self.retoucher(batch["around"].float(), drawn).float()
         side = self.retoucher.side
-        true, *found = (one.reshape(-1, 3, side, side) for one in (batch["true"], retouched, drawn))
-        after, before = (seen(self.distance(one, true)) for one in found)
+        true, *found = (one.reshape(-1, 3, side, side) for one in (true, retouched, drawn))
+        counts = window(side, side, side).to(drawn)
+        after, before = (seen(self.distance(one, true), counts) for one in found)
         return after, before
 
     def next_command(self, folder: str) -> str:

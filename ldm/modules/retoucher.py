@@ -2,11 +2,13 @@
 
 A decoder that has to draw whatever there is leaves edges soft and grounds uneven where latents are not quite a true
 picture's. Another network, trained on nothing but drawn and true pictures of the world, knows what is likely there. It
-looks at patches of two by two cells, each with the ring of cells around it, and adds a little to the drawn pixels.
+looks at patches of two by two cells, which begin at any of them, each with the ring of cells around it, and adds a
+little to the drawn pixels.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import torch
@@ -21,9 +23,8 @@ STRENGTH = 0.1  # of a change, so that a first step of training makes none that 
 SPREAD = 2.0  # what pixels are told times, to be as far apart as latents
 
 
-def surroundings(latents: Tensor) -> Tensor:
-    """A latent [B, C, h, w] as its patches with a ring of cells around each, [B, h/2 * w/2, 16 C]."""
-    padded = F.pad(latents, (1,) * 4, mode="replicate")
+def surroundings(padded: Tensor) -> Tensor:
+    """The patches with a ring of cells around each, [B, P, 16 C], of latents [B, C, h+2, w+2] with such a ring."""
     return F.unfold(padded, AROUND, stride=PATCH).transpose(1, 2)
 
 
@@ -35,6 +36,15 @@ def pixel_patches(pictures: Tensor, side: int) -> Tensor:
 def from_pixel_patches(patches: Tensor, height: int, width: int, side: int) -> Tensor:
     """Patches [B, H/side * W/side, 3 side^2] as the pictures [B, 3, H, W]."""
     return F.fold(patches.transpose(1, 2), (height, width), side, stride=side)
+
+
+def window(height: int, width: int, side: int) -> Tensor:
+    """What a patch's pixels count, for each patch of a picture, [H, W]: most in its middle, next to nothing at its rim.
+
+    Half a patch aside, both windows come to one.
+    """
+    down, across = (((torch.arange(n) % side + 0.5) * torch.pi / side).sin().square() for n in (height, width))
+    return down[:, None] * across
 
 
 class Retoucher(nn.Module):
@@ -73,8 +83,23 @@ class Retoucher(nn.Module):
         return STRENGTH * self.last(h)
 
     def retouched(self, pictures: Tensor, latents: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] that were decoded from ``latents`` [B, C, h, w], with what is missing in them."""
-        drawn = pixel_patches(pictures, self.side)
-        missing = self(surroundings(latents.to(pictures.dtype)), drawn)
-        height, width = pictures.shape[-2:]
-        return pictures + from_pixel_patches(missing, height, width, self.side)
+        """Pictures [B, 3, H, W] that were decoded from ``latents`` [B, C, h, w], with what is missing in them.
+
+        Four grids of patches, each a cell aside of the others, are blended under their windows: no border shows.
+        """
+        cell = self.side // PATCH
+        padded = F.pad(latents.to(pictures.dtype), (1,) * 4, mode="replicate")
+        missing, counted = torch.zeros_like(pictures), torch.zeros_like(pictures[:1, :1])
+        for top, left in itertools.product(range(PATCH), repeat=2):
+            rows, columns = (
+                (n - begin) // PATCH * PATCH for n, begin in zip(latents.shape[-2:], (top, left), strict=True)
+            )
+            if not rows or not columns:
+                continue  # a picture of one patch a side has no other grids
+            where = (..., slice(top * cell, (top + rows) * cell), slice(left * cell, (left + columns) * cell))
+            around = surroundings(padded[..., top : top + rows + 2, left : left + columns + 2])
+            added = self(around, pixel_patches(pictures[where], self.side))
+            counts = window(rows * cell, columns * cell, self.side).to(pictures)
+            missing[where] += counts * from_pixel_patches(added, rows * cell, columns * cell, self.side)
+            counted[where] += counts
+        return pictures + missing / counted

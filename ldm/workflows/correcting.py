@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ldm.checkpoint import load_weights, read_state_dict, save_state_dict
+from ldm.checkpoint.byte_weights import in_bytes
 from ldm.checkpoint.unfilled import without_values
-from ldm.modules.byte_weights import from_bytes, in_bytes
 from ldm.modules.corrector import PATCH, Corrector
 from ldm.modules.cpu.packed_weight import values_of
 from ldm.modules.retoucher import AROUND, Retoucher
@@ -90,7 +90,6 @@ def corrector_of(weights: Weights, name: str) -> Corrector:
     Raises:
         UserError: it is of none.
     """
-    weights = from_bytes(weights)
     try:
         width, inputs = len(weights["first.0.weight"]), len(weights["norm.running_mean"])
         channels = len(weights["last.bias"]) // PATCH**2
@@ -107,7 +106,6 @@ def retoucher_of(weights: Weights, name: str) -> Retoucher:
     Raises:
         UserError: it is of none.
     """
-    weights = from_bytes(weights)
     try:
         width, inputs = weights["first.0.weight"].shape
         pixels = len(weights["last.bias"])

@@ -56,6 +56,7 @@ def changed(**values: float) -> np.ndarray:
         ((half() * 300).astype(np.int32), "holds values from 0 to 300"),
         (np.ones((2, 6, 8), np.float32), r"shape \[2, 6, 8\]"),
         (np.array(["a", "b"]), "holds no numbers"),
+        (np.zeros((4, 4), [("mask", "f4")]), "holds no numbers"),
         (np.array([{"a": 1}], dtype=object), "not a whole .npy file"),
     ],
 )

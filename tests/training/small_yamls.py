@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from ldm.arrays import write_array
+from ldm.data.drawn_patches import drawing_record
 from ldm.data.errors import METRIC, portion
 from ldm.world.drawn import write_drawn
 from ldm.world.scene import Scene, Thing
@@ -58,9 +59,15 @@ def write_inputs(folder: Path) -> None:
 
 def write_patches(folder: Path) -> None:
     """Errors and pictures in patches as large as the small model's, of noise."""
-    for name, width in {"errors": 1632, "patches": 16 * 24 + 2 * 768}.items():
+    rng = np.random.default_rng(0)
+    for name in ("errors", "patches"):
         (folder / name).mkdir()
-        write_array(portion(folder / name, 0), np.random.default_rng(0).normal(size=(64, width)).astype(np.float16))
+    write_array(portion(folder / "errors", 0), rng.normal(size=(64, 1632)).astype(np.float16))
+    drawings = np.ones(4, drawing_record(128, 24, 16))
+    for name in ("drawn", "true"):
+        drawings[name] = rng.integers(0, 256, drawings[name].shape)
+    drawings["latent"] = rng.normal(size=drawings["latent"].shape)
+    write_array(portion(folder / "patches", 0), drawings)
     write_array(folder / "errors" / METRIC, np.diag(np.linspace(1, 3, 24, dtype=np.float32)))
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ldm.building.kinds import MODULE
 from ldm.checkpoint import load_weights, read_metadata, save_state_dict
+from ldm.checkpoint.byte_weights import in_bytes
 from ldm.checkpoint.unfilled import without_values
 from ldm.modules.x_transformer import FeedForward
 from ldm.util import ConfigError, UserError, instantiate_from_config, parse_sizes
@@ -130,7 +131,9 @@ class Aligner(nn.Module):
         return self.mean + self.scale * self.to_vector(x), places
 
 
-def save_aligner(aligner: Aligner, path: str | os.PathLike[str], encoder: str, about: Mapping[str, str]) -> None:
+def save_aligner(
+    aligner: Aligner, path: str | os.PathLike[str], encoder: str, about: Mapping[str, str], small: bool = False
+) -> None:
     """Write an aligner with its sizes and the name of its multilingual encoder.
 
     Args:
@@ -138,9 +141,11 @@ def save_aligner(aligner: Aligner, path: str | os.PathLike[str], encoder: str, a
         path: a ``.safetensors`` file.
         encoder: a hub id, or a folder, relative to the file's own.
         about: further text fields, for example which model it was made for.
+        small: its matrices are written in bytes.
     """
+    weights = aligner.state_dict()
     metadata = {**about, "kind": "aligner", "encoder": encoder, "sizes": json.dumps(asdict(aligner.sizes))}
-    save_state_dict(aligner.state_dict(), path, metadata)
+    save_state_dict(in_bytes(weights) if small else weights, path, metadata)
 
 
 def load_aligner(path: str | os.PathLike[str]) -> tuple[Aligner, dict[str, str]]:

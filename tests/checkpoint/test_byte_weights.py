@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
-from ldm.modules.byte_weights import BLOCK, from_bytes, in_bytes
+from ldm.checkpoint import read_state_dict, save_state_dict
+from ldm.checkpoint.byte_weights import BLOCK, from_bytes, in_bytes
 
 
 def test_matrices_come_back_to_about_half_a_step_of_their_block() -> None:
@@ -29,3 +32,24 @@ def test_all_else_stays() -> None:
     assert stored["bias"].dtype == torch.bfloat16
     plain = {"a.weight": torch.randn(2, 3)}
     assert from_bytes(plain) == plain, "files of before had no bytes"
+
+
+def test_kernels_have_scales_for_a_row_of_all_that_an_output_sees(tmp_path: Path) -> None:
+    kernel = torch.randn(6, 10, 3, 3)
+    save_state_dict(in_bytes({"a.weight": kernel, "a.bias": torch.ones(6)}), tmp_path / "a.safetensors")
+    back = read_state_dict(tmp_path / "a.safetensors")
+    assert set(back) == {"a.weight", "a.bias"} and back["a.weight"].shape == kernel.shape
+    step = kernel.flatten(1).abs().amax(1)[:, None, None, None] / 127
+    assert ((back["a.weight"] - kernel).abs() <= 0.51 * step).all()
+
+
+def test_bytes_of_others_stay_bytes(tmp_path: Path) -> None:
+    whole = torch.ones(4, 100, dtype=torch.int8)
+    others = {
+        "a": whole, "a.scale": torch.ones(4), "b": whole, "b.scale": torch.ones(4, 1), "c": whole[0],
+        "c.scale": torch.ones(1, 2), "d": whole.float(), "d.scale": torch.ones(4, 2), "e": whole,
+        "f.scale": torch.ones(4, 2),
+    }  # fmt: skip
+    assert from_bytes(others) == others
+    save_state_dict(others, tmp_path / "a.safetensors")
+    assert all(torch.equal(value, others[name]) for name, value in read_state_dict(tmp_path / "a.safetensors").items())
