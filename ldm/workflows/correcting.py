@@ -41,6 +41,11 @@ class Correction:
     corrector: Corrector
     retoucher: Retoucher | None = None
 
+    @property
+    def about(self) -> dict[str, bool]:
+        """What a picture's parameters say of it."""
+        return {"corrected": True} | ({} if self.retoucher is None else {"retouched": True})
+
 
 def correction_for(studio: Studio, size: tuple[int, int] = (PATCH, PATCH)) -> Correction | None:
     """What a studio's model has of both, on its device; None without a corrector, for others are not retouched.

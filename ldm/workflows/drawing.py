@@ -167,7 +167,7 @@ def _pictures(
                 outcome = _larger(options, studio, task, (read, outcome, again), watch)
             for row in range(len(outcome.images)):
                 about = {**batch.about(row), **task.about(), **_about_extras(options)}
-                about |= loras.about(batch.prompts[row]) | ({} if correction is None else {"corrected": True})
+                about |= loras.about(batch.prompts[row]) | ({} if correction is None else correction.about)
                 if guide is not None:
                     about |= guide.about(studio.model, read.prompts[row]) | outcome.steering.about(row)
                 if request.edit is not None:

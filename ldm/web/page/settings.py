@@ -24,7 +24,8 @@ FIELDS: dict[str, Any] = {
 }
 
 
-ALSO = {"eta", "model", "precision", "corrected"}  # what else is written into a picture that a prompt alone has made
+# what else is written into a picture that a prompt alone has made
+ALSO = {"eta", "model", "precision", "corrected", "retouched"}
 
 
 def is_plain(settings: Mapping[str, Any]) -> bool:
