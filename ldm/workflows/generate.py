@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from ldm.models.diffusion.guidance import guided
 from ldm.models.diffusion.loop import Draw, Level
@@ -103,7 +104,7 @@ def generate_guided(
                 return noise.draw(shape)
 
             corrector = None if correction is None else correction.corrector
-            latents = _settled(model, latents, wanted, levels, draw, plan.settle, corrector)
+            latents = _settled(model, latents, wanted, levels, draw, plan.settle, corrector, progress)
     if refiner is not None:
         latents = refiner.finish(latents, plan, batch, lambda: noise.draw(shape), callback, progress)
     if begun.paint is not None:
@@ -114,15 +115,22 @@ def generate_guided(
 
 def _settled(
     model: Any, latents: Tensor, wanted: Any, levels: Sequence[Level], draw: Draw, times: int,
-    corrector: Corrector | None,
+    corrector: Corrector | None, progress: bool,
 ) -> Tensor:  # fmt: skip
     """Latents settled over so many noises; if there is what corrects them, it does so in place of the last level."""
     *deep, late = settling_levels(levels)
-    fresh = drawing(latents, draw)
-    if corrector is None:
-        return settled(model, latents, wanted, [*deep, late], fresh, times)
-    latents = settled(model, latents, wanted, deep, fresh, times)
-    return corrected(model, corrector, latents, wanted, late, fresh, times)
+    calls = (len(deep) + 1) * times
+    with tqdm(total=calls, desc="settling", disable=not progress, leave=False) as bar:
+
+        def next_noise() -> Tensor:
+            bar.update()
+            return draw()
+
+        fresh = drawing(latents, next_noise)
+        if corrector is None:
+            return settled(model, latents, wanted, [*deep, late], fresh, times)
+        latents = settled(model, latents, wanted, deep, fresh, times)
+        return corrected(model, corrector, latents, wanted, late, fresh, times)
 
 
 def _led(

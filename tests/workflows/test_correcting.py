@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from ldm.building.inference import inference_defaults
 from ldm.checkpoint import EmbeddingFile, save_state_dict, write_embedding
@@ -241,3 +244,16 @@ def test_the_file_of_the_one_is_not_taken_for_the_other(studio: Studio, tmp_path
         correction_for(Studio(studio.model, "small", swapped))
     with pytest.raises(UserError, match="has no corrector"):
         correction_for(Studio(studio.model, "small", {"corrector": str(retoucher)}))
+
+
+@pytest.mark.parametrize("corrected_too", [True, False])
+def test_progress_counts_what_settling_asks(
+    studio: Studio, options: Txt2ImgOptions, corrected_too: bool, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("ldm.workflows.generate.tqdm", functools.partial(tqdm, mininterval=0))
+    shown = replace(options, skip_save=True, progress=True)
+    txt2img(shown, studio if corrected_too else studio.model)
+    assert re.search(r"settling: 100%.* 4/4 ", capsys.readouterr().err)
+    txt2img(replace(shown, progress=False), studio)
+    assert "settling" not in capsys.readouterr().err
