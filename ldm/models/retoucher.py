@@ -10,7 +10,7 @@ from torch import Tensor
 from ldm.models.patch_training import PatchTraining, seen
 from ldm.modules.losses.shades import SquaredShades
 from ldm.modules.retoucher import window
-from ldm.util import instantiate_from_config
+from ldm.util import UserError, instantiate_from_config
 
 
 class RetoucherTraining(PatchTraining):
@@ -38,10 +38,16 @@ class RetoucherTraining(PatchTraining):
 
         Args:
             batch: ``around`` [..., 16 C], ``drawn`` and ``true`` [..., 3 side^2] in bytes.
+
+        Raises:
+            UserError: the patches of the data are not as wide as the retoucher's.
         """
+        side = self.retoucher.side
+        if batch["drawn"].shape[-1] != 3 * side**2:
+            wide = round((batch["drawn"].shape[-1] / 3) ** 0.5)
+            raise UserError(f"the retoucher's patches are {side} pixels wide, those of the data {wide}")
         drawn, true = (batch[name].float() / 127.5 - 1 for name in ("drawn", "true"))
         retouched = drawn + self.retoucher(batch["around"].float(), drawn).float()
-        side = self.retoucher.side
         true, *found = (one.reshape(-1, 3, side, side) for one in (true, retouched, drawn))
         counts = window(side, side, side).to(drawn)
         after, before = (seen(self.distance(one, true), counts) for one in found)

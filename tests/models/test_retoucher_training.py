@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from skimage.color import rgb2lab
 from ldm.models.patch_training import FLAT
 from ldm.models.retoucher import RetoucherTraining
 from ldm.modules.losses.shades import CHROMA
+from ldm.modules.retoucher import window
+from ldm.util import UserError
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "target": "ldm.modules.retoucher.Retoucher",
     "params": {"channels": 2, "side": 4, "width": 64, "depth": 1},
 }
@@ -21,8 +25,9 @@ def batch() -> dict[str, torch.Tensor]:
     """Pixels that are too dark by what the latents say."""
     generator = torch.Generator().manual_seed(0)
     around = torch.randn(4, 64, 32, generator=generator)
-    drawn = torch.rand(4, 64, 48, generator=generator) - 0.5
-    return {"around": around, "drawn": drawn, "true": drawn + 0.2 * torch.tanh(around[..., :1])}
+    drawn = 64 + 127 * torch.rand(4, 64, 48, generator=generator)
+    true = drawn + 25 * torch.tanh(around[..., :1])
+    return {"around": around.half(), "drawn": drawn.to(torch.uint8), "true": true.to(torch.uint8)}
 
 
 def test_what_is_regularly_missing_is_learned() -> None:
@@ -41,12 +46,19 @@ def test_what_is_regularly_missing_is_learned() -> None:
 
 
 def test_a_pixel_counts_by_its_lightness_and_chroma() -> None:
-    """The root of CIE94's squares without its hue, and a little more; strong colours count less."""
+    """The root of CIE94's squares without its hue, and a little more; strong colours count less, a patch's rim likewise."""
     given = batch()
     _, before = RetoucherTraining(CONFIG).shades(given)
     pixels = {name: given[name].reshape(-1, 3, 16).transpose(1, 2).numpy().astype(float) for name in ("drawn", "true")}
-    true, drawn = (rgb2lab((pixels[name] + 1) / 2) for name in ("true", "drawn"))
+    true, drawn = (rgb2lab(pixels[name] / 255) for name in ("true", "drawn"))
     weight = 1 / (1 + CHROMA * np.linalg.norm(true[..., 1:], axis=-1))
     difference = drawn - true
     squares = difference[..., 0] ** 2 + weight**2 * (difference[..., 1:] ** 2).sum(-1)
-    assert float(before) == pytest.approx(np.sqrt(squares + FLAT).mean(), rel=2e-3)
+    counts = np.broadcast_to(window(4, 4, 4).numpy().ravel(), squares.shape)
+    assert float(before) == pytest.approx(np.average(np.sqrt(squares + FLAT), weights=counts), rel=2e-3)
+
+
+def test_data_of_other_patches_is_refused() -> None:
+    wide = RetoucherTraining({**CONFIG, "params": {**CONFIG["params"], "side": 6}})
+    with pytest.raises(UserError, match="the retoucher's patches are 6 pixels wide, those of the data 4"):
+        wide.shades(batch())
