@@ -46,7 +46,7 @@ def test_what_is_regularly_missing_is_learned() -> None:
 
 
 def test_a_pixel_counts_by_its_lightness_and_chroma() -> None:
-    """The root of CIE94's squares without its hue, and a little more; strong colours count less, a patch's rim likewise."""
+    """The root of CIE94's squares without its hue, and a little more; strong colours count less, as a rim does."""
     given = batch()
     _, before = RetoucherTraining(CONFIG).shades(given)
     pixels = {name: given[name].reshape(-1, 3, 16).transpose(1, 2).numpy().astype(float) for name in ("drawn", "true")}
