@@ -183,7 +183,7 @@ def world_of(size: int, count: int, seed: int) -> SceneWorld:
 
 
 def sample_portions(asking: Asking, world: SceneWorld, folder: Path, first: int = 0) -> int:
-    """Keep rows of all of a world's scenes that a folder does not have yet, portion by portion; how many it has then.
+    """Keep what is asked of all of a world's scenes that a folder does not have yet, by portions; how many it has then.
 
     Raises:
         UserError: ``first`` is not where a portion begins, or the folder cannot be written.

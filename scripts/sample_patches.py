@@ -85,7 +85,7 @@ def sample_patches(studio: Studio, folder: Path, count: int, seed: int, first: i
         raise UserError(f"what is retouched is corrected before, and '{studio.name}' has no corrector")
     drawing = Drawing(studio, **asked_as(studio), corrector=correction.corrector)
     weights = {"weights": studio.fingerprint, "corrector": fingerprint(correction.corrector)}
-    begin_folder(folder, {**weights, "seed": seed, "count": count})
+    begin_folder(folder, {**weights, "seed": seed, "count": count, "kept": "pictures"})
     return sample_portions(drawing, world_of(drawing.size, count, seed), folder, first)
 
 

@@ -26,37 +26,31 @@ def in_bytes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if value.dim() < 2 or not value.is_floating_point():
             found[name] = value
             continue
-        blocks = _blocks(value.float())
+        rows = value.float().flatten(1)
+        blocks = F.pad(rows, (0, -rows.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
         scale = (blocks.abs().amax(2) / LARGEST).clamp_min(1e-30).bfloat16()
-        whole = (blocks / scale.float()[..., None]).round().clamp(-LARGEST, LARGEST)
-        found[name] = _unblocked(whole.to(torch.int8), value.shape)
+        whole = (rows / _spread(scale, rows.shape[1])).round().clamp(-LARGEST, LARGEST)
+        found[name] = whole.to(torch.int8).reshape(value.shape)
         found[name + SCALE] = scale
     return found
 
 
 def from_bytes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict that ``in_bytes`` was given, in float32 where it was in bytes; another's is as it is."""
-    scales = {
-        name + SCALE: weights[name + SCALE] for name, value in weights.items() if _is_scaled(name, value, weights)
-    }
-    found = {name: value for name, value in weights.items() if name not in scales}
-    for name in (scale.removesuffix(SCALE) for scale in scales):
-        blocks = _blocks(found[name]) * scales[name + SCALE].float()[..., None]
-        found[name] = _unblocked(blocks, found[name].shape)
+    stored = {name: value for name, value in weights.items() if _is_stored(value, weights.get(name + SCALE))}
+    found = {name: value for name, value in weights.items() if name.removesuffix(SCALE) not in stored or name in stored}
+    for name, value in stored.items():
+        rows = value.flatten(1)
+        found[name] = (rows * _spread(weights[name + SCALE], rows.shape[1])).reshape(value.shape)
     return found
 
 
-def _is_scaled(name: str, value: Tensor, weights: Mapping[str, Tensor]) -> bool:
-    scale = weights.get(name + SCALE)
-    if scale is None or value.dtype != torch.int8 or value.dim() < 2:
+def _is_stored(value: Tensor, scale: Tensor | None) -> bool:
+    if scale is None or value.dtype != torch.int8 or value.dim() < 2 or not value.numel():
         return False
-    return scale.is_floating_point() and scale.shape == (len(value), math.ceil(value[0].numel() / BLOCK))
+    return scale.dtype == torch.bfloat16 and scale.shape == (len(value), math.ceil(value[0].numel() / BLOCK))
 
 
-def _blocks(value: Tensor) -> Tensor:
-    rows = value.flatten(1)
-    return F.pad(rows, (0, -rows.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
-
-
-def _unblocked(blocks: Tensor, shape: torch.Size) -> Tensor:
-    return blocks.flatten(1)[:, : shape[1:].numel()].reshape(shape).contiguous()
+def _spread(scale: Tensor, columns: int) -> Tensor:
+    """Scales of blocks as those of a row's weights."""
+    return scale.float()[:, torch.arange(columns, device=scale.device) // BLOCK]

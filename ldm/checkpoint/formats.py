@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ldm.checkpoint.byte_weights import from_bytes
 from ldm.checkpoint.pickle_machine import ForbiddenCallError, Name, PickleMachine
 from ldm.checkpoint.pickle_vocabulary import STORAGE_DTYPES, UNTYPED_STORAGES, Storage, make_vocabulary
 from ldm.checkpoint.source import DamagedFileError, MappedFile, describe_foreign
@@ -37,6 +38,8 @@ class Contents:
 
 def open_file(path: str | os.PathLike[str], verify: bool = True) -> Contents:
     """Read any weight file by its content; tensors stay mapped, and nothing that a pickle names is run.
+
+    What ``byte_weights.in_bytes`` made of weights comes back in float32.
 
     Args:
         path: the file.
@@ -63,7 +66,7 @@ def _read(source: MappedFile) -> Contents:
     head = bytes(source.buffer[:16])
     if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < _MAX_HEADER:
         tensors, metadata = _read_safetensors(source)
-        return Contents(tensors, metadata, source)
+        return Contents(from_bytes(tensors), metadata, source)
     if head.startswith(b"PK\x03\x04"):
         return Contents(_read_zip(source), {}, source)
     if head[:1] == b"\x80" and head[1:2] <= b"\x05":

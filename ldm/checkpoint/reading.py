@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ldm.checkpoint.byte_weights import from_bytes
 from ldm.checkpoint.diffusers_folder import is_diffusers_folder, read_diffusers_folder
 from ldm.checkpoint.formats import open_file
 from ldm.checkpoint.pickle_machine import StandIn
@@ -58,8 +57,6 @@ def is_lightning_checkpoint(path: str | os.PathLike[str]) -> bool:
 def read_state_dict(path: str | os.PathLike[str], ema: bool = False) -> dict[str, Tensor]:
     """The weights of a file or of a diffusers folder: name to CPU tensor, mapped from the file.
 
-    What ``byte_weights.in_bytes`` wrote comes back in float32.
-
     Args:
         path: ``.ckpt``, ``.pt``, ``.bin``, ``.safetensors`` (told apart by content), or a diffusers model folder.
         ema: put the EMA weights (``model_ema.*``) in the place of the trained ones, if the file has them.
@@ -75,7 +72,7 @@ def read_state_dict(path: str | os.PathLike[str], ema: bool = False) -> dict[str
     tensors = _strip_wrappers(_unwrap(contents.value, path))
     if ema:
         tensors = use_ema(tensors, str(path))
-    return MappedTensors(from_bytes(tensors), [contents.source])
+    return MappedTensors(tensors, [contents.source])
 
 
 def _unwrap(value: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]:

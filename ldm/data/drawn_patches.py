@@ -22,6 +22,13 @@ def drawing_record(size: int, channels: int, cells: int) -> np.dtype[Any]:
     return np.dtype([("drawn", *picture), ("true", *picture), ("latent", *latent), ("near", *near)])
 
 
+def _are_drawings(record: np.dtype[Any]) -> bool:
+    if record.names is None or not {"drawn", "latent"} <= set(record.names):
+        return False
+    size, latent = record["drawn"].shape[-1:], record["latent"].shape
+    return len(size) == 1 and len(latent) == 3 and record == drawing_record(size[0], latent[0], latent[2])
+
+
 class PatchPictures(Patches):
     """Patches of what ``scripts.sample_patches`` kept, which begin at any cell.
 
@@ -37,7 +44,7 @@ class PatchPictures(Patches):
     def __init__(self, folder: str, patches: int = 256, length: int = 100_000, seed: int = 0) -> None:
         """Raises UserError: as ``Patches``, or what is kept are no drawn pictures."""
         super().__init__(folder, patches, length, seed)
-        if self.parts[0].dtype.names is None:
+        if not self.ends[-1] or not _are_drawings(self.parts[0].dtype):
             raise UserError(f"'{folder}' has no drawn pictures: python -m {self.command} {folder} makes them")
         self.cells = self.parts[0]["latent"].shape[-1]
         self.cell = self.parts[0]["drawn"].shape[-1] // self.cells

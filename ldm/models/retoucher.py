@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm.models.patch_training import PatchTraining, seen
 from ldm.modules.losses.shades import SquaredShades
-from ldm.modules.retoucher import window
+from ldm.modules.retoucher import AROUND, window
 from ldm.util import UserError, instantiate_from_config
 
 
@@ -40,12 +40,13 @@ class RetoucherTraining(PatchTraining):
             batch: ``around`` [..., 16 C], ``drawn`` and ``true`` [..., 3 side^2] in bytes.
 
         Raises:
-            UserError: the patches of the data are not as wide as the retoucher's.
+            UserError: the patches of the data are not as large as the retoucher's.
         """
-        side = self.retoucher.side
-        if batch["drawn"].shape[-1] != 3 * side**2:
-            wide = round((batch["drawn"].shape[-1] / 3) ** 0.5)
-            raise UserError(f"the retoucher's patches are {side} pixels wide, those of the data {wide}")
+        side, channels = self.retoucher.side, self.retoucher.channels
+        if batch["drawn"].shape[-1] != 3 * side**2 or batch["around"].shape[-1] != AROUND**2 * channels:
+            raise UserError(
+                f"the data's patches are not of {side} pixels a side and of latents with {channels} channels"
+            )
         drawn, true = (batch[name].float() / 127.5 - 1 for name in ("drawn", "true"))
         retouched = drawn + self.retoucher(batch["around"].float(), drawn).float()
         true, *found = (one.reshape(-1, 3, side, side) for one in (true, retouched, drawn))

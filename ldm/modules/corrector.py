@@ -89,6 +89,7 @@ class Corrector(nn.Module):
         ckpt_path: str | os.PathLike[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.channels = channels
         self.norm = nn.BatchNorm1d(inputs, momentum=0.01, affine=False)
         self.first = nn.Sequential(nn.Linear(inputs, width), nn.GELU())
         self.layers = nn.ModuleList(

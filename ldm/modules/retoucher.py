@@ -63,7 +63,7 @@ class Retoucher(nn.Module):
         ckpt_path: str | os.PathLike[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.side = side
+        self.channels, self.side = channels, side
         pixels = 3 * side**2
         self.first = nn.Sequential(nn.Linear(AROUND**2 * channels + pixels, width), nn.GELU())
         self.layers = nn.ModuleList(

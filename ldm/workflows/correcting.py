@@ -81,12 +81,21 @@ def _part(
         weights = read_state_dict(path)
         learned, part = weights.pop(NETWORK, torch.empty(0)), build(weights, path)
         if is_of(learned, network(studio.model)):
+            _check_fit(part, studio.model, path)
             known[what, path] = part.to(studio.device)
         else:
             log.warning("'%s' was trained for other weights than those of '%s': it is not used", path, studio.name)
             known[what, path] = None
     found: Part | None = known[what, path]
     return found
+
+
+def _check_fit(part: Corrector | Retoucher, model: Any, name: str) -> None:
+    fits = part.channels == model.channels
+    if isinstance(part, Retoucher):
+        fits = fits and part.side == PATCH * model.first_stage_model.factor
+    if not fits:
+        raise UserError(f"'{name}' is damaged: its patches are not as large as those of the model that it names")
 
 
 def corrector_of(weights: Weights, name: str) -> Corrector:
@@ -116,9 +125,9 @@ def retoucher_of(weights: Weights, name: str) -> Retoucher:
         pixels = len(weights["last.bias"])
         side = round((pixels / 3) ** 0.5)
         channels = (inputs - pixels) // AROUND**2
-        if "norm.running_mean" in weights or 3 * side**2 != pixels:
+        if "norm.running_mean" in weights or 3 * side**2 != pixels or channels < 1:
             raise ValueError
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"'{name}' has no retoucher: configs/tiny/retoucher.yaml trains one") from error
     with without_values():
         retoucher = Retoucher(channels, side, width, depth_of(weights))

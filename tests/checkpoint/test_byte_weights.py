@@ -36,11 +36,20 @@ def test_all_else_stays() -> None:
 
 def test_kernels_have_scales_for_a_row_of_all_that_an_output_sees(tmp_path: Path) -> None:
     kernel = torch.randn(6, 10, 3, 3)
-    save_state_dict(in_bytes({"a.weight": kernel, "a.bias": torch.ones(6)}), tmp_path / "a.safetensors")
+    stored = in_bytes({"a.weight": kernel, "a.bias": torch.ones(6)})
+    assert stored["a.weight"].shape == kernel.shape and stored["a.weight.scale"].shape == (6, 2)
+    save_state_dict(stored, tmp_path / "a.safetensors")
     back = read_state_dict(tmp_path / "a.safetensors")
     assert set(back) == {"a.weight", "a.bias"} and back["a.weight"].shape == kernel.shape
     step = kernel.flatten(1).abs().amax(1)[:, None, None, None] / 127
     assert ((back["a.weight"] - kernel).abs() <= 0.51 * step).all()
+
+
+def test_pickles_are_as_they_are(tmp_path: Path) -> None:
+    """One number under many names could ask for any amount of memory."""
+    stored = in_bytes({"a.weight": torch.randn(3, 70)})
+    torch.save(stored, tmp_path / "a.pt")
+    assert read_state_dict(tmp_path / "a.pt")["a.weight"].dtype == torch.int8
 
 
 def test_bytes_of_others_stay_bytes(tmp_path: Path) -> None:
@@ -48,7 +57,8 @@ def test_bytes_of_others_stay_bytes(tmp_path: Path) -> None:
     others = {
         "a": whole, "a.scale": torch.ones(4), "b": whole, "b.scale": torch.ones(4, 1), "c": whole[0],
         "c.scale": torch.ones(1, 2), "d": whole.float(), "d.scale": torch.ones(4, 2), "e": whole,
-        "f.scale": torch.ones(4, 2),
+        "f.scale": torch.ones(4, 2), "g": whole[:, :0], "g.scale": torch.ones(4, 0).bfloat16(), "h": whole,
+        "h.scale": torch.ones(4, 2).half(), "i": whole, "i.scale": torch.ones(4, 3).bfloat16(),
     }  # fmt: skip
     assert from_bytes(others) == others
     save_state_dict(others, tmp_path / "a.safetensors")

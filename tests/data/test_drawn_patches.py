@@ -77,6 +77,15 @@ def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
     write_array(portion(tmp_path, 0), np.zeros((3, 24), np.float16))
     with pytest.raises(UserError, match=r"has no drawn pictures: python -m scripts\.sample_patches"):
         PatchPictures(str(tmp_path))
+    others = (
+        [("a", "f4")],
+        [("drawn", "u1"), ("latent", "f2")],
+        [("drawn", "u1", (3, 8, 8)), ("latent", "f2", (2, 4, 4))],
+    )
+    for records in (*(np.zeros(3, fields) for fields in others), drawings(0, 0)):
+        write_array(portion(tmp_path, 0), records)
+        with pytest.raises(UserError, match="has no drawn pictures"):
+            PatchPictures(str(tmp_path))
     write_array(portion(tmp_path, 0), np.zeros(3, [("drawn", "U4")]))
     with pytest.raises(UserError, match="holds no numbers"):
         PatchPictures(str(tmp_path))

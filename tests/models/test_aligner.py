@@ -84,6 +84,10 @@ def test_a_run_writes_small_files_that_read_foreign_prompts(tmp_path: Path, trai
         assert torch.equal(value, weights[f"aligner.{key}"])
     found, _ = reader.aligner(states.states, states.mask)
     assert found.shape == (1, 8, 16)
+    small = ForeignReader.from_file(export(run, tmp_path / "small", "bytes")[0])
+    assert (tmp_path / "small/aligner.safetensors").stat().st_size < made[0].stat().st_size / 2
+    about = small.aligner(states.states, states.mask)[0]
+    assert not torch.equal(about, found) and torch.allclose(about, found, atol=0.05 * float(found.std()))
     log = (run / "metrics/version_0/metrics.csv").read_text()
     assert all(f"train/{name}" in log for name in ("vectors", "context", "places", "response")) and "val/exact" in log
 

@@ -59,6 +59,7 @@ def test_a_pixel_counts_by_its_lightness_and_chroma() -> None:
 
 
 def test_data_of_other_patches_is_refused() -> None:
-    wide = RetoucherTraining({**CONFIG, "params": {**CONFIG["params"], "side": 6}})
-    with pytest.raises(UserError, match="the retoucher's patches are 6 pixels wide, those of the data 4"):
-        wide.shades(batch())
+    for changed, said in (({"side": 6}, "6 pixels a side"), ({"channels": 3}, "3 channels")):
+        other = RetoucherTraining({**CONFIG, "params": {**CONFIG["params"], **changed}})
+        with pytest.raises(UserError, match=f"the data's patches are not of .*{said}"):
+            other.shades(batch())

@@ -52,15 +52,15 @@ def test_an_untrained_one_adds_nothing_and_a_trained_one_the_same_everywhere() -
 
 @torch.no_grad()
 def test_four_grids_are_blended_under_their_windows() -> None:
-    pictures, latents = torch.randn(2, 3, 16, 16), torch.randn(2, 2, 8, 8)
+    pictures, latents = torch.randn(2, 3, 16, 24), torch.randn(2, 2, 8, 12)
     retoucher = Retoucher(channels=2, side=4, width=16).eval()
     torch.nn.init.normal_(retoucher.last.weight)
     found = retoucher.retouched(pictures, latents)
     weights = window(4, 4, 4)
-    wanted, counted = torch.zeros_like(pictures), torch.zeros(16, 16)
+    wanted, counted = torch.zeros_like(pictures), torch.zeros(16, 24)
     padded = F.pad(latents, (1,) * 4, mode="replicate")
     for top in range(7):
-        for left in range(7):
+        for left in range(11):
             where = (..., slice(2 * top, 2 * top + 4), slice(2 * left, 2 * left + 4))
             around = padded[..., top : top + 4, left : left + 4].flatten(1)
             wanted[where] += weights * retoucher(around, pictures[where].flatten(1)).reshape(2, 3, 4, 4)

@@ -257,3 +257,17 @@ def test_progress_counts_what_settling_asks(
     assert re.search(r"settling: 100%.* 4/4 ", capsys.readouterr().err)
     txt2img(replace(shown, progress=False), studio)
     assert "settling" not in capsys.readouterr().err
+
+
+def test_files_that_do_not_fit_their_model_are_damaged(studio: Studio, tmp_path: Path) -> None:
+    model, path = studio.model, tmp_path / "retoucher.safetensors"
+    named = Studio(model, "small", {**studio.inference, "retoucher": str(path)})
+    side = PATCH * model.first_stage_model.factor
+    for wrong in (Retoucher(channels=4, side=side // 2, width=8), Retoucher(channels=3, side=side, width=8)):
+        save_for(decoder_of(model), wrong, path)
+        with pytest.raises(UserError, match="retoucher.safetensors' is damaged: its patches are not as large as"):
+            correction_for(named)
+    for bias in (torch.ones(()), torch.ones(3 * 64**2)):
+        save_state_dict({"first.0.weight": torch.ones(8, 832), "last.bias": bias}, path)
+        with pytest.raises(UserError, match=r"has no retoucher: configs/tiny/retoucher\.yaml trains one"):
+            correction_for(named)
