@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ldm.data.errors import Patches
+from ldm.data.errors import PATCH, Patches
 from ldm.draws import uniform
-from ldm.modules.corrector import PATCH
 from ldm.util import UserError
 
 EMPTY = 0.15  # share of the patches far from all things that are learned from

@@ -15,7 +15,7 @@ from ldm.draws import choose, number_of
 from ldm.util import UserError
 
 METRIC = "metric.npy"  # how much each channel of a latent changes a picture, [C, C]
-PATCH_CELLS = 4  # in a patch of a latent: two by two
+PATCH = 2  # cells along each side of a patch of a latent, as ``ldm.modules.corrector`` has it
 
 
 def portion(folder: Path, number: int) -> Path:
@@ -82,7 +82,7 @@ class PatchErrors(Patches):
         if self.parts[0].ndim != 2:
             raise UserError(f"'{folder}' has no errors in patches: python -m {self.command} {folder} makes them")
         self.metric = read_array(Path(folder) / METRIC, "metric").astype(np.float32)
-        self.width = PATCH_CELLS * len(self.metric)
+        self.width = PATCH**2 * len(self.metric)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         chosen = zip(*self.places(self.chosen(index, int(self.ends[-1]))), strict=True)
