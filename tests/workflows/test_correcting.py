@@ -265,7 +265,7 @@ def test_files_that_do_not_fit_their_model_are_damaged(studio: Studio, tmp_path:
     side = PATCH * model.first_stage_model.factor
     for wrong in (Retoucher(channels=4, side=side // 2, width=8), Retoucher(channels=3, side=side, width=8)):
         save_for(decoder_of(model), wrong, path)
-        with pytest.raises(UserError, match="retoucher.safetensors' is damaged: its patches are not as large as"):
+        with pytest.raises(UserError, match=r"retoucher\.safetensors' is damaged: its patches are not as large as"):
             correction_for(named)
     for bias in (torch.ones(()), torch.ones(3 * 64**2)):
         save_state_dict({"first.0.weight": torch.ones(8, 832), "last.bias": bias}, path)
