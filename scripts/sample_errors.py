@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from ldm.arguments import Parser
 from ldm.arrays import write_array
-from ldm.data.errors import METRIC, portion, read_portions
+from ldm.data.errors import EMPTY, METRIC, portion, read_portions
 from ldm.models.diffusion.loop import Level, estimator
 from ldm.models.diffusion.sampling import step_rule
 from ldm.models.diffusion.settling import settling_levels
@@ -49,7 +49,6 @@ PORTION = 256  # scenes to a file
 BEGUN = 4  # of a walk's first levels a picture begins at one
 ASIDE = 2  # steps by which the level asked at may lie aside of that at which pictures are corrected
 TWO = 0.25  # share of scenes with two things
-EMPTY = 0.15  # share of the patches far from all things that are kept
 LOST = 0.3  # mean square of a latent's error above which it shows something else
 MEASURED = 60  # scenes on which the metric is taken
 STEP = 0.3  # by which a channel is moved to see what it changes
@@ -106,7 +105,8 @@ class Asking:
         """What is kept of patches on and near the things of scenes, and of some others, [patches, N]."""
         all_rows, lost = self.rows(scenes, seed)
         near = self.near(scenes).flatten(1)
-        others = torch.rand(near.shape, generator=torch.Generator().manual_seed(seed % 2**32)) < EMPTY
+        first = seed % 2**32  # the number of the first scene: see ``portion``
+        others = torch.rand(near.shape, generator=torch.Generator().manual_seed(first)) < EMPTY
         kept = ((near | others) & (lost.cpu() < LOST)[:, None]).to(all_rows.device)
         return all_rows[kept].half().cpu().numpy()
 

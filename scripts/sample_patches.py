@@ -23,6 +23,7 @@ from torch import Tensor
 from ldm.arguments import Parser
 from ldm.data.drawn_patches import drawing_record
 from ldm.modules.corrector import PATCH, Corrector, from_patches
+from ldm.pictures.images import as_bytes
 from ldm.util import UserError, run_command
 from ldm.workflows.correcting import correction_for
 from ldm.workflows.record import fingerprint
@@ -67,11 +68,6 @@ class Drawing(Asking):
         for name, values in fields.items():
             records[name] = values.cpu()[shown].numpy()
         return records
-
-
-def as_bytes(pictures: Tensor) -> Tensor:
-    """Pictures in [-1, 1] as a file has them."""
-    return ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def sample_patches(studio: Studio, folder: Path, count: int, seed: int, first: int = 0) -> int:

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ldm.data.errors import PATCH, Patches
+from ldm.data.errors import EMPTY, PATCH, Patches
 from ldm.draws import uniform
 from ldm.util import UserError
-
-EMPTY = 0.15  # share of the patches far from all things that are learned from
 
 
 def drawing_record(size: int, channels: int, cells: int) -> np.dtype[Any]:

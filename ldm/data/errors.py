@@ -15,6 +15,7 @@ from ldm.draws import choose, number_of
 from ldm.util import UserError
 
 METRIC = "metric.npy"  # how much each channel of a latent changes a picture, [C, C]
+EMPTY = 0.15  # share of the patches far from all things that are learned from
 PATCH = 2  # cells along each side of a patch of a latent, as ``ldm.modules.corrector`` has it
 
 

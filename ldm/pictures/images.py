@@ -127,8 +127,15 @@ def tensor_to_image(tensor: Tensor) -> Image.Image:
 
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise ValueError(f"a picture is [3, H, W], got {list(tensor.shape)}")
-    values = torch.nan_to_num(tensor.detach().float().cpu(), nan=0.0).clamp(-1, 1)
-    return Image.fromarray(((values + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
+    values = torch.nan_to_num(tensor.detach().float().cpu(), nan=0.0)
+    return Image.fromarray(as_bytes(values).permute(1, 2, 0).contiguous().numpy())
+
+
+def as_bytes(pictures: Tensor) -> Tensor:
+    """Pictures in [-1, 1], of any shape, as a file has them; values beyond are clipped."""
+    import torch
+
+    return ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def list_images(folder: StrPath, recursive: bool = False) -> list[Path]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ldm.checkpoint import load_weights, read_state_dict, save_state_dict
 from ldm.checkpoint.byte_weights import in_bytes
 from ldm.checkpoint.unfilled import without_values
+from ldm.finite import broken_weight
 from ldm.modules.corrector import PATCH, Corrector
 from ldm.modules.cpu.packed_weight import values_of
 from ldm.modules.retoucher import AROUND, Retoucher
@@ -102,7 +103,7 @@ def corrector_of(weights: Weights, name: str) -> Corrector:
     """The corrector that a state dict is of, in float32.
 
     Raises:
-        UserError: it is of none.
+        UserError: it is of none, or a damaged one.
     """
     try:
         width, inputs = len(weights["first.0.weight"]), len(weights["norm.running_mean"])
@@ -111,14 +112,14 @@ def corrector_of(weights: Weights, name: str) -> Corrector:
         raise UserError(f"'{name}' has no corrector: configs/tiny/corrector.yaml trains one") from error
     with without_values():
         corrector = Corrector(inputs, channels, width, depth_of(weights))
-    return _filled(corrector, weights)
+    return _filled(corrector, weights, name)
 
 
 def retoucher_of(weights: Weights, name: str) -> Retoucher:
     """The retoucher that a state dict is of, in float32.
 
     Raises:
-        UserError: it is of none.
+        UserError: it is of none, or a damaged one.
     """
     try:
         width, inputs = weights["first.0.weight"].shape
@@ -131,7 +132,7 @@ def retoucher_of(weights: Weights, name: str) -> Retoucher:
         raise UserError(f"'{name}' has no retoucher: configs/tiny/retoucher.yaml trains one") from error
     with without_values():
         retoucher = Retoucher(channels, side, width, depth_of(weights))
-    return _filled(retoucher, weights)
+    return _filled(retoucher, weights, name)
 
 
 def depth_of(weights: Weights) -> int:
@@ -139,8 +140,10 @@ def depth_of(weights: Weights) -> int:
     return sum(key.startswith("layers.") and key.endswith(".1.bias") for key in weights)
 
 
-def _filled(part: Part, weights: Weights) -> Part:
+def _filled(part: Part, weights: Weights, name: str) -> Part:
     load_weights(part, weights, strict=True)
+    if broken := broken_weight(part):
+        raise UserError(f"'{name}' is damaged: '{broken}' holds a value that is not finite (NaN or inf)")
     return part.eval().requires_grad_(False)
 
 

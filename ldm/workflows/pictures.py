@@ -31,7 +31,6 @@ def pictures_of(studio: Studio, latents: Tensor, retoucher: Retoucher | None = N
     check_finite(studio.model, images)
     if retoucher is not None:
         images = retoucher.retouched(images.float().clamp(-1, 1), latents)
-        check_finite(studio.model, images)
     return [tensor_to_image(image) for image in images]
 
 

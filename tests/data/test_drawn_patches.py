@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ldm.arrays import write_array
-from ldm.data.drawn_patches import EMPTY, PatchPictures, drawing_record
-from ldm.data.errors import portion
+from ldm.data.drawn_patches import PatchPictures, drawing_record
+from ldm.data.errors import EMPTY, portion
 from ldm.util import UserError
 
 CELLS, CELL, CHANNELS = 6, 4, 2

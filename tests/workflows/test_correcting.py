@@ -271,3 +271,14 @@ def test_files_that_do_not_fit_their_model_are_damaged(studio: Studio, tmp_path:
         save_state_dict({"first.0.weight": torch.ones(8, 832), "last.bias": bias}, path)
         with pytest.raises(UserError, match=r"has no retoucher: configs/tiny/retoucher\.yaml trains one"):
             correction_for(named)
+
+
+def test_weights_that_are_not_finite_are_refused_before_anything_is_drawn(studio: Studio, tmp_path: Path) -> None:
+    path = tmp_path / "retoucher.safetensors"
+    retoucher = Retoucher(channels=4, side=PATCH * studio.model.first_stage_model.factor, width=8)
+    torch.nn.init.constant_(retoucher.last.bias, float("nan"))
+    save_for(decoder_of(studio.model), retoucher, path)
+    with pytest.raises(
+        UserError, match=r"retoucher\.safetensors' is damaged: 'last\.bias' holds a value that is not finite"
+    ):
+        correction_for(Studio(studio.model, "small", {**studio.inference, "retoucher": str(path)}))
